@@ -1,0 +1,239 @@
+/* shm/abi.h - the layout of the segment: the one description that program and workers share.
+ *
+ * The control segment holds a header, one record for each worker, the slots, nine request lanes and
+ * one result ring for each worker.  Everything is counted in indices and offsets, never in pointers,
+ * so program and workers need not map it alike.  Data (arena blocks, Buffers) lives in data segments
+ * that are added as they are needed; the header's table names their descriptors.
+ *
+ * Who writes a field stands beside it.  A field that both sides write is _Atomic and its legal
+ * moves are in state.h (slots) or wake.c (permits, bells, flags).  The program checks whatever it
+ * reads from here: a worker may have died half way, or written garbage.
+ */
+#ifndef PROCAIO_SHM_ABI_H
+#define PROCAIO_SHM_ABI_H
+
+#include <assert.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PA_MAGIC 0x6f696170u /* "paio" */
+#define PA_NSLOTS 2048u      /* a power of two, at most 1 << PA_INDEX_BITS */
+#define PA_INDEX_BITS 12
+#define PA_INDEX_MASK ((1u << PA_INDEX_BITS) - 1u)
+#define PA_NLANES 9u /* lane 0 is priority 4, lane 8 is priority -4 */
+#define PA_MAX_WORKERS 256u
+#define PA_MAX_PERMITS 64u
+#define PA_MAX_SEGMENTS 1024u
+#define PA_INLINE 192u /* bytes of a slot for short paths and fixed-size results */
+#define PA_NO_SEGMENT UINT32_MAX
+#define PA_CACHE_LINE 64
+
+static_assert((PA_NSLOTS & (PA_NSLOTS - 1u)) == 0, "indices are masked");
+static_assert(PA_NSLOTS <= PA_INDEX_MASK + 1u, "an index fits its bits");
+static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2,
+              "a hidden lock is private to one process");
+
+/* The operations, rows of pa_ops[] in workers/ops.c. */
+enum pa_opcode {
+    PA_OP_NOP,
+    PA_OP_BUSY,
+    PA_OP_OPEN,
+    PA_OP_CLOSE,
+    PA_OP_READ,
+    PA_OP_WRITE,
+    PA_OP_FSYNC,
+    PA_OP_FDATASYNC,
+    PA_OP_STAT,
+    PA_OP_LSTAT,
+    PA_OP_FSTAT,
+    PA_OP_STATVFS,
+    PA_OP_FSTATVFS,
+    PA_OP_UNLINK,
+    PA_OP_RMDIR,
+    PA_OP_MKDIR,
+    PA_OP_RENAME,
+    PA_OP_READDIR,
+    PA_NOPS
+};
+
+/* Bits of pa_slot.call_flags. */
+enum {
+    PA_PATHS_IN_ARENA = 1 << 0, /* too long for the slot: they stand at the start of the block */
+    PA_RESERVE = 1 << 1,        /* the worker reserves the block's space before it is written */
+    PA_CONTINUE = 1 << 2,       /* readdir: go on with the directory that `fd` has open */
+    PA_MORE = 1 << 3,           /* readdir, set by the worker: not at the end yet, `fd` stays open */
+};
+
+/* One request through its whole life.  The program fills it while it is FREE; the worker that moved
+ * it to EXECUTING owns everything but `state` until it moves it to DONE. */
+struct pa_slot {
+    alignas(PA_CACHE_LINE) _Atomic uint32_t state; /* phase, owner, generation: state.h */
+    uint16_t op;
+    uint16_t call_flags;
+    int32_t fd;            /* the descriptor, or the directory of `path` */
+    int32_t fd2;           /* the directory of `path2` */
+    int64_t file_offset;   /* -1: the descriptor's own position */
+    uint64_t length;       /* bytes; nanoseconds for busy */
+    uint64_t arena_offset; /* of the block, counted from the start of its data segment */
+    uint32_t arena_segment;
+    uint32_t flags; /* open flags */
+    uint32_t mode;
+    uint32_t path2_at; /* where path2 begins, counted from path */
+    int64_t result;    /* >= 0, or a negated errno */
+    alignas(PA_CACHE_LINE) char payload[PA_INLINE]; /* paths going in, struct pa_stat coming out */
+};
+
+#define PA_AT(type, field, at) static_assert(offsetof(struct type, field) == (at), #field " moved")
+PA_AT(pa_slot, state, 0);
+PA_AT(pa_slot, op, 4);
+PA_AT(pa_slot, call_flags, 6);
+PA_AT(pa_slot, fd, 8);
+PA_AT(pa_slot, fd2, 12);
+PA_AT(pa_slot, file_offset, 16);
+PA_AT(pa_slot, length, 24);
+PA_AT(pa_slot, arena_offset, 32);
+PA_AT(pa_slot, arena_segment, 40);
+PA_AT(pa_slot, flags, 44);
+PA_AT(pa_slot, mode, 48);
+PA_AT(pa_slot, path2_at, 52);
+PA_AT(pa_slot, result, 56);
+PA_AT(pa_slot, payload, 64);
+static_assert(sizeof(struct pa_slot) == 256, "four cache lines");
+
+/* What stat and statvfs leave in the payload. */
+struct pa_stat {
+    uint64_t dev, ino, nlink, rdev;
+    int64_t size, blksize, blocks;
+    int64_t atime_s, mtime_s, ctime_s;
+    uint32_t atime_ns, mtime_ns, ctime_ns;
+    uint32_t mode, uid, gid;
+};
+static_assert(sizeof(struct pa_stat) == 104 && sizeof(struct pa_stat) <= PA_INLINE, "fits a slot");
+
+struct pa_statvfs {
+    uint64_t bsize, frsize, blocks, bfree, bavail, files, ffree, favail, flag, namemax, fsid;
+};
+static_assert(sizeof(struct pa_statvfs) == 88 && sizeof(struct pa_statvfs) <= PA_INLINE,
+              "fits a slot");
+
+/* A worker's life, in pa_worker.life. */
+enum pa_life {
+    PA_VACANT,   /* no process; set by the program once the last one was reaped */
+    PA_STARTING, /* set by the spawner before it clones */
+    PA_ALIVE,    /* set by the worker */
+    PA_RETIRED,  /* set by the worker: it leaves because it was told to, or was idle too long */
+};
+
+/* Where a test can make a worker die: faults.h. */
+enum pa_fault_point {
+    PA_FAULT_NOWHERE,
+    PA_FAULT_CLAIMED,   /* the slot is EXECUTING, the lane's head not advanced */
+    PA_FAULT_TAKEN,     /* before the call */
+    PA_FAULT_CALLED,    /* after the call, its result still in a register */
+    PA_FAULT_DONE,      /* the slot is DONE, not in the result ring */
+    PA_FAULT_PUBLISHED, /* in the result ring, the program not rung */
+    PA_FAULT_SIGNALLED, /* the program was rung */
+    PA_FAULT_SLEEPING,  /* announced as a sleeper, before the last look */
+    PA_NFAULTS
+};
+
+/* What a worker is doing, in pa_worker.activity. */
+enum pa_activity { PA_SEARCHING, PA_SLEEPING, PA_RUNNING };
+
+struct pa_worker {
+    /* Written by the worker. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t result_tail; /* entries it ever published */
+    _Atomic uint32_t activity;                           /* enum pa_activity */
+    _Atomic uint32_t taken;                              /* requests it ever took */
+    _Atomic uint32_t op;                                 /* of the request it took last */
+    /* Written by others. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t bell; /* futex; +1 wakes the worker */
+    _Atomic uint32_t life;                        /* enum pa_life */
+    _Atomic uint32_t retire;                      /* program: leave after the current request */
+    _Atomic int32_t pid;                          /* spawner */
+    _Atomic int32_t pidfd;                        /* spawner; -1 until it is watched */
+};
+PA_AT(pa_worker, result_tail, 0);
+PA_AT(pa_worker, activity, 4);
+PA_AT(pa_worker, taken, 8);
+PA_AT(pa_worker, op, 12);
+PA_AT(pa_worker, bell, 64);
+PA_AT(pa_worker, life, 68);
+PA_AT(pa_worker, retire, 72);
+PA_AT(pa_worker, pid, 76);
+PA_AT(pa_worker, pidfd, 80);
+static_assert(sizeof(struct pa_worker) == 128, "its own lines apart from what others write");
+
+struct pa_data_segment {
+    uint64_t size;
+    int32_t fd;
+    uint32_t generation; /* +1 each time the row is used for another segment */
+};
+
+struct pa_header {
+    /* Written once, before any worker lives. */
+    uint32_t magic;
+    int32_t program_pid;
+    int32_t segment_fd;
+    int32_t event_fd; /* rung when results wait and the program asked */
+    int32_t epoll_fd; /* the program's poll_fileno; the spawner adds the workers' pidfds to it */
+    uint32_t permit_count;
+    uint64_t title_at; /* address and size of the argument area, for the process title */
+    uint64_t title_size;
+    uint32_t spin_limit_ns; /* 0: never spin */
+
+    /* Settings: written by the program, read by all. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t shutdown;
+    _Atomic uint32_t wanted; /* workers allowed */
+    _Atomic uint32_t max_idle;
+    _Atomic uint32_t idle_timeout_ms;
+    _Atomic uint64_t start_not_before_ns; /* CLOCK_MONOTONIC; delays the replacing of workers */
+    _Atomic int32_t start_errno;          /* spawner: why the last start failed, or 0 */
+    _Atomic uint32_t fault_point;         /* tests: enum pa_fault_point, where a worker dies */
+    _Atomic uint32_t fault_signal;
+    _Atomic int32_t fault_countdown; /* how often the point is passed before it strikes */
+
+    /* Written by the program at every submission. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];
+    /* Advanced by whoever passes an entry. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES];
+    /* 1: ring event_fd at the next result.  Program sets, the worker that rings clears. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t want_signal;
+
+    /* Sleeping and waking: wake.c. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t spinner; /* worker + 1 that looks for work right now */
+    _Atomic uint32_t monitor_asleep;                 /* spawner: it sleeps without a time limit */
+    _Atomic uint64_t sleepers[PA_MAX_WORKERS / 64];
+    alignas(PA_CACHE_LINE) _Atomic uint32_t monitor_bell; /* futex of the spawner */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t permits[PA_MAX_PERMITS]; /* 0 or holder + 1 */
+
+    /* Written by workers: a moving average of what each operation takes. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t op_ns[64];
+
+    alignas(PA_CACHE_LINE) struct pa_data_segment data_segments[PA_MAX_SEGMENTS];
+};
+PA_AT(pa_header, shutdown, 64);
+PA_AT(pa_header, tails, 128);
+PA_AT(pa_header, heads, 192);
+PA_AT(pa_header, want_signal, 256);
+PA_AT(pa_header, spinner, 320);
+PA_AT(pa_header, monitor_bell, 384);
+PA_AT(pa_header, permits, 448);
+PA_AT(pa_header, op_ns, 704);
+PA_AT(pa_header, data_segments, 960);
+static_assert(PA_NOPS <= 64, "op_ns has a place for each");
+
+struct pa_segment {
+    struct pa_header header;
+    alignas(PA_CACHE_LINE) struct pa_worker workers[PA_MAX_WORKERS];
+    struct pa_slot slots[PA_NSLOTS];
+    alignas(PA_CACHE_LINE) _Atomic uint32_t lanes[PA_NLANES][PA_NSLOTS];
+    /* Reserved ring by ring, when a worker first gets it. */
+    alignas(4096) _Atomic uint32_t results[PA_MAX_WORKERS][PA_NSLOTS];
+};
+static_assert(sizeof(struct pa_segment) % 4096 == 0, "whole pages");
+static_assert(sizeof(uint32_t) * PA_NSLOTS % 4096 == 0, "a result ring is whole pages");
+
+#endif

@@ -1,0 +1,297 @@
+/* workers/loop.c - a worker's life: take, run, publish, search, sleep.
+ *
+ * What may be called here: system calls, and C library functions that are async-signal-safe.  No
+ * malloc, no stdio, no lock of the program, no Python; the heap of the program is not even there
+ * any more.  The process leaves with _exit only.
+ *
+ * A worker takes requests only while it holds a permit (wake.h).  It may lose it while a system
+ * call takes long; then it publishes what it has done, and sleeps unless another permit is free.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "../shm/faults.h"
+#include "../shm/ring.h"
+#include "../shm/state.h"
+#include "../shm/wake.h"
+#include "ops.h"
+#include "worker.h"
+
+/* Another worker is worth waking when the requests in sight take longer than waking it does. */
+#define WAKE_COST_NS 60000u
+#define SPIN_MIN_NS 1000u
+#define SAMPLE_MASK 7u /* one operation of eight is timed */
+
+/* Where a data segment is mapped in this process: filled when a request first needs it, and again
+ * when the program has replaced the segment. */
+struct mapping {
+    char *base;
+    uint64_t size;
+    uint32_t generation;
+};
+
+struct self {
+    struct pa_segment *segment;
+    struct pa_worker *record;
+    uint32_t index;
+    uint32_t permit;
+    uint32_t taken;
+    uint32_t spin_ns;
+    bool spinning; /* this worker is the header's spinner */
+    struct mapping mappings[PA_MAX_SEGMENTS];
+};
+
+static bool told_to_leave(const struct self *self)
+{
+    return atomic_load_explicit(&self->segment->header.shutdown, memory_order_relaxed) ||
+           atomic_load_explicit(&self->record->retire, memory_order_relaxed);
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static char *map_data(struct self *self, uint32_t row, int *fd)
+{
+    if (row >= PA_MAX_SEGMENTS)
+        return NULL;
+    const struct pa_data_segment *data = &self->segment->header.data_segments[row];
+    struct mapping *mapping = &self->mappings[row];
+    *fd = data->fd;
+    if (mapping->base && mapping->generation == data->generation)
+        return mapping->base;
+    if (mapping->base)
+        munmap(mapping->base, mapping->size);
+    void *base = mmap(NULL, data->size, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, 0);
+    mapping->base = base == MAP_FAILED ? NULL : base;
+    mapping->size = data->size;
+    mapping->generation = data->generation;
+    return mapping->base;
+}
+
+static int64_t perform(struct self *self, struct pa_slot *slot)
+{
+    char *base = NULL;
+    int fd = -1;
+    if (slot->arena_segment != PA_NO_SEGMENT) {
+        base = map_data(self, slot->arena_segment, &fd);
+        if (!base)
+            return -ENOMEM;
+    }
+    return pa_op_run(slot, base, fd);
+}
+
+static void learn_duration(struct pa_header *header, uint16_t op, uint64_t ns)
+{
+    uint32_t old = atomic_load_explicit(&header->op_ns[op], memory_order_relaxed);
+    uint32_t sample = ns > 100000000u ? 100000000u : (uint32_t)ns;
+    uint32_t average = old ? old - old / 8 + sample / 8 : sample;
+    atomic_store_explicit(&header->op_ns[op], average, memory_order_relaxed);
+}
+
+/* The spinner has found a request: from now on nobody looks at the lanes while it runs. */
+static void stop_spinning(struct self *self)
+{
+    struct pa_header *header = &self->segment->header;
+    self->spinning = false;
+    atomic_store_explicit(&header->spinner, 0, memory_order_relaxed);
+    /* Pairs with pa_wake_after_push(), which relies on a spinner that it sees. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!pa_lanes_empty(self->segment))
+        pa_monitor_ensure(self->segment);
+}
+
+/* Wake another worker if what waits is worth it; it will do the same: a chain. */
+static void wake_next(struct self *self, uint16_t op)
+{
+    uint32_t depth = pa_lanes_depth(self->segment);
+    if (depth == 0)
+        return;
+    uint64_t each =
+        atomic_load_explicit(&self->segment->header.op_ns[op], memory_order_relaxed);
+    if (depth * each > WAKE_COST_NS)
+        pa_wake_one(self->segment);
+}
+
+static void run_request(struct self *self, uint32_t entry)
+{
+    struct pa_segment *segment = self->segment;
+    uint32_t generation = pa_entry_generation(entry);
+    struct pa_slot *slot = &segment->slots[pa_entry_index(entry)];
+    uint16_t op = slot->op < PA_NOPS ? slot->op : 0;
+
+    pa_fault(segment, PA_FAULT_TAKEN);
+    if (self->spinning)
+        stop_spinning(self);
+    wake_next(self, op);
+    self->taken++;
+    atomic_store_explicit(&self->record->op, op, memory_order_relaxed);
+    atomic_store_explicit(&self->record->activity, PA_RUNNING, memory_order_relaxed);
+    atomic_store_explicit(&self->record->taken, self->taken, memory_order_release);
+
+    bool timed = (self->taken & SAMPLE_MASK) == 1;
+    uint64_t began = timed ? pa_now_ns() : 0;
+    int64_t result = perform(self, slot);
+    if (timed)
+        learn_duration(&segment->header, op, pa_now_ns() - began);
+
+    pa_fault(segment, PA_FAULT_CALLED);
+    slot->result = result;
+    atomic_store_explicit(&self->record->activity, PA_SEARCHING, memory_order_relaxed);
+    /* It fails if the program has given up on this worker: then the slot is none of ours. */
+    if (!pa_state_move(slot, pa_state_word(PA_EXECUTING, self->index + 1, generation), PA_DONE,
+                       self->index + 1, generation, PA_WORKER))
+        return;
+    pa_fault(segment, PA_FAULT_DONE);
+    pa_result_push(segment, self->index, entry);
+    pa_fault(segment, PA_FAULT_PUBLISHED);
+    pa_signal_program(segment);
+    pa_fault(segment, PA_FAULT_SIGNALLED);
+}
+
+static bool has_permit(struct self *self)
+{
+    _Atomic uint32_t *permits = self->segment->header.permits;
+    if (self->permit != PA_NO_PERMIT &&
+        atomic_load_explicit(&permits[self->permit], memory_order_relaxed) == self->index + 1)
+        return true;
+    self->permit = pa_permit_take(self->segment, self->index);
+    return self->permit != PA_NO_PERMIT;
+}
+
+/* Look at the lanes for a while before going to sleep.  One worker at a time does so. */
+static bool spin(struct self *self)
+{
+    struct pa_segment *segment = self->segment;
+    struct pa_header *header = &segment->header;
+    if (self->spin_ns < SPIN_MIN_NS)
+        return false;
+    if (!self->spinning) {
+        uint32_t nobody = 0;
+        if (!atomic_compare_exchange_strong_explicit(&header->spinner, &nobody, self->index + 1,
+                                                     memory_order_acq_rel, memory_order_relaxed))
+            return false;
+        self->spinning = true;
+    }
+    uint64_t end = pa_now_ns() + self->spin_ns;
+    do {
+        for (int look = 0; look < 32; look++) {
+            if (!pa_lanes_empty(segment))
+                return true;
+            relax();
+        }
+    } while (!told_to_leave(self) && pa_now_ns() < end);
+    stop_spinning(self);
+    return !pa_lanes_empty(segment);
+}
+
+/* Adaptive: a sleep that was shorter than what waking costs should have been a spin. */
+static void adapt_spinning(struct self *self, uint64_t slept_ns)
+{
+    uint32_t limit = self->segment->header.spin_limit_ns;
+    if (slept_ns < 2 * (uint64_t)limit)
+        self->spin_ns = limit;
+    else
+        self->spin_ns /= 2;
+}
+
+/* True when this worker has been idle too long and enough others are. */
+static bool idle_too_long(const struct self *self, uint64_t slept_ns)
+{
+    struct pa_header *header = &self->segment->header;
+    uint64_t limit_ns =
+        atomic_load_explicit(&header->idle_timeout_ms, memory_order_relaxed) * UINT64_C(1000000);
+    return slept_ns >= limit_ns &&
+           pa_sleepers_count(self->segment) >
+               atomic_load_explicit(&header->max_idle, memory_order_relaxed);
+}
+
+/* False: the worker is to leave. */
+static bool sleep_until_rung(struct self *self)
+{
+    struct pa_segment *segment = self->segment;
+    struct pa_header *header = &segment->header;
+    _Atomic uint32_t *bell = &self->record->bell;
+    uint32_t rung = atomic_load_explicit(bell, memory_order_acquire);
+    atomic_store_explicit(&self->record->activity, PA_SLEEPING, memory_order_relaxed);
+    pa_sleeper_add(segment, self->index);
+    pa_fault(segment, PA_FAULT_SLEEPING);
+    pa_permits_return(segment, self->index);
+    self->permit = PA_NO_PERMIT;
+    /* Announced; look once more.  Pairs with the fence in pa_wake_after_push(). */
+    atomic_thread_fence(memory_order_seq_cst);
+
+    bool stay = true;
+    uint64_t began = pa_now_ns();
+    while (atomic_load_explicit(bell, memory_order_acquire) == rung) {
+        if (told_to_leave(self)) {
+            stay = false;
+            break;
+        }
+        if (!pa_lanes_empty(segment) && has_permit(self))
+            break;
+        bool surplus = pa_sleepers_count(segment) >
+                       atomic_load_explicit(&header->max_idle, memory_order_relaxed);
+        uint64_t limit_ns =
+            atomic_load_explicit(&header->idle_timeout_ms, memory_order_relaxed) * UINT64_C(1000000);
+        pa_futex_wait(bell, rung, surplus ? limit_ns + 1 : 0);
+        if (surplus && idle_too_long(self, pa_now_ns() - began) &&
+            atomic_load_explicit(bell, memory_order_acquire) == rung) {
+            stay = false;
+            break;
+        }
+    }
+    pa_sleeper_remove(segment, self->index);
+    atomic_store_explicit(&self->record->activity, PA_SEARCHING, memory_order_relaxed);
+    /* Whoever rang has handed over a permit, unless it was taken away again meanwhile. */
+    self->permit = pa_permit_held(segment, self->index);
+    adapt_spinning(self, pa_now_ns() - began);
+    return stay;
+}
+
+static void leave(struct self *self)
+{
+    struct pa_segment *segment = self->segment;
+    atomic_store_explicit(&self->record->life, PA_RETIRED, memory_order_release);
+    if (self->spinning)
+        stop_spinning(self);
+    pa_permits_return(segment, self->index);
+    /* A bell that rang for this worker in the last moment is passed on. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!pa_lanes_empty(segment) && !pa_wake_one(segment))
+        pa_monitor_ring(segment);
+}
+
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker)
+{
+    struct self self = {
+        .segment = segment,
+        .record = &segment->workers[worker],
+        .index = worker,
+        .permit = pa_permit_held(segment, worker),
+        .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
+        .spin_ns = segment->header.spin_limit_ns,
+    };
+    while (!told_to_leave(&self)) {
+        uint32_t entry;
+        if (has_permit(&self)) {
+            if (pa_lane_claim(segment, worker, &entry)) {
+                run_request(&self, entry);
+                continue;
+            }
+            if (spin(&self))
+                continue;
+        } else if (self.spinning) {
+            stop_spinning(&self);
+        }
+        if (!sleep_until_rung(&self))
+            break;
+    }
+    leave(&self);
+}

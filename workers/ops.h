@@ -1,0 +1,33 @@
+/* workers/ops.h - the table of operations. */
+#ifndef PROCAIO_WORKERS_OPS_H
+#define PROCAIO_WORKERS_OPS_H
+
+#include <stdbool.h>
+
+#include "../shm/abi.h"
+
+/* A slot made ready to run: offsets turned into addresses of the process that runs it. */
+struct pa_call {
+    struct pa_slot *slot;
+    const char *path, *path2;
+    char *data; /* the block, or NULL */
+};
+
+struct pa_op {
+    const char *name;
+    int64_t (*run)(const struct pa_call *call); /* >= 0, or a negated errno */
+    bool again_on_eintr;
+    bool again_if_worker_died; /* doing it twice is the same as doing it once */
+    bool opens;                /* it may leave a descriptor behind if it is cut short */
+    /* A form that the kernel promises not to block, to be tried in the program; -EAGAIN sends the
+     * request on to a worker.  NULL: there is none. */
+    int64_t (*run_cached)(const struct pa_call *call);
+};
+
+extern const struct pa_op pa_ops[PA_NOPS];
+
+/* Run the slot's operation, in whichever process.  `data_base` is where the block's data segment
+ * is mapped here, NULL without one. */
+int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd);
+
+#endif

@@ -1,0 +1,269 @@
+/* workers/spawner.c - the small process that makes the workers, and watches that work goes on.
+ *
+ * It is cloned while the pool starts and has shed the program's memory, so a worker costs the same
+ * to start however large the program has grown.  Workers are made with CLONE_PARENT: they are the
+ * program's children, and only the program reaps them.
+ *
+ * As the monitor it looks, with growing intervals, while requests wait.  A worker that has run one
+ * request since the last look without using the processor is stuck in a system call: its permit is
+ * taken away and given to another worker, which is woken or started.  So as many workers as it
+ * takes are busy when the storage is slow, and no more than there are cores when it is fast.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../shm/ring.h"
+#include "../shm/wake.h"
+#include "worker.h"
+
+#define LOOK_MIN_NS UINT64_C(100000)
+#define LOOK_MAX_NS UINT64_C(2000000)
+#define REST_AFTER_NS UINT64_C(5000000)
+#define BACKLOG_NS UINT64_C(100000)
+
+/* Descriptors, working directory and umask are the program's, live; memory is not.  Exit signal 0:
+ * the program's SIGCHLD handler and waitpid(-1) never see them. */
+#define CLONE_AS (CLONE_FILES | CLONE_FS | CLONE_PIDFD)
+
+struct monitor {
+    struct pa_birth *birth;
+    struct pa_segment *segment;
+    uint64_t looked_at_ns;
+    uint32_t taken[PA_MAX_WORKERS];  /* by each worker, at the last look */
+    uint64_t cpu_ns[PA_MAX_WORKERS]; /* used by each worker, at the last look */
+};
+
+static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
+{
+    uint32_t count = 0;
+    *vacant = PA_MAX_WORKERS;
+    for (uint32_t worker = PA_MAX_WORKERS; worker-- > 0;) {
+        uint32_t life = atomic_load_explicit(&segment->workers[worker].life, memory_order_acquire);
+        if (life == PA_VACANT)
+            *vacant = worker;
+        else if (life != PA_RETIRED)
+            count++;
+    }
+    return count;
+}
+
+static int reserve_results(struct pa_segment *segment, uint32_t worker)
+{
+    off_t at = (off_t)(offsetof(struct pa_segment, results) + worker * sizeof segment->results[0]);
+    if (fallocate(segment->header.segment_fd, 0, at, sizeof segment->results[0]) == 0)
+        return 0;
+    return -errno;
+}
+
+static int clone_worker(struct pa_birth *birth, uint32_t worker)
+{
+    struct pa_segment *segment = birth->segment;
+    struct pa_worker *record = &segment->workers[worker];
+    int error = reserve_results(segment, worker);
+    if (error)
+        return error;
+    atomic_store_explicit(&record->retire, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
+    atomic_store_explicit(&record->activity, PA_SEARCHING, memory_order_relaxed);
+    atomic_store_explicit(&record->life, PA_STARTING, memory_order_release);
+    pa_permit_take(segment, worker);
+    birth->worker = worker;
+    int pidfd = -1;
+    pid_t pid = clone(pa_worker_main, birth->worker_stack + PA_STACK_SIZE, CLONE_AS | CLONE_PARENT,
+                      birth, &pidfd);
+    if (pid < 0) {
+        error = -errno;
+        pa_permits_return(segment, worker);
+        atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
+        return error;
+    }
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
+    epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
+    atomic_store_explicit(&record->pid, pid, memory_order_release);
+    atomic_store_explicit(&record->pidfd, pidfd, memory_order_release);
+    return 0;
+}
+
+/* True when a worker was started. */
+static bool start_worker(struct monitor *monitor)
+{
+    struct pa_header *header = &monitor->segment->header;
+    uint32_t vacant;
+    uint32_t count = living(monitor->segment, &vacant);
+    if (count >= atomic_load_explicit(&header->wanted, memory_order_relaxed) ||
+        vacant == PA_MAX_WORKERS)
+        return false;
+    uint64_t now = pa_now_ns();
+    if (now < atomic_load_explicit(&header->start_not_before_ns, memory_order_relaxed))
+        return false;
+    int error = clone_worker(monitor->birth, vacant);
+    atomic_store_explicit(&header->start_errno, -error, memory_order_relaxed);
+    if (error) /* no memory, too many processes: try again a little later */
+        atomic_store_explicit(&header->start_not_before_ns, now + 10 * LOOK_MAX_NS,
+                              memory_order_relaxed);
+    return error == 0;
+}
+
+/* The processor time of another process: clock ids carry the pid (clock_getcpuclockid). */
+static uint64_t cpu_time(pid_t pid)
+{
+    struct timespec used;
+    if (syscall(SYS_clock_gettime, (clockid_t)(~(unsigned)pid << 3 | 2u), &used) != 0)
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
+/* Takes the permits of workers that are stuck.  Gives the number of permits that are in use. */
+static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint64_t *slowest_ns)
+{
+    struct pa_segment *segment = monitor->segment;
+    struct pa_header *header = &segment->header;
+    uint32_t in_use = 0;
+    *slowest_ns = 0;
+    for (uint32_t permit = 0; permit < header->permit_count; permit++) {
+        uint32_t holder =
+            atomic_load_explicit(&header->permits[permit], memory_order_acquire);
+        if (holder == 0 || holder > PA_MAX_WORKERS)
+            continue;
+        uint32_t worker = holder - 1;
+        struct pa_worker *record = &segment->workers[worker];
+        uint32_t taken = atomic_load_explicit(&record->taken, memory_order_acquire);
+        bool same = taken == monitor->taken[worker] &&
+                    atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_RUNNING;
+        uint64_t used = cpu_time(atomic_load_explicit(&record->pid, memory_order_relaxed));
+        bool stuck = same && used - monitor->cpu_ns[worker] < elapsed_ns / 2;
+        monitor->taken[worker] = taken;
+        monitor->cpu_ns[worker] = used;
+        if (stuck && pa_permit_revoke(segment, permit, worker))
+            continue;
+        in_use++;
+        uint32_t op = atomic_load_explicit(&record->op, memory_order_relaxed) % 64;
+        uint64_t each = atomic_load_explicit(&header->op_ns[op], memory_order_relaxed);
+        if (each > *slowest_ns)
+            *slowest_ns = each;
+    }
+    return in_use;
+}
+
+/* One look.  True when it changed something. */
+static bool look(struct monitor *monitor)
+{
+    uint64_t now = pa_now_ns();
+    uint64_t elapsed = now - monitor->looked_at_ns;
+    monitor->looked_at_ns = now;
+    uint32_t depth = pa_lanes_depth(monitor->segment);
+    uint64_t slowest_ns;
+    uint32_t in_use = revoke_stuck(monitor, elapsed, &slowest_ns);
+    if (depth == 0)
+        return false;
+    if (in_use > 0 && depth * slowest_ns < BACKLOG_NS)
+        return false;
+    if (pa_wake_one(monitor->segment))
+        return true;
+    return in_use < monitor->segment->header.permit_count && start_worker(monitor);
+}
+
+/* Nothing waits: sleep until somebody rings. */
+static void rest(struct pa_segment *segment)
+{
+    struct pa_header *header = &segment->header;
+    uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
+    atomic_store_explicit(&header->monitor_asleep, 1, memory_order_relaxed);
+    /* Announced; look once more.  Pairs with the fence in pa_wake_after_push(). */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (pa_lanes_empty(segment) &&
+        !atomic_load_explicit(&header->shutdown, memory_order_relaxed))
+        pa_futex_wait(&header->monitor_bell, rung, 0);
+    atomic_store_explicit(&header->monitor_asleep, 0, memory_order_relaxed);
+}
+
+static void watch(struct monitor *monitor)
+{
+    struct pa_segment *segment = monitor->segment;
+    struct pa_header *header = &segment->header;
+    uint64_t interval_ns = LOOK_MIN_NS, quiet_since_ns = 0;
+    while (!atomic_load_explicit(&header->shutdown, memory_order_relaxed)) {
+        uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
+        if (look(monitor))
+            interval_ns = LOOK_MIN_NS;
+        else if (interval_ns < LOOK_MAX_NS)
+            interval_ns *= 2;
+        if (!pa_lanes_empty(segment))
+            quiet_since_ns = 0;
+        else if (quiet_since_ns == 0)
+            quiet_since_ns = monitor->looked_at_ns;
+        else if (monitor->looked_at_ns - quiet_since_ns > REST_AFTER_NS) {
+            rest(segment);
+            quiet_since_ns = 0;
+            interval_ns = LOOK_MIN_NS;
+            continue;
+        }
+        pa_futex_wait(&header->monitor_bell, rung, interval_ns);
+    }
+}
+
+static void title_of(char *title, const char *role, const struct pa_header *header)
+{
+    pa_text(&title, "procaio: ");
+    pa_text(&title, role);
+    pa_text(&title, " of ");
+    pa_text_number(&title, (uint32_t)header->program_pid);
+}
+
+int pa_spawner_main(void *context)
+{
+    struct pa_birth *birth = context;
+    char title[64];
+    title_of(title, "spawner", &birth->segment->header);
+    pa_child_settle(birth, title);
+    prctl(PR_SET_NAME, "procaio-spawner", 0, 0, 0);
+    struct monitor monitor = {.birth = birth, .segment = birth->segment};
+    watch(&monitor);
+    _exit(0);
+}
+
+int pa_worker_main(void *context)
+{
+    struct pa_birth *birth = context;
+    struct pa_segment *segment = birth->segment;
+    char role[32] = "", *at = role;
+    pa_text(&at, "worker ");
+    pa_text_number(&at, birth->worker);
+    char title[64];
+    title_of(title, role, &segment->header);
+    pa_child_settle(birth, title);
+    memcpy(role, "procaio-", 8);
+    at = role + 8;
+    pa_text(&at, "w");
+    pa_text_number(&at, birth->worker);
+    prctl(PR_SET_NAME, role, 0, 0, 0);
+    struct pa_worker *record = &segment->workers[birth->worker];
+    atomic_store_explicit(&record->pid, (int32_t)syscall(SYS_getpid), memory_order_relaxed);
+    atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
+    pa_worker_loop(segment, birth->worker);
+    _exit(0);
+}
+
+int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)
+{
+    struct pa_birth *birth = (struct pa_birth *)region;
+    *birth = (struct pa_birth){.segment = segment, .worker_stack = region + PA_STACK_SIZE};
+    pa_keep_collect(&birth->keep, segment, region);
+    /* A signal between the clone and the child's own settings would run the program's handler. */
+    sigset_t all, saved;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &saved);
+    *pidfd = -1;
+    pid_t pid = clone(pa_spawner_main, region + PA_STACK_SIZE, CLONE_AS, birth, pidfd);
+    int error = errno;
+    sigprocmask(SIG_SETMASK, &saved, NULL);
+    return pid < 0 ? -error : pid;
+}

@@ -1,0 +1,49 @@
+/* workers/worker.h - entry points of the children. */
+#ifndef PROCAIO_WORKERS_WORKER_H
+#define PROCAIO_WORKERS_WORKER_H
+
+#include <stdbool.h>
+
+#include "../shm/abi.h"
+
+#define PA_STACK_SIZE (128u * 1024u)
+#define PA_KEEP_MAX 16
+
+/* What a child keeps of the program's memory when it sheds the rest: found out by the program,
+ * which may use the C library for it. */
+struct pa_keep {
+    uint32_t count;
+    struct {
+        uintptr_t start, end;
+    } ranges[PA_KEEP_MAX];
+};
+
+/* What the program hands to the spawner, and the spawner to every worker.  It lies at the start of
+ * the spawner's stack region, so it is kept. */
+struct pa_birth {
+    struct pa_segment *segment;
+    struct pa_keep keep;
+    char *worker_stack; /* PA_STACK_SIZE bytes; each worker has its own copy of it */
+    uint32_t worker;    /* the one that is being born */
+};
+
+/* Program: clone the spawner.  Gives its pid and sets *pidfd, or a negated errno.  `region` is
+ * 2 * PA_STACK_SIZE bytes of private memory that stays mapped for as long as the pool lives. */
+int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd);
+
+/* The children themselves; they never return. */
+int pa_spawner_main(void *birth);
+int pa_worker_main(void *birth);
+
+/* A worker's work without its process: takes requests until it is told to leave.  Tests and the
+ * benchmark's limit program run it in threads. */
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker);
+
+/* child.c: what a new process does before anything else. */
+void pa_child_settle(const struct pa_birth *birth, const char *title);
+void pa_child_shed(const struct pa_birth *birth);
+void pa_keep_collect(struct pa_keep *keep, const struct pa_segment *segment, const char *region);
+void pa_text_number(char **at, uint32_t value);
+void pa_text(char **at, const char *text);
+
+#endif

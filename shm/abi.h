@@ -41,6 +41,7 @@ enum pa_opcode {
     PA_OP_BUSY,
     PA_OP_OPEN,
     PA_OP_CLOSE,
+    PA_OP_REPLACE,
     PA_OP_READ,
     PA_OP_WRITE,
     PA_OP_FSYNC,
@@ -191,6 +192,7 @@ struct pa_header {
     _Atomic uint32_t idle_timeout_ms;
     _Atomic uint64_t start_not_before_ns; /* CLOCK_MONOTONIC; delays the replacing of workers */
     _Atomic int32_t start_errno;          /* spawner: why the last start failed, or 0 */
+    _Atomic uint32_t worker_limit;        /* spawner: no worker ever had this number or a higher one */
     _Atomic uint32_t fault_point;         /* tests: enum pa_fault_point, where a worker dies */
     _Atomic uint32_t fault_signal;
     _Atomic int32_t fault_countdown; /* how often the point is passed before it strikes */

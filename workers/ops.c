@@ -55,6 +55,13 @@ static int64_t run_close(const struct pa_call *call)
     return result == -EINTR ? 0 : result;
 }
 
+/* Closes what fd has open, but keeps the number taken: fd2 is put in its place. */
+static int64_t run_replace(const struct pa_call *call)
+{
+    int64_t result = outcome(syscall(SYS_dup3, call->slot->fd2, call->slot->fd, O_CLOEXEC));
+    return result < 0 ? result : 0;
+}
+
 static int64_t run_read(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
@@ -216,6 +223,7 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_BUSY] = {"busy", run_busy, false, true, false, NULL},
     [PA_OP_OPEN] = {"open", run_open, true, false, true, NULL},
     [PA_OP_CLOSE] = {"close", run_close, false, false, false, NULL},
+    [PA_OP_REPLACE] = {"close", run_replace, false, false, false, NULL},
     [PA_OP_READ] = {"read", run_read, true, true, false, NULL},    /* not from the position */
     [PA_OP_WRITE] = {"write", run_write, true, true, false, NULL}, /* not with O_APPEND */
     [PA_OP_FSYNC] = {"fsync", run_fsync, true, false, false, NULL}, /* may hide an earlier EIO */

@@ -70,6 +70,9 @@ static int clone_worker(struct pa_birth *birth, uint32_t worker)
     int error = reserve_results(segment, worker);
     if (error)
         return error;
+    if (worker >= atomic_load_explicit(&segment->header.worker_limit, memory_order_relaxed))
+        atomic_store_explicit(&segment->header.worker_limit, worker + 1, memory_order_relaxed);
+    atomic_store_explicit(&record->pid, 0, memory_order_relaxed);
     atomic_store_explicit(&record->retire, 0, memory_order_relaxed);
     atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
     atomic_store_explicit(&record->activity, PA_SEARCHING, memory_order_relaxed);

@@ -1,0 +1,135 @@
+"""
+The same work with Python's standard library: threads, with and without asyncio.
+
+A blocking loop is the thing most others are held against. It is written out in each question, as
+fast as Python allows, without a function call that it does not need.
+
+Not here: packages that have to be installed (`peers`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.harness import Kind, Question, Work
+from benchmarks.measure import Sample, timed
+from benchmarks.reads import AwaitOne, Reader, in_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from concurrent.futures import Executor
+
+THREADS_SHARE = 0.1  # a thread takes 10 to 50 times as long as the fast ones for each operation
+
+
+@dataclass(frozen=True)
+class Job:
+    """A blocking call and what to call it with, item after item."""
+
+    call: Callable[[Any], object]
+    items: Sequence[Any]
+
+
+def preadv_loop(work: Work, items: Sequence[int]) -> Sample:
+    """Measure os.preadv at the offsets, one after the other, into one buffer."""
+    fd = work.open()
+    buffers = [bytearray(work.size)]
+
+    def run(offsets: Sequence[int]) -> None:
+        preadv = os.preadv
+        for offset in offsets:
+            preadv(fd, buffers, offset)
+
+    return timed(run, items)
+
+
+def preadv_job(work: Work, items: Sequence[int]) -> Job:
+    """Give os.preadv as what threads are to call, each call with a buffer that is free."""
+    fd = work.open()
+    free = deque([bytearray(work.size)] for _ in range(work.depth))
+
+    def call(offset: int) -> None:
+        buffers = free.pop()
+        os.preadv(fd, buffers, offset)
+        free.append(buffers)
+
+    return Job(call, items)
+
+
+def with_callbacks(executor: Executor, depth: int, job: Job, items: Sequence[Any]) -> None:
+    """Keep `depth` calls in the executor, with a callback for each."""
+    free = threading.Semaphore(depth)
+    errors: list[BaseException] = []
+
+    def done(future: Future[Any]) -> None:
+        error = future.exception()
+        if error is not None:
+            errors.append(error)
+        free.release()
+
+    for item in items:
+        free.acquire()
+        executor.submit(job.call, item).add_done_callback(done)
+    for _ in range(depth):
+        free.acquire()
+    if errors:
+        raise errors[0]
+
+
+def add_pool(question: Question, prepare: Callable[[Work], Job], share: float = 1.0) -> None:
+    """Register ThreadPoolExecutor, with as many threads as it likes, and with one."""
+
+    def in_pool(work: Work, threads: int | None) -> Sample:
+        job = prepare(work)
+        with ThreadPoolExecutor(threads) as pool:
+            return timed(lambda part: with_callbacks(pool, work.depth, job, part), job.items)
+
+    for threads, note in {None: "", 1: ", 1 thread"}.items():
+        register = question.contender(f"ThreadPoolExecutor{note}", Kind.BASELINE, share=share)
+        register(partial(in_pool, threads=threads))
+
+
+def in_executor(call: Callable[..., object], *arguments: object) -> Awaitable[object]:
+    """Have a thread of the running loop call something."""
+    return asyncio.get_running_loop().run_in_executor(None, call, *arguments)
+
+
+ASYNCIO_THREADS: dict[str, Callable[..., Awaitable[object]]] = {
+    "asyncio.to_thread": asyncio.to_thread,
+    "asyncio run_in_executor": in_executor,
+}
+
+
+def add_asyncio_threads(question: Question, prepare: Callable[[Work], Job], share: float) -> None:
+    """Register asyncio's ways to have a thread do the job."""
+
+    def run(work: Work, way: Callable[..., Awaitable[object]]) -> Sample:
+        job = prepare(work)
+        return asyncio.run(
+            in_tasks(work.depth, job.items, lambda _, item: way(job.call, item)),
+        )
+
+    for name, way in ASYNCIO_THREADS.items():
+        question.contender(name, Kind.BASELINE, share=share)(partial(run, way=way))
+
+
+@asynccontextmanager
+async def _in_threads(work: Work, way: Callable[..., Awaitable[object]]) -> AsyncIterator[AwaitOne]:
+    """Each lane has its own buffer, used again and again."""
+    fd = work.open()
+    buffers = [[bytearray(work.size)] for _ in range(work.depth)]
+    yield lambda lane, offset: way(os.preadv, fd, buffers[lane], offset)
+
+
+READERS = [
+    Reader(name, Kind.BASELINE, partial(_in_threads, way=way), THREADS_SHARE)
+    for name, way in ASYNCIO_THREADS.items()
+]

@@ -1,0 +1,105 @@
+"""
+What does a no-op cost, with a Python callback for each?
+
+The work is nothing, so this is the price of the way there and back. The C program with the same
+rings, and no Python, is the limit. The fastest peer is Perl's IO::AIO.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import peers
+from benchmarks.baselines import THREADS_SHARE, Job, add_asyncio_threads, add_pool
+from benchmarks.harness import Kind, Question, Sizes, Work, at_least, need
+from benchmarks.measure import Sample, timed
+from benchmarks.reads import AwaitOne, add_reader, in_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+QUESTION = Question(
+    "noop",
+    __doc__,
+    unit="ops/s",
+    reference="Perl IO::AIO, 2 threads",
+    full=Sizes(count=300_000, depth=64),
+    quick=Sizes(count=2_000, depth=64),
+    needs=frozenset({"file"}),
+)
+QUESTIONS = [QUESTION]
+
+
+@QUESTION.contender("procaio, callbacks", target=at_least(1.0))
+def procaio_callbacks(work: Work) -> Sample:
+    """Every callback makes the next request."""
+    aio = need("procaio")
+
+    def run(items: Sequence[int]) -> None:
+        aio_nop = aio.aio_nop
+        left = len(items)
+
+        def done() -> None:
+            nonlocal left
+            if left:
+                left -= 1
+                aio_nop(done)
+
+        for _ in range(work.depth):
+            done()
+        while aio.nreqs():
+            aio.poll()
+
+    return timed(run, range(work.count))
+
+
+@QUESTION.contender("procaio, await in asyncio")
+def procaio_await(work: Work) -> Sample:
+    """Tasks that await one after the other."""
+    aio = need("procaio")
+    return asyncio.run(in_tasks(work.depth, range(work.count), lambda *_: aio.aio_nop()))
+
+
+def nothing(_: object) -> None:
+    """Do nothing, for those who need something to call."""
+
+
+@QUESTION.contender("function calls in a loop", Kind.BASELINE)
+def blocking(work: Work) -> Sample:
+    """Nobody is asked, nobody calls back."""
+
+    def run(items: Sequence[int]) -> None:
+        for item in items:
+            nothing(item)
+
+    return timed(run, range(work.count))
+
+
+def job(work: Work) -> Job:
+    """Give the function that does nothing as what threads are to call."""
+    return Job(nothing, range(work.count))
+
+
+add_pool(QUESTION, job, THREADS_SHARE)
+add_asyncio_threads(QUESTION, job, THREADS_SHARE)
+
+
+@QUESTION.contender("aiofiles (wrapped function)", Kind.PEER, share=THREADS_SHARE)
+def aiofiles_wrap(work: Work) -> Sample:
+    """Await what aiofiles makes of a function that blocks."""
+    wrapped = need("aiofiles.os").wrap(nothing)
+    return asyncio.run(in_tasks(work.depth, range(work.count), lambda _, item: wrapped(item)))
+
+
+def zeros(work: Work, one: AwaitOne) -> Coroutine[Any, Any, Sample]:
+    """Await reads of 0 bytes: those without a no-op take the same way for them."""
+    return in_tasks(work.depth, [0] * work.count, one)
+
+
+for reader in (peers.AIOFILE, *peers.CAIO):
+    add_reader(QUESTION, reader, zeros, share=reader.share, note=" (reads of 0 bytes)")
+
+peers.add_perl(QUESTION, "noop.pl", lambda work: [work.depth], lambda work: range(work.count))
+
+peers.add_ring_limit(QUESTION, lambda _: [])

@@ -1,0 +1,68 @@
+"""
+How many gigabytes a second are read from a cached file, 1 MiB at a time?
+
+Here the copying is the work, and it needs no lock of Python: with two cores it can be twice as
+fast as the loop, which is `os.preadv` into one buffer that is used again and again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import baselines, peers, reads
+from benchmarks.data import MIB
+from benchmarks.harness import Kind, Question, Sizes, Work, at_least
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from benchmarks.measure import Sample
+
+QUESTION = Question(
+    "read_1m",
+    __doc__,
+    unit="GB/s",
+    reference="os.preadv in a loop, reused buffer",
+    full=Sizes(count=4096, depth=8, size=MIB),
+    quick=Sizes(count=64, depth=8, size=MIB),
+    needs=frozenset({"file"}),
+    factor=MIB / 1e9,
+)
+QUESTIONS = [QUESTION]
+
+
+@QUESTION.contender("procaio, into a Buffer, callbacks", target=at_least(1.2))
+def procaio_buffer(work: Work) -> Sample:
+    """Every callback makes the next request."""
+    return reads.callbacks_into_buffer(work, work.blocks())
+
+
+@QUESTION.contender("procaio, as bytes, callbacks")
+def procaio_bytes(work: Work) -> Sample:
+    """Every callback makes the next request."""
+    return reads.callbacks_with_bytes(work, work.blocks())
+
+
+def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
+    """Await them one after the other in each task."""
+    return reads.in_tasks(work.depth, work.blocks(), one)
+
+
+reads.add_reader(QUESTION, reads.INTO_BUFFER, in_tasks, note=", await")
+
+
+@QUESTION.contender("os.preadv in a loop, reused buffer", Kind.BASELINE)
+def blocking(work: Work) -> Sample:
+    """One after the other, on one core."""
+    return baselines.preadv_loop(work, work.blocks())
+
+
+baselines.add_pool(QUESTION, lambda work: baselines.preadv_job(work, work.blocks()))
+for reader in (*baselines.READERS, *peers.READERS):
+    reads.add_reader(QUESTION, reader, in_tasks)
+peers.add_perl(
+    QUESTION,
+    "read.pl",
+    lambda work: [work.depth, work.data.file, work.size],
+    Work.blocks,
+)

@@ -1,0 +1,98 @@
+"""
+How fast are random reads of 4 KiB from a cached file?
+
+With callbacks the blocking loop is to be reached: `os.pread` on one core, which allocates a bytes
+object for each block. With await in asyncio, where a task switch comes on top for everybody,
+aiofile is to be beaten.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import baselines, peers, reads
+from benchmarks.harness import Kind, Question, Sizes, Work, at_least
+from benchmarks.measure import Sample, timed
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+CALLBACKS = Question(
+    "read_4k",
+    __doc__,
+    unit="ops/s",
+    reference="os.pread in a loop",
+    full=Sizes(count=200_000, depth=64, size=4096),
+    quick=Sizes(count=1_000, depth=64, size=4096),
+    needs=frozenset({"file"}),
+)
+AWAIT = replace(
+    CALLBACKS,
+    name="read_4k_await",
+    text="How fast are they when 64 tasks of asyncio await them?",
+    reference="aiofile",
+    contenders=[],
+)
+QUESTIONS = [CALLBACKS, AWAIT]
+
+
+@CALLBACKS.contender("procaio, into a Buffer", target=at_least(1.0))
+def procaio_buffer(work: Work) -> Sample:
+    """Every callback makes the next request."""
+    return reads.callbacks_into_buffer(work, work.offsets())
+
+
+@CALLBACKS.contender("procaio, as bytes", target=at_least(0.6))
+def procaio_bytes(work: Work) -> Sample:
+    """Every callback makes the next request."""
+    return reads.callbacks_with_bytes(work, work.offsets())
+
+
+@CALLBACKS.contender("os.pread in a loop", Kind.BASELINE)
+def blocking(work: Work) -> Sample:
+    """One after the other, on one core."""
+    fd = work.open()
+    size = work.size
+
+    def run(offsets: Sequence[int]) -> None:
+        pread = os.pread
+        for offset in offsets:
+            pread(fd, size, offset)
+
+    return timed(run, work.offsets())
+
+
+@CALLBACKS.contender("os.preadv in a loop, reused buffer", Kind.BASELINE)
+def blocking_buffer(work: Work) -> Sample:
+    """Read without making a new object for each block."""
+    return baselines.preadv_loop(work, work.offsets())
+
+
+baselines.add_pool(
+    CALLBACKS,
+    lambda work: baselines.preadv_job(work, work.offsets()),
+    baselines.THREADS_SHARE,
+)
+peers.add_perl(
+    CALLBACKS,
+    "read.pl",
+    lambda work: [work.depth, work.data.file, work.size],
+    Work.offsets,
+)
+peers.add_ring_limit(CALLBACKS, lambda work: [work.data.file])
+
+
+def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
+    """Await them one after the other in each task."""
+    return reads.in_tasks(work.depth, work.offsets(), one)
+
+
+UVLOOP = replace(reads.INTO_BUFFER, name="procaio, into a Buffer, uvloop", kind=Kind.PEER)
+
+reads.add_reader(AWAIT, reads.INTO_BUFFER, in_tasks, target=at_least(1.2))
+reads.add_reader(AWAIT, reads.AS_BYTES, in_tasks, target=at_least(1.2))
+reads.add_reader(AWAIT, UVLOOP, in_tasks, module="uvloop")
+for reader in (*baselines.READERS, *peers.READERS):
+    reads.add_reader(AWAIT, reader, in_tasks, share=reader.share)

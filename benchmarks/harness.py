@@ -1,0 +1,324 @@
+"""
+Questions, contenders, and the running of them in turns.
+
+A question is one file, bench_*.py, whose docstring is the question. Its contenders are small
+functions that do the same work in different ways and give a `Sample`. They run in turns
+(A B C A B C ...), so that a phase in which the machine is slow meets all of them; what is
+compared is always from one run.
+
+Every turn of a contender is a process of its own: threads, rings, event loops and worker
+processes that one leaves behind can neither slow down nor warm up the next. Each warms itself up.
+
+Not here: what is measured in such a process (`measure`), tables and JSON (`report`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.measure import MissingError, Sample, WrongResultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+
+    from benchmarks.data import Data
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS_FOR_ONE_TURN = 60
+FILES = ("noop", "stat", "read_4k", "read_1m", "latency", "ticker")
+
+
+class Kind(Enum):
+    """Who a contender is: decides what --no-peers leaves out."""
+
+    PROCAIO = "procaio"
+    BASELINE = "baseline"  # Python's standard library, and the limit written in C
+    PEER = "peer"  # third-party packages and Perl
+
+
+@dataclass(frozen=True)
+class Target:
+    """The ratio to the question's reference that a contender is to reach."""
+
+    bound: float
+    at_least: bool
+
+    def reached_by(self, ratio: float) -> bool:
+        """Tell whether the ratio is good enough."""
+        return ratio >= self.bound if self.at_least else ratio <= self.bound
+
+    def __str__(self) -> str:
+        """Write it as the table shows it."""
+        return f"{'>=' if self.at_least else '<='} {self.bound:.1f}"
+
+
+def at_least(bound: float) -> Target:
+    """Give the target of a figure that is better when it is higher."""
+    return Target(bound, at_least=True)
+
+
+def at_most(bound: float) -> Target:
+    """Give the target of a figure that is better when it is lower."""
+    return Target(bound, at_least=False)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work a question gives: each contender's share of `count`, or so many `seconds`."""
+
+    count: int = 0
+    depth: int = 1
+    size: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a contender gets to do."""
+
+    count: int
+    depth: int
+    size: int
+    seconds: float
+    data: Data
+
+    def open(self) -> int:
+        """Open the file of random bytes. The end of the process closes it."""
+        return os.open(self.data.file, os.O_RDONLY)
+
+    def offsets(self) -> list[int]:
+        """Give random offsets in it, one for each operation."""
+        return self.data.offsets(self.count, self.size)
+
+    def blocks(self) -> list[int]:
+        """Give the offsets of its blocks in order, again from the start after the end."""
+        blocks = self.data.file_bytes // self.size
+        return [n % blocks * self.size for n in range(self.count)]
+
+    def paths(self) -> list[str]:
+        """Give paths of small files, one for each operation."""
+        return self.data.paths()[: self.count]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work. `share`: how much of it, so that slow ways do not take minutes."""
+
+    name: str
+    kind: Kind
+    run: Callable[[Work], Sample]
+    share: float
+    target: Target | None
+
+
+@dataclass
+class Question:
+    """
+    What is asked, and who answers.
+
+    A sample's figure is its operations a second times `factor`, unless the contender gives one.
+    `extra` are the names of further columns.
+    """
+
+    name: str
+    text: str | None
+    unit: str
+    reference: str
+    full: Sizes
+    quick: Sizes
+    needs: frozenset[str] = frozenset()
+    factor: float = 1.0
+    extra: tuple[str, ...] = ()
+    contenders: list[Contender] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The question itself: the first line of its file."""
+        return (self.text or "").strip().partition("\n")[0]
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what is asked as what json.dumps takes."""
+        return {
+            "name": self.name,
+            "question": self.title,
+            "unit": self.unit,
+            "reference": self.reference,
+            "full": asdict(self.full),
+            "quick": asdict(self.quick),
+        }
+
+    def contender(
+        self,
+        name: str,
+        kind: Kind = Kind.PROCAIO,
+        *,
+        share: float = 1.0,
+        target: Target | None = None,
+    ) -> Callable[[Callable[[Work], Sample]], Callable[[Work], Sample]]:
+        """Register the decorated function as a contender."""
+
+        def register(run: Callable[[Work], Sample]) -> Callable[[Work], Sample]:
+            self.contenders.append(Contender(name, kind, run, share, target))
+            return run
+
+        return register
+
+    def named(self, name: str) -> Contender:
+        """Give the contender of that name."""
+        return next(c for c in self.contenders if c.name == name)
+
+    def figure(self, sample: Sample) -> float:
+        """Give the figure that the question asks for."""
+        if sample.value is not None:
+            return sample.value
+        return sample.ops / sample.seconds * self.factor
+
+    def work(self, contender: Contender, data: Data, *, quick: bool) -> Work:
+        """Cut out the contender's share."""
+        sizes = self.quick if quick else self.full
+        count = max(sizes.depth, round(sizes.count * contender.share))
+        return Work(count, sizes.depth, sizes.size, sizes.seconds, data)
+
+
+@dataclass
+class Outcome:
+    """What became of one contender: samples, or why there are none."""
+
+    contender: Contender
+    samples: list[Sample] = field(default_factory=list)
+    cpu_of_processes: list[float] = field(default_factory=list)  # whole ones, start-up included
+    missing: str = ""
+    failed: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no use in another turn."""
+        return bool(self.missing or self.failed)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line decides."""
+
+    data: Data
+    repeat: int
+    quick: bool
+    peers: bool
+
+
+def need(name: str) -> ModuleType:
+    """Import a module that need not be installed."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise MissingError(str(error)) from error
+    if module.__file__ is None:  # a mere folder of that name, found as a namespace package
+        message = f"{name} is not built"
+        raise MissingError(message)
+    return module
+
+
+def check(result: object, expected: object) -> None:
+    """Refuse a wrong result: its speed would mean nothing."""
+    if result != expected:
+        message = f"{result!r} instead of {expected!r}"
+        raise WrongResultError(message)
+
+
+def questions(only: Sequence[str] = ()) -> list[Question]:
+    """Load the questions whose names begin with one of `only`, or all of them."""
+    found = []
+    for file in FILES:
+        if not only or any(file.startswith(name) or name.startswith(file) for name in only):
+            found += importlib.import_module(f"benchmarks.bench_{file}").QUESTIONS
+    return [q for q in found if not only or any(q.name.startswith(name) for name in only)]
+
+
+def run_question(question: Question, options: Options) -> list[Outcome]:
+    """Run all contenders in turns, as often as asked for."""
+    options.data.prepare(question.needs)
+    outcomes = [
+        Outcome(contender)
+        for contender in question.contenders
+        if options.peers or contender.kind is not Kind.PEER
+    ]
+    for number in range(1, options.repeat + 1):
+        for outcome in outcomes:
+            if not outcome.ended:
+                _say(f"{question.name} {number}/{options.repeat} {outcome.contender.name}")
+                take_turn(question, outcome, options)
+    _say("")
+    return outcomes
+
+
+def take_turn(question: Question, outcome: Outcome, options: Options) -> None:
+    """Run a contender once, in a process of its own, and note what it says."""
+    command = [sys.executable, "-m", "benchmarks", "--data", str(options.data.root)]
+    command += ["--quick"] if options.quick else []
+    command += ["--one", question.name, outcome.contender.name]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    try:
+        status, output, errors = _run(command)
+    except subprocess.TimeoutExpired:
+        outcome.failed = f"not done after {SECONDS_FOR_ONE_TURN} s"
+        return
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if status != 0:
+        lines = errors.strip().splitlines() or ["no message"]
+        outcome.failed = f"{lines[-1]} (status {status})"
+        return
+    answer = json.loads(output.splitlines()[-1])
+    if "missing" in answer:
+        outcome.missing = answer["missing"]
+        return
+    outcome.samples.append(Sample(**answer))
+    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    outcome.cpu_of_processes.append(used)
+
+
+def _run(command: list[str]) -> tuple[int, str, str]:
+    """Run a command, and kill all its processes if it takes too long or we are interrupted."""
+    with subprocess.Popen(  # noqa: S603  our own interpreter and our own arguments
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=SECONDS_FOR_ONE_TURN)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output, errors
+
+
+def run_one(names: Sequence[str], data: Data, *, quick: bool) -> dict[str, Any]:
+    """Run the contender of a question here: what the process of a turn does, and its answer."""
+    question = next(q for q in questions(names[:1]) if q.name == names[0])
+    contender = question.named(names[1])
+    try:
+        return contender.run(question.work(contender, data, quick=quick)).as_json()
+    except MissingError as missing:
+        return {"missing": str(missing)}
+
+
+def _say(text: str) -> None:
+    """Show at a terminal who is running."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()

@@ -1,0 +1,143 @@
+"""
+The same work with what others offer: aiofile and caio, aiofiles, Perl's IO::AIO, and C.
+
+None of them has to be there. What is not gives `MissingError`, and its row in the table says so.
+The C program is no peer but the limit: the same rings and nothing else. `make` builds it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.harness import ROOT, Kind, Question, Work, need
+from benchmarks.measure import MissingError, Sample, WrongResultError
+from benchmarks.reads import AwaitOne, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+PERL = ROOT / "benchmarks" / "perl"
+PERL_THREADS = (1, 2, 8)
+RING_LIMIT = ROOT / "build" / "ring_limit"
+RING_LIMIT_SECONDS = 1  # it counts in whole ones
+CAIO_VARIANTS = {
+    "caio, io_uring": "caio.linux_uring_asyncio",
+    "caio, Linux AIO": "caio.linux_aio_asyncio",
+    "caio, C threads": "caio.thread_aio_asyncio",
+}
+
+
+@asynccontextmanager
+async def _in_aiofile(work: Work) -> AsyncIterator[AwaitOne]:
+    async with need("aiofile").AIOFile(work.data.file, "rb") as file:
+        yield lambda _, offset: file.read_bytes(work.size, offset)
+
+
+@asynccontextmanager
+async def _in_caio(work: Work, module: str) -> AsyncIterator[AwaitOne]:
+    """Read with a context of caio, with its own defaults."""
+    fd = work.open()
+    try:
+        context = need(module).AsyncioContext()
+    except OSError as error:  # built, but the kernel refuses: no io_uring in many containers
+        raise MissingError(str(error)) from error
+    async with context:
+        yield lambda _, offset: context.read(work.size, fd, offset)
+
+
+@asynccontextmanager
+async def _in_aiofiles(work: Work) -> AsyncIterator[AwaitOne]:
+    """Seek and read, in a file for each lane because its position is state."""
+    aiofiles = need("aiofiles")
+    async with AsyncExitStack() as stack:
+        files = [
+            await stack.enter_async_context(aiofiles.open(work.data.file, "rb", buffering=0))
+            for _ in range(work.depth)
+        ]
+
+        async def one(lane: int, offset: int) -> object:
+            await files[lane].seek(offset)
+            return await files[lane].read(work.size)
+
+        yield one
+
+
+AIOFILE = Reader("aiofile", Kind.PEER, _in_aiofile, share=0.3)
+CAIO = [
+    Reader(name, Kind.PEER, partial(_in_caio, module=module), share=0.3)
+    for name, module in CAIO_VARIANTS.items()
+]
+AIOFILES = Reader("aiofiles", Kind.PEER, _in_aiofiles, share=0.05)
+READERS = [AIOFILE, *CAIO, AIOFILES]
+
+
+def add_perl(
+    question: Question,
+    script: str,
+    arguments: Callable[[Work], Sequence[int | Path]],
+    items: Callable[[Work], Sequence[int | str]],
+) -> None:
+    """
+    Register a Perl script, with each number of threads.
+
+    It gets that number as its first argument, and the items as lines of input.
+    """
+
+    def run(work: Work, threads: int) -> Sample:
+        lines = "\n".join(map(str, items(work)))
+        return perl(script, lines, threads, *arguments(work))
+
+    for threads in PERL_THREADS:
+        name = f"Perl IO::AIO, {threads} thread{'s' if threads > 1 else ''}"
+        question.contender(name, Kind.PEER)(partial(run, threads=threads))
+
+
+def perl(script: str, lines: str, *arguments: int | Path) -> Sample:
+    """Run a script that reads lines and prints a sample as JSON."""
+    program = shutil.which("perl")
+    if program is None:
+        message = "perl"
+        raise MissingError(message)
+    if subprocess.call([program, "-MIO::AIO", "-e", "1"], stderr=subprocess.DEVNULL):  # noqa: S603  fixed
+        message = "Perl module IO::AIO (Debian: libio-aio-perl)"
+        raise MissingError(message)
+    answer, _ = output_of([program, str(PERL / script), *map(str, arguments)], lines)
+    return Sample(**answer)
+
+
+def add_ring_limit(question: Question, arguments: Callable[[Work], Sequence[Path]]) -> None:
+    """Register the C program, with one and with two workers."""
+
+    def run(work: Work, workers: int) -> Sample:
+        if not RING_LIMIT.exists():
+            message = f"{RING_LIMIT.relative_to(ROOT)} (make builds it)"
+            raise MissingError(message)
+        words = (workers, work.depth, RING_LIMIT_SECONDS, *arguments(work))
+        answer, cpu = output_of([str(RING_LIMIT), *map(str, words)])
+        if not answer["ops"]:
+            message = "ring_limit did nothing"
+            raise WrongResultError(message)
+        # The CPU time is that of the whole process: it does nothing else.
+        return Sample(answer["ops"], answer["seconds"], cpu)
+
+    for workers, note in {1: "1 worker", 2: "2 workers"}.items():
+        register = question.contender(f"C, same rings, {note}", Kind.BASELINE)
+        register(partial(run, workers=workers))
+
+
+def output_of(command: list[str], lines: str = "") -> tuple[dict[str, Any], float]:
+    """Run a program. Gives the JSON it printed, and the CPU seconds it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(  # noqa: S603  our own programs
+        command, input=lines, stdout=subprocess.PIPE, text=True, check=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return json.loads(done.stdout), cpu

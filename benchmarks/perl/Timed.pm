@@ -1,0 +1,45 @@
+# What the scripts share: the number of threads, the main loop, warm-up, clocks, and the sample as JSON.
+package Timed;
+use strict;
+use warnings;
+use IO::AIO;
+use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC CLOCK_PROCESS_CPUTIME_ID);
+
+use constant WARM_UP_SHARE => 10;    # as in measure.py
+
+sub threads {
+    my ($threads) = @_;
+    IO::AIO::min_parallel $threads;
+    IO::AIO::max_parallel $threads;
+}
+
+# The main loop as the manual of IO::AIO writes it.
+sub finish {
+    IO::AIO::poll_wait, IO::AIO::poll_cb while IO::AIO::nreqs;
+}
+
+# Runs a tenth to warm up, then everything. The process's CPU clock covers its threads.
+sub sample {
+    my ($run, $items, $more) = @_;
+    my $warm_up = int(@$items / WARM_UP_SHARE) || 1;
+    $run->([@$items[0 .. $warm_up - 1]]);
+    my @before = (clock_gettime(CLOCK_PROCESS_CPUTIME_ID), clock_gettime(CLOCK_MONOTONIC));
+    $run->($items);
+    my @after = (clock_gettime(CLOCK_MONOTONIC), clock_gettime(CLOCK_PROCESS_CPUTIME_ID));
+    printf "{\"ops\": %d, \"seconds\": %.9f, \"cpu\": %.9f%s}\n",
+        scalar @$items, $after[0] - $before[1], $after[1] - $before[0], $more ? $more->() : "";
+}
+
+sub open_file {
+    my ($path) = @_;
+    open my $file, "<:raw", $path or die "$path: $!\n";
+    return $file;
+}
+
+# Numbers and paths come on standard input, one a line: both sides work through the same list.
+sub items {
+    chomp(my @items = <STDIN>);
+    return \@items;
+}
+
+1;

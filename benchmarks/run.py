@@ -1,0 +1,108 @@
+"""
+The command line: which questions, how often, where the data is, what to write.
+
+`python -m benchmarks` and `python benchmarks/run.py` are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Run as a script, the first entry is this folder: its modules are not top-level ones.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from benchmarks.data import Data
+from benchmarks.harness import Options, Question, questions, run_one, run_question
+from benchmarks.report import machine, rows_of, table, warnings
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    option = parser.add_argument
+    option("--quick", action="store_true", help="tiny sizes, once: shows that it works, no more")
+    option("--only", action="append", default=[], metavar="NAME", help="questions named NAME...")
+    option("--repeat", type=int, metavar="N", help="rounds (default 5, with --quick 1)")
+    option("--json", type=Path, metavar="FILE", help="write everything to FILE, samples included")
+    option(
+        "--peers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="third-party packages and Perl too",
+    )
+    option("--data", type=Path, metavar="DIR", help="keep the files in DIR for the next time")
+    option("--cores", type=int, default=2, metavar="N", help="use N cores (default 2; 0: all)")
+    option("--list", action="store_true", help="show questions and contenders, run nothing")
+    option("--one", nargs=2, help=argparse.SUPPRESS)  # how the harness starts one contender
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what was asked for. Gives 1 if a contender failed; a missing one is no failure."""
+    asked = parse(arguments)
+    if asked.one:
+        data = Data.at(asked.data, quick=asked.quick)
+        print(json.dumps(run_one(asked.one, data, quick=asked.quick)))
+        return 0
+    chosen = questions(asked.only)
+    if not chosen:
+        print(f"no question is named {' or '.join(asked.only)}", file=sys.stderr)
+        return 2
+    if asked.list:
+        print_list(chosen)
+        return 0
+    if asked.cores:
+        # The contenders inherit it: on a larger machine too, what is compared has two cores.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked.cores])
+    with ExitStack() as stack:
+        root = asked.data or stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-"))
+        options = Options(
+            Data.at(Path(root).resolve(), quick=asked.quick),
+            repeat=asked.repeat or (1 if asked.quick else 5),
+            quick=asked.quick,
+            peers=asked.peers,
+        )
+        return run(chosen, options, asked.json)
+
+
+def run(chosen: list[Question], options: Options, json_file: Path | None) -> int:
+    """Run the questions one after the other, print each one's table, write the JSON."""
+    options.data.root.mkdir(parents=True, exist_ok=True)
+    facts = machine(options.data)
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "versions"))
+    print(*(f"warning: {text}" for text in warnings(facts)), sep="\n")
+    answers = []
+    failed = False
+    for question in chosen:
+        rows = rows_of(question, run_question(question, options))
+        print(table(question, rows, options), flush=True)
+        failed = failed or any(row.outcome.failed for row in rows)
+        answers.append(question.as_json() | {"contenders": [row.as_json() for row in rows]})
+    if json_file:
+        document = {
+            "machine": facts,
+            "quick": options.quick,
+            "repeat": options.repeat,
+            "questions": answers,
+        }
+        json_file.write_text(json.dumps(document, indent=1) + "\n")
+    return 1 if failed else 0
+
+
+def print_list(chosen: list[Question]) -> None:
+    """Show questions and contenders."""
+    for question in chosen:
+        print(f"{question.name}: {question.title}")
+        for contender in question.contenders:
+            print(f"    {contender.name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

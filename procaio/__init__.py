@@ -1,0 +1,208 @@
+"""
+Asynchronous file and directory I/O in a pool of forked worker processes.
+
+    import procaio
+
+    procaio.aio_stat("/etc/passwd", lambda st: print(st.st_size))
+    procaio.flush()
+
+Every aio_ function returns a Request: give it a callback, `await` it in asyncio, or `.wait()` for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from procaio import _core
+from procaio._constants import *  # noqa: F403 - the reference's names, all of them
+from procaio._constants import __all__ as _constant_names
+from procaio._core import (
+    Buffer,
+    FileHandle,
+    Request,
+    aio_busy,
+    aio_close,
+    aio_fdatasync,
+    aio_fsync,
+    aio_lstat,
+    aio_mkdir,
+    aio_nop,
+    aio_open,
+    aio_read,
+    aio_readdir,
+    aio_readdirx,
+    aio_rename,
+    aio_rmdir,
+    aio_stat,
+    aio_statvfs,
+    aio_unlink,
+    aio_write,
+    aioreq_nice,
+    aioreq_pri,
+    errno,
+)
+from procaio._errors import PoolClosed, RequestCancelled, WorkerDied
+from procaio._pool import Pool, Statistics, WorkerStatistics, default_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__version__ = "0.1.0"
+
+__all__ = [
+    *_constant_names,
+    "Buffer",
+    "FileHandle",
+    "Pool",
+    "PoolClosed",
+    "Request",
+    "RequestCancelled",
+    "Statistics",
+    "WorkerDied",
+    "WorkerStatistics",
+    "aio_busy",
+    "aio_close",
+    "aio_fdatasync",
+    "aio_fsync",
+    "aio_lstat",
+    "aio_mkdir",
+    "aio_nop",
+    "aio_open",
+    "aio_read",
+    "aio_readdir",
+    "aio_readdirx",
+    "aio_rename",
+    "aio_rmdir",
+    "aio_stat",
+    "aio_statvfs",
+    "aio_unlink",
+    "aio_write",
+    "aioreq_nice",
+    "aioreq_pri",
+    "close",
+    "default_pool",
+    "errno",
+    "exit_timeout",
+    "flush",
+    "max_outstanding",
+    "max_parallel",
+    "max_poll_reqs",
+    "max_poll_time",
+    "min_parallel",
+    "npending",
+    "nready",
+    "nreqs",
+    "nworkers",
+    "on_callback_error",
+    "poll",
+    "poll_cb",
+    "poll_fileno",
+    "poll_wait",
+    "statistics",
+]
+
+_core._set_hook("WorkerDied", WorkerDied)  # noqa: SLF001 - the two halves of one package
+_core._set_hook("RequestCancelled", RequestCancelled)  # noqa: SLF001
+_core._set_hook("PoolClosed", PoolClosed)  # noqa: SLF001
+
+
+def on_callback_error(
+    hook: Callable[[BaseException, Request[object]], object] | None,
+) -> Callable[[BaseException, Request[object]], object] | None:
+    """
+    Let `hook(exception, request)` be called for exceptions that callbacks raise; None restores the
+    default, sys.unraisablehook. Returns the previous hook.
+
+    The request has ended all the same, and all others are processed. KeyboardInterrupt and
+    SystemExit are not caught: they come out of poll_cb().
+    """
+    if hook is not None and not callable(hook):
+        raise TypeError(f"hook must be callable or None, not {type(hook).__name__}")
+    return _core._set_hook("on_error", hook)  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def poll_fileno() -> int:
+    """A descriptor that is readable while results wait; call poll_cb() then. (default pool)"""
+    return default_pool().poll_fileno()
+
+
+def poll_cb() -> int:
+    """End the requests that were executed; 0 when all were, -1 when some are left. (default pool)"""
+    return default_pool().poll_cb()
+
+
+def poll_wait() -> None:
+    """Wait until a request was executed; at once if none is outstanding. (default pool)"""
+    default_pool().poll_wait()
+
+
+def poll() -> int:
+    """Wait until some requests were executed, end them, return how many. (default pool)"""
+    return default_pool().poll()
+
+
+def flush() -> None:
+    """Wait until no request is outstanding; callbacks run meanwhile. (default pool)"""
+    default_pool().flush()
+
+
+def nreqs() -> int:
+    """Requests that are ready, executing or pending. (default pool)"""
+    return default_pool().nreqs()
+
+
+def nready() -> int:
+    """Requests that no worker has taken yet. (default pool)"""
+    return default_pool().nready()
+
+
+def npending() -> int:
+    """Requests that were executed and wait for poll_cb(). (default pool)"""
+    return default_pool().npending()
+
+
+def nworkers() -> int:
+    """Worker processes that live. (default pool)"""
+    return default_pool().nworkers()
+
+
+def statistics() -> Statistics:
+    """A snapshot of the default pool."""
+    return default_pool().statistics()
+
+
+def min_parallel(workers: int | None = None) -> int:
+    """At least so many workers; only raises. Returns the previous number. (default pool)"""
+    return default_pool().min_parallel(workers)
+
+
+def max_parallel(workers: int | None = None, *, timeout: float | None = None) -> int:
+    """At most so many workers; only lowers. Returns the previous number. (default pool)"""
+    return default_pool().max_parallel(workers, timeout=timeout)
+
+
+def max_poll_reqs(requests: int | None = None) -> int:
+    """The most requests that one poll_cb() processes; 0 = no limit. (default pool)"""
+    return default_pool().max_poll_reqs(requests)
+
+
+def max_poll_time(seconds: float | None = None) -> float:
+    """The time that one poll_cb() is granted, in seconds; 0 = no limit. (default pool)"""
+    return default_pool().max_poll_time(seconds)
+
+
+def max_outstanding(requests: int | None = None) -> int:
+    """While more requests are outstanding, poll_cb() blocks; 0 = no limit. (default pool)"""
+    return default_pool().max_outstanding(requests)
+
+
+def exit_timeout(seconds: float | None = None) -> float:
+    """How long the end of the program waits for requests, in seconds. (default pool)"""
+    return default_pool().exit_timeout(seconds)
+
+
+def close() -> None:
+    """Close the default pool, if there is one; the next request makes a new one."""
+    pool = _core._set_hook("default_pool", None)  # noqa: SLF001 - the two halves of one package
+    if pool is not None:
+        pool.close()

@@ -1,0 +1,21 @@
+"""Our own exceptions. Failures of system calls are the OSError everybody knows."""
+
+from __future__ import annotations
+
+__all__ = ["PoolClosed", "RequestCancelled", "WorkerDied"]
+
+
+class WorkerDied(OSError):
+    """The worker that executed the request was killed or crashed (errno EIO).
+
+    Raised only for what must not be done twice (an unlink, a write at the position, ...): it may
+    have happened or not. Everything else is run again by another worker, and nobody notices.
+    """
+
+
+class RequestCancelled(Exception):  # noqa: N818 - it names a state, like asyncio.CancelledError
+    """The request that is waited for was cancelled."""
+
+
+class PoolClosed(RuntimeError):  # noqa: N818 - it names a state
+    """The pool was closed, or the request belongs to a pool that is gone (after a fork)."""

@@ -1,0 +1,323 @@
+"""
+Pool: owns the segment, the worker processes and the requests in flight.
+
+The hot path is C (`_core`); here are the settings, the pool's life as its owner sees it, the one
+default pool, and what happens at exit and after a fork.
+
+Not here: how requests get to the workers (docs/design/segment.md), what a loop has to do (`_loops`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import os
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, final
+
+from procaio import _core, _loops, shm, workers
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+__all__ = ["Pool", "Statistics", "WorkerStatistics", "default_pool"]
+
+DEFAULT_WORKERS: Final = 8
+PRIORITIES: Final = range(4, -5, -1)
+
+
+@dataclass(frozen=True)
+class WorkerStatistics:
+    """One worker, at the moment of the snapshot."""
+
+    number: int
+    pid: int
+    state: str
+    """'search', 'sleep' or 'execute'."""
+    taken: int
+    """Requests it has taken so far."""
+    operation: str | None
+    """What it executes, None if nothing."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A snapshot of a pool. Counters begin with the pool."""
+
+    queued: dict[int, int]
+    """Requests that no worker has taken, by priority."""
+    outstanding: int
+    pending: int
+    submitted: int
+    completed: int
+    failed: int
+    cancelled: int
+    rerun: int
+    """Requests that were run again because their worker died."""
+    died: int
+    """Requests that ended with WorkerDied."""
+    worker_deaths: int
+    spawner_deaths: int
+    workers: tuple[WorkerStatistics, ...]
+    spawner_pid: int
+    shared_bytes: int
+    """Shared memory mapped, in bytes."""
+
+
+@final
+class Pool(_core.CorePool):
+    """
+    A pool of worker processes, and the requests that were given to it.
+
+    Args:
+        workers: how many worker processes there may be (1 to 256). They are started on demand.
+        max_idle: how many of them may be idle for longer than `idle_timeout`.
+        idle_timeout: seconds after which surplus idle workers leave.
+        inline: run every operation in the program itself, in the call, without any process: for
+            debugging, and as a control in tests.
+
+    A context manager: leaving it closes the pool. Most programs use the default pool, which the
+    module-level functions start when it is first needed.
+    """
+
+    def __init__(
+        self,
+        workers: int = DEFAULT_WORKERS,
+        *,
+        max_idle: int = 4,
+        idle_timeout: float = 10.0,
+        inline: bool = False,
+    ) -> None:
+        """Make the segment; processes are started with the first request."""
+        self._workers = _count(workers, "workers", 1, _core.MAX_WORKERS)
+        self._max_idle = _count(max_idle, "max_idle", 0, _core.MAX_WORKERS)
+        self._idle_timeout = _seconds(idle_timeout, "idle_timeout")
+        self._exit_timeout = 10.0
+        self._inline = inline
+        self._closing = False
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._begin()
+        _pools.add(self)
+
+    def _begin(self) -> None:
+        segment_fd = shm.create(_core.SEGMENT_SIZE)
+        title_at, title_size = workers.title_area()
+        self._open(
+            segment_fd,
+            workers.usable_cores(),
+            self._inline,
+            self._workers,
+            self._max_idle,
+            int(self._idle_timeout * 1000),
+            title_at,
+            title_size,
+            shm.create,
+        )
+
+    def __enter__(self) -> Pool:
+        """Give the pool itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the pool."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """State, and how much it has to do."""
+        if self.closed:
+            return "<Pool closed>"
+        kind = "inline" if self._inline else f"workers={self.nworkers()}/{self._workers}"
+        return f"<Pool {kind} nreqs={self.nreqs()}>"
+
+    # -- its end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """
+        Wait until every outstanding request has ended, callbacks included; then end all processes
+        and give all shared memory back.
+
+        Requests that callbacks make meanwhile are waited for too. Buffers stay usable until they
+        are released. Closing twice does nothing. In a request's callback it must not be called.
+        """
+        self._close(None)
+
+    def _close(self, timeout: float | None) -> None:
+        if self.closed or self._closing:
+            return
+        self._closing = True
+        try:
+            self._flush(timeout)
+        finally:
+            self._closing = False
+            self._detach_all()
+            self._kill(errno.ECANCELED)
+            self._flush()
+            self._release()
+            _pools.discard(self)
+
+    def _detach_all(self) -> None:
+        for loop in list(self._loops):
+            # A loop of another thread would have to do it itself; it is told when its reader fails.
+            with contextlib.suppress(RuntimeError, ValueError, OSError):
+                _loops.detach(loop, self.poll_fileno())
+        self._loops.clear()
+
+    def flush(self) -> None:
+        """Wait until no request is outstanding; callbacks run meanwhile."""
+        self._flush()
+
+    # -- after a fork -----------------------------------------------------------------------------
+
+    def _reopen(self) -> None:
+        """In a forked child, at the first use: a pool of its own, under the same poll_fileno."""
+        self._abandon()
+        self._loops = weakref.WeakSet()
+        self._begin()
+
+    # -- loops ------------------------------------------------------------------------------------
+
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop not in self._loops:
+            _loops.attach(loop, self)
+            self._loops.add(loop)
+
+    # -- settings ---------------------------------------------------------------------------------
+
+    def min_parallel(self, workers: int | None = None) -> int:
+        """Let there be at least so many workers; only ever raises the number. Returns the previous
+        number of workers allowed.
+        """
+        previous = self._workers
+        if workers is not None:
+            self._set_workers(max(previous, _count(workers, "workers", 0, _core.MAX_WORKERS)))
+        return previous
+
+    def max_parallel(self, workers: int | None = None, *, timeout: float | None = None) -> int:
+        """
+        Let there be at most so many workers; only ever lowers the number.
+
+        Returns, with the previous number, when no more than that live: what they execute ends
+        first. With `timeout` a TimeoutError is raised if that takes longer (the limit stays). With 0
+        requests queue and none is run until min_parallel() raises the number again.
+        """
+        previous = self._workers
+        if workers is None:
+            return previous
+        limit = min(previous, _count(workers, "workers", 0, _core.MAX_WORKERS))
+        end = None if timeout is None else time.monotonic() + _seconds(timeout, "timeout")
+        self._set_workers(limit)
+        while self.nworkers() > limit:
+            left = 0.1 if end is None else min(0.1, end - time.monotonic())
+            if left <= 0:
+                raise TimeoutError(f"{self.nworkers()} workers are still busy, not {limit}")
+            self._sleep(left)
+        return previous
+
+    def _set_workers(self, workers: int) -> None:
+        self._wanted(workers)
+        self._workers = workers
+
+    def max_poll_reqs(self, requests: int | None = None) -> int:
+        """The most requests that one poll_cb() processes; 0 = no limit. Returns the previous one."""
+        previous = self._max_poll_reqs
+        if requests is not None:
+            self._max_poll_reqs = _count(requests, "requests", 0, 2**63 - 1)
+        return previous
+
+    def max_poll_time(self, seconds: float | None = None) -> float:
+        """The time that one poll_cb() is granted, in seconds; 0 = no limit. Returns the previous."""
+        previous = self._max_poll_time
+        if seconds is not None:
+            self._max_poll_time = _seconds(seconds, "seconds")
+        return previous
+
+    def max_outstanding(self, requests: int | None = None) -> int:
+        """While more requests than this are outstanding, poll_cb() blocks; 0 = no limit. Making
+        requests never blocks. Returns the previous limit.
+        """
+        previous = self._max_outstanding
+        if requests is not None:
+            self._max_outstanding = _count(requests, "requests", 0, 2**63 - 1)
+        return previous
+
+    def exit_timeout(self, seconds: float | None = None) -> float:
+        """How long the end of the program waits for outstanding requests, in seconds. Returns the
+        previous value.
+        """
+        previous = self._exit_timeout
+        if seconds is not None:
+            self._exit_timeout = _seconds(seconds, "seconds")
+        return previous
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the pool."""
+        fields = self._snapshot()
+        return Statistics(
+            queued=dict(zip(PRIORITIES, fields["queued"], strict=True)),
+            workers=tuple(WorkerStatistics(*worker) for worker in fields["workers"]),
+            **{
+                name: fields[name]
+                for name in Statistics.__dataclass_fields__
+                if name not in {"queued", "workers"}
+            },
+        )
+
+
+def _count(value: int, name: str, least: int, most: int) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}: {value}")
+    return value
+
+
+def _seconds(value: float, name: str) -> float:
+    if not value >= 0:
+        raise ValueError(f"{name} must not be negative: {value}")
+    return float(value)
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+_default_lock = threading.Lock()
+
+
+def default_pool() -> Pool:
+    """The pool that the module-level functions use; it is made when it is first needed."""
+    pool = _core._default_pool()  # noqa: SLF001 - ours
+    if isinstance(pool, Pool) and not pool.closed:
+        return pool
+    with _default_lock:  # two threads may need it at the same time
+        pool = _core._default_pool()  # noqa: SLF001
+        if not isinstance(pool, Pool) or pool.closed:
+            pool = Pool()
+            _core._set_hook("default_pool", pool)  # noqa: SLF001
+    return pool
+
+
+def _at_exit() -> None:
+    for pool in list(_pools):
+        pool._close(pool.exit_timeout())  # noqa: SLF001 - ours
+
+
+def _in_child() -> None:
+    global _default_lock  # noqa: PLW0603 - another thread of the parent may hold it for ever
+    _default_lock = threading.Lock()
+    for pool in list(_pools):
+        pool._abandon()  # noqa: SLF001 - ours
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_child)
+_core._set_hook("make_default", default_pool)  # noqa: SLF001

@@ -1,0 +1,357 @@
+/* procaio/csrc/await.c - a request as what an asyncio task waits on.
+ *
+ * `await request` makes a Waiter, which is at once the iterator that the task steps and the future
+ * that the task waits for (the `_asyncio_future_blocking` protocol), so no Future is made.  Several
+ * tasks, in several loops and threads, may wait for one request; each has its own Waiter.
+ */
+
+#include "core.h"
+
+struct Waiter {
+    PyObject_HEAD
+    Request *request;
+    PyObject *loop;
+    PyObject *wakeup, *context; /* what the task wants called; NULL before and after */
+    PyObject *message;          /* of cancel() */
+    Waiter *next;               /* of the same request */
+    unsigned long thread;
+    bool blocking; /* the task has yet to see it */
+    bool yielded;
+    bool cancelled;
+};
+
+PyTypeObject *Waiter_Type;
+
+static PyObject *str_call_soon, *str_call_soon_threadsafe, *kw_context, *str_attach;
+
+/* A name that is made once and kept. */
+static PyObject *interned(PyObject **place, const char *text)
+{
+    if (!*place)
+        *place = PyUnicode_InternFromString(text);
+    return *place;
+}
+
+static PyObject *running_loop(void)
+{
+    if (!hooks.running_loop) {
+        PyObject *loops = PyImport_ImportModule("procaio._loops");
+        if (!loops)
+            return NULL;
+        hooks.running_loop = PyObject_GetAttrString(loops, "running_loop");
+        Py_DECREF(loops);
+        if (!hooks.running_loop)
+            return NULL;
+    }
+    return PyObject_CallNoArgs(hooks.running_loop);
+}
+
+/* The loop watches the pool's descriptor from the first await on. */
+static int attach(Pool *pool, PyObject *loop)
+{
+    if (likely(pool->loop == loop))
+        return 0;
+    PyObject *name = interned(&str_attach, "_attach");
+    PyObject *done = name ? PyObject_CallMethodOneArg((PyObject *)pool, name, loop) : NULL;
+    if (!done)
+        return -1;
+    Py_DECREF(done);
+    Py_XSETREF(pool->loop, Py_NewRef(loop));
+    return 0;
+}
+
+PyObject *request_await(PyObject *object)
+{
+    Request *request = (Request *)object;
+    PyObject *loop = NULL;
+    if (request->place < AT_CALLBACK) {
+        if (request->pool->fork_count != fork_count || !request->pool->segment)
+            request->place = AT_DEAD;
+        else if (!(loop = running_loop()))
+            return NULL;
+        else if (attach(request->pool, loop) < 0) {
+            Py_DECREF(loop);
+            return NULL;
+        }
+    }
+    Waiter *self = PyObject_GC_New(Waiter, Waiter_Type);
+    if (!self) {
+        Py_XDECREF(loop);
+        return NULL;
+    }
+    self->request = (Request *)Py_NewRef(object);
+    self->loop = loop;
+    self->wakeup = self->context = self->message = NULL;
+    self->next = NULL;
+    self->thread = PyThread_get_thread_ident();
+    self->blocking = self->yielded = self->cancelled = false;
+    PyObject_GC_Track((PyObject *)self);
+    return (PyObject *)self;
+}
+
+static void leave_queue(Waiter *self)
+{
+    for (Waiter **at = &self->request->waiters; *at; at = &(*at)->next)
+        if (*at == self) {
+            *at = self->next;
+            self->next = NULL;
+            Py_DECREF(self);
+            return;
+        }
+}
+
+static PySendResult step(PyObject *object, PyObject *argument, PyObject **result)
+{
+    (void)argument;
+    Waiter *self = (Waiter *)object;
+    Request *request = self->request;
+    if (request->place < AT_CALLBACK) {
+        if (self->yielded) {
+            PyErr_SetString(PyExc_RuntimeError, "the awaiting task was resumed too early");
+            *result = NULL;
+            return PYGEN_ERROR;
+        }
+        self->yielded = self->blocking = true;
+        self->next = request->waiters; /* the request's reference to it */
+        request->waiters = (Waiter *)Py_NewRef(object);
+        *result = Py_NewRef(object);
+        return PYGEN_NEXT;
+    }
+    if (request->value) {
+        *result = Py_NewRef(request->value);
+        return PYGEN_RETURN;
+    }
+    request_raise(request);
+    *result = NULL;
+    return PYGEN_ERROR;
+}
+
+static PyObject *iterate(PyObject *self)
+{
+    PyObject *result;
+    PySendResult what = step(self, Py_None, &result);
+    if (what == PYGEN_RETURN) {
+        PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+        if (stop)
+            PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_XDECREF(stop);
+        Py_DECREF(result);
+        return NULL;
+    }
+    return result;
+}
+
+/* loop.call_soon(wakeup, self, context=context), from whichever thread this is. */
+static int schedule(Waiter *self)
+{
+    if (!self->wakeup)
+        return 0;
+    PyObject *wakeup = self->wakeup, *context = self->context;
+    self->wakeup = self->context = NULL;
+    bool here = self->thread == PyThread_get_thread_ident();
+    PyObject *name = here ? interned(&str_call_soon, "call_soon")
+                          : interned(&str_call_soon_threadsafe, "call_soon_threadsafe");
+    if (!kw_context)
+        kw_context = Py_BuildValue("(s)", "context");
+    PyObject *arguments[] = {self->loop, wakeup, (PyObject *)self, context};
+    PyObject *handle =
+        name && kw_context
+            ? PyObject_VectorcallMethod(name, arguments, 3, context ? kw_context : NULL)
+            : NULL;
+    Py_DECREF(wakeup);
+    Py_XDECREF(context);
+    if (!handle) /* the loop was closed under its tasks: nobody is left to be told */
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(handle);
+    return handle ? 0 : -1;
+}
+
+void waiters_wake(Request *request)
+{
+    Waiter *waiter = request->waiters, *reversed = NULL;
+    request->waiters = NULL;
+    while (waiter) { /* first come, first served */
+        Waiter *next = waiter->next;
+        waiter->next = reversed;
+        reversed = waiter;
+        waiter = next;
+    }
+    while (reversed) {
+        Waiter *next = reversed->next;
+        reversed->next = NULL;
+        schedule(reversed);
+        Py_DECREF(reversed);
+        reversed = next;
+    }
+}
+
+/* -- the future's side ------------------------------------------------------------------------ */
+
+static PyObject *add_done_callback(Waiter *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"", "context", NULL};
+    PyObject *wakeup, *context = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:add_done_callback", names, &wakeup,
+                                     &context))
+        return NULL;
+    if (self->wakeup) {
+        PyErr_SetString(PyExc_RuntimeError, "only the awaiting task adds a callback");
+        return NULL;
+    }
+    self->wakeup = Py_NewRef(wakeup);
+    self->context = context == Py_None ? NULL : Py_XNewRef(context);
+    if (self->request->place >= AT_CALLBACK)
+        schedule(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *remove_done_callback(Waiter *self, PyObject *wakeup)
+{
+    long removed = self->wakeup == wakeup;
+    if (removed) {
+        Py_CLEAR(self->wakeup);
+        Py_CLEAR(self->context);
+    }
+    return PyLong_FromLong(removed);
+}
+
+/* The task is being cancelled: nobody else may want the request. */
+static PyObject *cancel(Waiter *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"msg", NULL};
+    PyObject *message = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &message))
+        return NULL;
+    if (self->cancelled || !self->wakeup)
+        Py_RETURN_FALSE;
+    self->cancelled = true;
+    Py_XSETREF(self->message, Py_NewRef(message));
+    Request *request = self->request;
+    Py_INCREF(self);
+    leave_queue(self);
+    if (!request->waiters && !request->callback && !request->cancelled &&
+        request->place < AT_CALLBACK && request->pool->segment)
+        queue_withdraw(request);
+    schedule(self);
+    Py_DECREF(self);
+    Py_RETURN_TRUE;
+}
+
+/* The task asks for it when it is woken; the value itself is given by the next step. */
+static PyObject *result(Waiter *self, PyObject *unused)
+{
+    (void)unused;
+    if (!self->cancelled)
+        Py_RETURN_NONE;
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    PyObject *type = asyncio ? PyObject_GetAttrString(asyncio, "CancelledError") : NULL;
+    Py_XDECREF(asyncio);
+    if (!type)
+        return NULL;
+    if (self->message && self->message != Py_None)
+        PyErr_SetObject(type, self->message);
+    else
+        PyErr_SetNone(type);
+    Py_DECREF(type);
+    return NULL;
+}
+
+static PyObject *get_loop(Waiter *self, PyObject *unused)
+{
+    (void)unused;
+    return Py_NewRef(self->loop ? self->loop : Py_None);
+}
+
+static PyObject *done(Waiter *self, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(self->cancelled || self->request->place >= AT_CALLBACK);
+}
+
+static PyObject *cancelled(Waiter *self, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(self->cancelled);
+}
+
+static PyObject *get_blocking(Waiter *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(self->blocking);
+}
+
+static int set_blocking(Waiter *self, PyObject *value, void *unused)
+{
+    (void)unused;
+    int truth = value ? PyObject_IsTrue(value) : 0;
+    if (truth < 0)
+        return -1;
+    self->blocking = truth;
+    return 0;
+}
+
+static PyObject *repr(Waiter *self)
+{
+    return PyUnicode_FromFormat("<awaiting %R>", self->request);
+}
+
+static int traverse(Waiter *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->request);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->wakeup);
+    Py_VISIT(self->context);
+    Py_VISIT(self->message);
+    return 0;
+}
+
+static int clear(Waiter *self)
+{
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->wakeup);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->message);
+    return 0;
+}
+
+static void dealloc(Waiter *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack((PyObject *)self);
+    clear(self);
+    Py_CLEAR(self->request);
+    PyObject_GC_Del(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"add_done_callback", (PyCFunction)(void (*)(void))add_done_callback,
+     METH_VARARGS | METH_KEYWORDS, NULL},
+    {"remove_done_callback", (PyCFunction)remove_done_callback, METH_O, NULL},
+    {"cancel", (PyCFunction)(void (*)(void))cancel, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"result", (PyCFunction)result, METH_NOARGS, NULL},
+    {"get_loop", (PyCFunction)get_loop, METH_NOARGS, NULL},
+    {"done", (PyCFunction)done, METH_NOARGS, NULL},
+    {"cancelled", (PyCFunction)cancelled, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef getset[] = {
+    {"_asyncio_future_blocking", (getter)get_blocking, (setter)set_blocking, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_dealloc, dealloc},   {Py_tp_traverse, traverse}, {Py_tp_clear, clear},
+    {Py_tp_repr, repr},         {Py_tp_methods, methods},   {Py_tp_getset, getset},
+    {Py_tp_iter, PyObject_SelfIter}, {Py_tp_iternext, iterate}, {Py_am_send, step},
+    {0, NULL},
+};
+
+PyType_Spec Waiter_Spec = {
+    .name = "procaio._core.Waiter",
+    .basicsize = sizeof(Waiter),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = slots,
+};

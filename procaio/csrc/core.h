@@ -1,0 +1,254 @@
+/* procaio/csrc/core.h - the types of procaio._core, and who does what.
+ *
+ *   module.c      the module, constants, the next request's priority
+ *   functions.c   aio_*: parse the arguments, fill a Request
+ *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
+ *   orphans.c     descriptors that a dead worker has left open
+ *   queue.c       requests on their way: overflow, slots, results, callbacks
+ *   poll.c        waiting, and whose turn it is
+ *   results.c     what a slot holds, as Python objects
+ *   request.c     Request
+ *   await.c       a request as what an asyncio task waits on
+ *   buffer.c filehandle.c
+ *
+ * Everything here runs with the interpreter lock held unless it says otherwise; the lock is what
+ * protects a pool's private state.  Objects are made and freed at any time by the program's other
+ * threads, so nothing is half done when Python code is called.
+ */
+#ifndef PROCAIO_CORE_H
+#define PROCAIO_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdbool.h>
+#include <sys/epoll.h>
+
+#include "../../shm/arena.h"
+#include "../../shm/ring.h"
+#include "../../shm/segment.h"
+#include "../../shm/state.h"
+#include "../../shm/wake.h"
+#include "../../workers/ops.h"
+#include "../../workers/worker.h"
+
+#define NO_SLOT UINT32_MAX
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+typedef struct Pool Pool;
+typedef struct Request Request;
+typedef struct Waiter Waiter;
+
+/* How a slot's result becomes the callback's argument. */
+enum result_kind {
+    RESULT_NOTHING,
+    RESULT_STATUS, /* 0 or -1 */
+    RESULT_COUNT,  /* bytes, or -1 */
+    RESULT_BYTES,
+    RESULT_FILE,
+    RESULT_STAT,
+    RESULT_STATVFS,
+    RESULT_NAMES,
+    RESULT_ENTRIES, /* readdirx: (entries, flags) */
+};
+
+/* Where a request is.  Only these moves: NEW -> OVERFLOW|SLOT|PENDING, OVERFLOW <-> SLOT,
+ * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING -> RUNNING_CALLBACK -> DONE, anything -> DEAD. */
+enum place {
+    AT_NEW,
+    AT_OVERFLOW, /* made, no slot yet */
+    AT_SLOT,     /* its slot is READY, EXECUTING, or DONE and not harvested */
+    AT_PENDING,  /* executed, or failed; waits for poll_cb */
+    AT_CALLBACK, /* poll_cb is at it */
+    AT_DONE,
+    AT_DEAD, /* made before a fork, seen in the child; or its pool was closed under it */
+};
+
+struct Request {
+    PyObject_HEAD
+    PyObject *dict;
+    PyObject *weakrefs;
+    Pool *pool;
+    PyObject *callback;        /* NULL: none */
+    PyObject *value;           /* once done; NULL if it failed or yields nothing */
+    PyObject *path, *path2;    /* the caller's own objects, for errors */
+    PyObject *fspath, *fspath2; /* what is encoded: an ASCII str or bytes */
+    PyObject *file;            /* kept alive, and open, until the request is done */
+    PyObject *target;          /* a Buffer or bytearray, or NULL */
+    Py_buffer *view;           /* export of the caller's data while a read is in flight */
+    Waiter *waiters;
+    Request *next, *previous; /* in its queue */
+    char *gathered;           /* readdir: records of the steps so far */
+    size_t gathered_size;
+    struct pa_block block;    /* its own block of the arena */
+    uint64_t arena_offset;    /* where the data are, also when the block is not its own */
+    uint32_t arena_segment;
+    uint32_t slot;
+    int64_t offset;
+    uint64_t length;
+    Py_ssize_t data_offset;
+    int fd, fd2;
+    uint32_t flags, mode;
+    int error; /* errno once it has failed */
+    uint8_t op, kind, place;
+    int8_t pri;
+    uint8_t tries;        /* how many workers died over it */
+    bool cancelled : 1;   /* nobody wants the result */
+    bool worker_died : 1; /* the outcome is unknown */
+    bool closes_handle : 1; /* aio_close of a FileHandle: `file` gets its number back if withdrawn */
+    bool names_are_bytes : 1;
+    bool dir_open : 1; /* readdir: fd is a descriptor of ours, between two steps */
+    bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
+    bool cuts_target : 1; /* read into a bytearray: resize it */
+};
+
+struct queue {
+    Request *first, *last;
+    uint64_t length;
+};
+
+typedef struct {
+    uint64_t submitted, completed, failed, cancelled, rerun, died, worker_deaths, spawner_deaths,
+        started;
+} Totals;
+
+struct Pool {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    PyObject *dict;
+    struct pa_segment *segment; /* NULL: closed */
+    struct pa_arena *arena;
+    PyObject *source; /* makes shared memory: (size, elsewhere) -> fd */
+    char *region;     /* stacks of the children; stays mapped as long as the pool */
+    int segment_fd, event_fd, epoll_fd, dead_fd;
+    int spawner_pid, spawner_pidfd;
+    unsigned fork_count;
+    bool is_inline, closed;
+    bool asking; /* workers are to ring; see poll.c */
+    bool rung;   /* one did */
+    unsigned polls;
+    uint32_t free_count;
+    uint64_t nreqs, overflow_length, pending_length;
+    double max_poll_time;
+    uint64_t max_poll_reqs, max_outstanding;
+    uint32_t spin_ns;         /* how long to look for results before sleeping; adaptive */
+    uint32_t deaths_in_a_row; /* of workers, with nothing completed in between */
+    uint64_t completed_at_death;
+    Totals totals;
+    /* Threads that wait: one sleeps on the descriptor, the others on `news`. */
+    bool somebody_sleeps;
+    uint32_t followers;
+    _Atomic uint32_t news;
+    /* Descriptors that a dead worker may have left open: see pool.c. */
+    struct orphan *orphans;
+    PyObject *loop; /* the event loop that was attached last */
+    Request *in_flight[PA_NSLOTS];
+    uint32_t free_slots[PA_NSLOTS];
+    uint32_t result_heads[PA_MAX_WORKERS];
+    struct queue overflow[PA_NLANES], pending[PA_NLANES];
+};
+
+typedef struct {
+    PyObject_HEAD
+    int fd; /* -1: closed, or handed to aio_close */
+    int flags;
+    PyObject *name;
+} FileHandle;
+
+typedef struct {
+    PyObject_HEAD
+    Pool *pool;
+    struct pa_block block;
+    Py_ssize_t size;
+    Py_ssize_t exports; /* views, and requests in flight */
+    bool released;
+} Buffer;
+
+extern PyTypeObject *Request_Type, *Pool_Type, *FileHandle_Type, *Buffer_Type, *Waiter_Type;
+
+/* Objects of the Python half, set once by procaio/__init__.py. */
+extern struct hooks {
+    PyObject *default_pool;   /* the Pool, or NULL */
+    PyObject *make_default;   /* () -> Pool */
+    PyObject *on_error;       /* hook(exception, request), or NULL */
+    PyObject *WorkerDied, *RequestCancelled, *PoolClosed;
+    PyObject *running_loop;   /* () -> the asyncio loop of this thread, or an error */
+} hooks;
+
+extern unsigned fork_count; /* grows in a forked child */
+
+/* module.c */
+int priority_next(void);
+void priority_reset(void);
+extern _Thread_local int callback_errno;
+
+/* pool.c */
+Pool *pool_of(PyObject *given); /* borrowed; the default pool for NULL or None, started if need be */
+int pool_check(Pool *pool);     /* open, and this process's own: 0, or -1 with an exception */
+int pool_ensure_spawner(Pool *pool);
+int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exception */
+bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
+void pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
+int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
+
+/* orphans.c */
+void orphans_look_for(Pool *pool, uint32_t worker);
+void orphans_sweep(Pool *pool);
+void orphans_forget(Pool *pool);
+void orphans_close_pidfds(Pool *pool);
+
+/* queue.c */
+void queue_request(Pool *pool, Request *request);
+void queue_refill(Pool *pool);
+void queue_harvest(Pool *pool);
+bool queue_withdraw(Request *request); /* cancel: true if it will never run */
+void queue_fail(Pool *pool, Request *request, int error);
+void queue_worker_ended(Pool *pool, uint32_t worker);
+void queue_fail_all(Pool *pool, int error);
+void queue_abandon(Pool *pool);
+uint64_t queue_count_ready(Pool *pool);
+Request *queue_next_pending(Pool *pool);
+int queue_deliver(Pool *pool, Request *request);
+void queue_push_pending(Pool *pool, Request *request);
+bool queue_anything_pending(Pool *pool);
+
+/* poll.c */
+int poll_some(Pool *pool, uint64_t *processed); /* 0 all, 1 something left, -1 exception */
+int poll_sleep(Pool *pool, double timeout); /* 0, or -1 with an exception */
+PyObject *poll_wait_for(Request *request, double timeout);
+void poll_kick(Pool *pool);
+void poll_tell_others(Pool *pool);
+
+/* results.c */
+int results_ready(void);
+PyObject *result_take(Request *request, const struct pa_slot *slot); /* new value; NULL + error */
+PyObject *result_on_failure(const Request *request);
+void result_discard(Request *request, const struct pa_slot *slot);
+bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot);
+
+/* request.c */
+Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);
+void request_release_arguments(Request *request);
+PyObject *request_error(const Request *request); /* new exception instance */
+void request_raise(const Request *request);
+
+/* await.c */
+PyObject *request_await(PyObject *request);
+void waiters_wake(Request *request);
+
+/* filehandle.c */
+PyObject *filehandle_new(int fd, int flags, PyObject *name);
+int filehandle_fd(PyObject *object); /* -1 with ValueError when closed */
+#define FileHandle_Check(o) (Py_TYPE(o) == FileHandle_Type)
+#define Buffer_Check(o) (Py_TYPE(o) == Buffer_Type)
+
+/* buffer.c */
+void buffer_unexport(Buffer *buffer);
+
+/* functions.c */
+extern PyMethodDef aio_functions[];
+int functions_ready(void);
+
+#endif

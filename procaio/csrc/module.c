@@ -1,0 +1,178 @@
+/* procaio/csrc/module.c - the module procaio._core. */
+#include <pthread.h>
+
+#include "core.h"
+
+struct hooks hooks;
+_Thread_local int callback_errno;
+
+/* The priority of the next request that this thread makes. */
+static _Thread_local int next_priority;
+
+extern PyType_Spec Request_Spec, Pool_Spec, FileHandle_Spec, Buffer_Spec, Waiter_Spec;
+
+int priority_next(void)
+{
+    return next_priority;
+}
+
+void priority_reset(void)
+{
+    next_priority = 0;
+}
+
+static int clamp(long n)
+{
+    return n > 4 ? 4 : n < -4 ? -4 : (int)n;
+}
+
+/* An integer of any size, as a long that keeps its sign. */
+static int as_long(PyObject *value, long *number)
+{
+    PyObject *index = PyNumber_Index(value);
+    if (!index)
+        return -1;
+    int overflow;
+    *number = PyLong_AsLongAndOverflow(index, &overflow);
+    Py_DECREF(index);
+    if (overflow)
+        *number = overflow * 1000;
+    return 0;
+}
+
+static PyObject *aioreq_pri(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    if (count > 1)
+        return PyErr_Format(PyExc_TypeError, "aioreq_pri() takes at most 1 argument");
+    long n, previous = next_priority;
+    if (count == 1 && args[0] != Py_None) {
+        if (as_long(args[0], &n) < 0)
+            return NULL;
+        next_priority = clamp(n);
+    }
+    return PyLong_FromLong(previous);
+}
+
+static PyObject *aioreq_nice(PyObject *module, PyObject *value)
+{
+    (void)module;
+    long n;
+    if (as_long(value, &n) < 0)
+        return NULL;
+    next_priority = clamp(next_priority - (n > 8 ? 8 : n < -8 ? -8 : n));
+    Py_RETURN_NONE;
+}
+
+static PyObject *current_errno(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyLong_FromLong(callback_errno);
+}
+
+static PyObject *set_hook(PyObject *module, PyObject *args)
+{
+    (void)module;
+    const char *name;
+    PyObject *value;
+    if (!PyArg_ParseTuple(args, "sO:_set_hook", &name, &value))
+        return NULL;
+    const struct {
+        const char *name;
+        PyObject **place;
+    } places[] = {
+        {"default_pool", &hooks.default_pool},   {"make_default", &hooks.make_default},
+        {"on_error", &hooks.on_error},           {"WorkerDied", &hooks.WorkerDied},
+        {"PoolClosed", &hooks.PoolClosed},       {"RequestCancelled", &hooks.RequestCancelled},
+    };
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        if (strcmp(places[i].name, name) != 0)
+            continue;
+        PyObject *previous = *places[i].place;
+        *places[i].place = value == Py_None ? NULL : Py_NewRef(value);
+        return previous ? previous : Py_NewRef(Py_None);
+    }
+    return PyErr_Format(PyExc_KeyError, "no such hook: %s", name);
+}
+
+static PyObject *get_default_pool(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return Py_NewRef(hooks.default_pool ? hooks.default_pool : Py_None);
+}
+
+static PyObject *operations(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    PyObject *list = PyList_New(0);
+    for (int op = 0; list && op < PA_NOPS; op++) {
+        PyObject *row = Py_BuildValue("sOO", pa_ops[op].name,
+                                      pa_ops[op].again_on_eintr ? Py_True : Py_False,
+                                      pa_ops[op].again_if_worker_died ? Py_True : Py_False);
+        if (!row || PyList_Append(list, row) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(row);
+    }
+    return list;
+}
+
+static PyMethodDef own_functions[] = {
+    {"aioreq_pri", (PyCFunction)(void (*)(void))aioreq_pri, METH_FASTCALL,
+     "aioreq_pri(pri=None, /)\n--\n\n"
+     "The priority (-4 to 4, clamped) of the next request that this thread makes; returns the\n"
+     "previous one. It is 0 again after every request. (IO::AIO aioreq_pri)"},
+    {"aioreq_nice", aioreq_nice, METH_O,
+     "aioreq_nice(adjust, /)\n--\n\n"
+     "Subtract from the next request's priority; cumulative. (IO::AIO aioreq_nice)"},
+    {"errno", current_errno, METH_NOARGS,
+     "errno()\n--\n\n"
+     "The errno of the request whose callback is running in this thread; 0 on success."},
+    {"_set_hook", set_hook, METH_VARARGS, NULL},
+    {"_default_pool", get_default_pool, METH_NOARGS, NULL},
+    {"_operations", operations, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static void forked(void)
+{
+    fork_count++;
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyTypeObject **type)
+{
+    *type = (PyTypeObject *)PyType_FromSpec(spec);
+    return *type ? PyModule_AddObjectRef(module, name, (PyObject *)*type) : -1;
+}
+
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "procaio._core",
+    .m_doc = "The hot half of procaio: requests, rings and the children's start.",
+    .m_size = -1,
+};
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    if (!module)
+        return NULL;
+    if (results_ready() < 0 || functions_ready() < 0 ||
+        PyModule_AddFunctions(module, own_functions) < 0 ||
+        PyModule_AddFunctions(module, aio_functions) < 0 ||
+        add_type(module, &Request_Spec, "Request", &Request_Type) < 0 ||
+        add_type(module, &Pool_Spec, "CorePool", &Pool_Type) < 0 ||
+        add_type(module, &FileHandle_Spec, "FileHandle", &FileHandle_Type) < 0 ||
+        add_type(module, &Buffer_Spec, "Buffer", &Buffer_Type) < 0 ||
+        add_type(module, &Waiter_Spec, "Waiter", &Waiter_Type) < 0 ||
+        PyModule_AddIntConstant(module, "SEGMENT_SIZE", (long)sizeof(struct pa_segment)) < 0 ||
+        PyModule_AddIntConstant(module, "MAX_WORKERS", PA_MAX_WORKERS) < 0 ||
+        PyModule_AddIntConstant(module, "SLOTS", PA_NSLOTS) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    pthread_atfork(NULL, NULL, forked);
+    return module;
+}

@@ -1,0 +1,838 @@
+/* procaio/csrc/pool.c - the pool's life: made, started, looked after, closed, abandoned in a child.
+ *
+ * Policy is in Python (procaio/_pool.py); here is what touches the segment and the processes.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#ifndef P_PIDFD
+#define P_PIDFD 3
+#endif
+
+/* What an event of the descriptor's set says: the number of a worker, or one of these. */
+#define EVENT_BELL UINT64_MAX
+#define EVENT_SPAWNER (UINT64_MAX - 1)
+
+PyTypeObject *Pool_Type;
+unsigned fork_count;
+
+/* -- shared memory ---------------------------------------------------------------------------- */
+
+/* Asks Python for a descriptor; reserving a large one is done without the interpreter lock. */
+static int make_shared_memory(void *context, uint64_t size, bool reserve, bool elsewhere)
+{
+    Pool *pool = context;
+    PyObject *made = PyObject_CallFunction(pool->source, "KO", (unsigned long long)size,
+                                           elsewhere ? Py_True : Py_False);
+    if (!made) {
+        int error = ENOMEM;
+        PyObject *type, *value, *traceback;
+        PyErr_Fetch(&type, &value, &traceback);
+        PyErr_NormalizeException(&type, &value, &traceback);
+        PyObject *number = value ? PyObject_GetAttrString(value, "errno") : NULL;
+        if (number && PyLong_Check(number))
+            error = (int)PyLong_AsLong(number);
+        PyErr_Clear();
+        Py_XDECREF(number);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return error > 0 ? -error : -ENOMEM;
+    }
+    int fd = (int)PyLong_AsLong(made);
+    Py_DECREF(made);
+    int failed = 0, error = 0;
+    if (reserve) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = fallocate(fd, 0, 0, (off_t)size);
+        error = errno;
+        Py_END_ALLOW_THREADS
+    }
+    if (failed) {
+        close(fd);
+        return -error;
+    }
+    return fd;
+}
+
+int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block)
+{
+    if (!pool->arena)
+        return -EBADF;
+    return pa_arena_alloc(pool->arena, size, reserved, block);
+}
+
+/* -- opening ---------------------------------------------------------------------------------- */
+
+static void reset_private_state(Pool *pool)
+{
+    pool->spawner_pid = 0;
+    pool->spawner_pidfd = -1;
+    pool->free_count = PA_NSLOTS;
+    for (uint32_t i = 0; i < PA_NSLOTS; i++)
+        pool->free_slots[i] = PA_NSLOTS - 1 - i;
+    memset(pool->result_heads, 0, sizeof pool->result_heads);
+    pool->asking = true;
+    pool->rung = pool->somebody_sleeps = false;
+    pool->followers = 0;
+    pool->deaths_in_a_row = 0;
+    pool->spin_ns = pool->segment->header.spin_limit_ns;
+    pool->fork_count = fork_count;
+}
+
+/* The descriptors; in a forked child `fd` is the number that poll_fileno had before. */
+static int open_descriptors(Pool *pool, int fd)
+{
+    pool->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int set = epoll_create1(EPOLL_CLOEXEC);
+    if (set >= 0 && fd >= 0 && set != fd) {
+        int moved = dup3(set, fd, O_CLOEXEC);
+        close(set);
+        set = moved;
+    }
+    pool->epoll_fd = set;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = EVENT_BELL};
+    if (pool->event_fd < 0 || set < 0 ||
+        epoll_ctl(set, EPOLL_CTL_ADD, pool->event_fd, &event) < 0)
+        return -errno;
+    return 0;
+}
+
+static int map_region(Pool *pool)
+{
+    if (pool->region)
+        return 0;
+    void *region = mmap(NULL, 2 * PA_STACK_SIZE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (region == MAP_FAILED)
+        return -errno;
+    pool->region = region;
+    return 0;
+}
+
+static PyObject *pool_open(Pool *pool, PyObject *args)
+{
+    int segment_fd, cores, is_inline;
+    unsigned int workers, max_idle, idle_timeout_ms;
+    unsigned long long title_at, title_size;
+    PyObject *source;
+    if (!PyArg_ParseTuple(args, "iipIIIKKO:_open", &segment_fd, &cores, &is_inline, &workers,
+                          &max_idle, &idle_timeout_ms, &title_at, &title_size, &source))
+        return NULL;
+    int kept_fd = pool->fork_count != fork_count ? pool->epoll_fd : -1;
+    int error = pa_segment_map(segment_fd, &pool->segment);
+    if (!error) {
+        pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
+        pool->segment_fd = segment_fd;
+        error = open_descriptors(pool, kept_fd);
+    }
+    if (!error)
+        error = map_region(pool);
+    Py_XSETREF(pool->source, Py_NewRef(source));
+    if (!error) {
+        struct pa_header *header = &pool->segment->header;
+        pool->arena = pa_arena_new(header->data_segments, make_shared_memory, pool);
+        error = pool->arena ? 0 : -ENOMEM;
+        header->segment_fd = segment_fd;
+        header->event_fd = pool->event_fd;
+        header->epoll_fd = pool->epoll_fd;
+        header->title_at = title_at;
+        header->title_size = title_size;
+        atomic_store(&header->wanted, workers);
+        atomic_store(&header->max_idle, max_idle);
+        atomic_store(&header->idle_timeout_ms, idle_timeout_ms);
+    }
+    if (error) {
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    pool->is_inline = is_inline;
+    pool->closed = false;
+    reset_private_state(pool);
+    Py_RETURN_NONE;
+}
+
+/* -- children --------------------------------------------------------------------------------- */
+
+int pool_ensure_spawner(Pool *pool)
+{
+    if (likely(pool->spawner_pid > 0) || pool->is_inline)
+        return 0;
+    int pidfd, pid = pa_spawner_start(pool->segment, pool->region, &pidfd);
+    if (pid < 0) {
+        errno = -pid;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    pool->spawner_pid = pid;
+    pool->spawner_pidfd = pidfd;
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_SPAWNER};
+    epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
+    return 0;
+}
+
+/* True once the process has ended; it is reaped.  `crashed`: not by leaving as it should. */
+static bool reap(int pidfd, bool block, bool *crashed)
+{
+    siginfo_t info = {.si_pid = 0};
+    int flags = WEXITED | __WALL | (block ? 0 : WNOHANG);
+    int failed;
+    do
+        failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, flags);
+    while (failed && errno == EINTR);
+    *crashed = failed || info.si_code != CLD_EXITED || info.si_status != 0;
+    return failed || info.si_pid != 0; /* ECHILD: the program's own waitpid(-1, __WALL) was first */
+}
+
+/* The reading end of a pipe that nobody writes to: what aio_close puts in the place of a foreign
+ * file's descriptor. */
+int pool_dead_fd(Pool *pool)
+{
+    int ends[2];
+    if (pool->dead_fd >= 0)
+        return pool->dead_fd;
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    close(ends[1]);
+    return pool->dead_fd = ends[0];
+}
+
+/* A worker that dies again and again is replaced after growing pauses. */
+static void slow_down(Pool *pool)
+{
+    struct pa_header *header = &pool->segment->header;
+    if (pool->totals.completed != pool->completed_at_death)
+        pool->deaths_in_a_row = 0;
+    pool->completed_at_death = pool->totals.completed;
+    uint32_t step = pool->deaths_in_a_row++;
+    if (step < 4)
+        return;
+    uint64_t pause_ms = step < 14 ? UINT64_C(1) << (step - 4) : 1000;
+    atomic_store_explicit(&header->start_not_before_ns, pa_now_ns() + pause_ms * 1000000,
+                          memory_order_relaxed);
+}
+
+static bool bury_worker(Pool *pool, uint32_t worker)
+{
+    struct pa_segment *segment = pool->segment;
+    struct pa_worker *record = &segment->workers[worker];
+    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
+    bool crashed;
+    if (pidfd < 0 || !reap(pidfd, false, &crashed))
+        return false;
+    epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pidfd, NULL);
+    close(pidfd);
+    if (crashed) {
+        pool->totals.worker_deaths++;
+        orphans_look_for(pool, worker);
+    }
+    queue_worker_ended(pool, worker);
+    /* What it held of the common good goes back; only then may its number be used again. */
+    uint32_t dead = worker + 1;
+    atomic_compare_exchange_strong(&segment->header.spinner, &dead, 0);
+    pa_permits_return(segment, worker);
+    pa_sleeper_remove(segment, worker);
+    atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
+    atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
+    if (crashed)
+        slow_down(pool);
+    /* It may have died between taking a sleeper's bit and ringing its bell. */
+    pa_wake_all(segment);
+    return true;
+}
+
+/* A worker that the spawner had made but not entered into the set when it died. */
+static void adopt_unwatched(Pool *pool)
+{
+    struct pa_header *header = &pool->segment->header;
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        struct pa_worker *record = &pool->segment->workers[worker];
+        if (atomic_load(&record->life) == PA_VACANT || atomic_load(&record->pidfd) >= 0)
+            continue;
+        int pid = atomic_load(&record->pid);
+        int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+        if (pidfd < 0) {
+            pa_permits_return(pool->segment, worker);
+            continue;
+        }
+        fcntl(pidfd, F_SETFD, FD_CLOEXEC);
+        struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
+        if (epoll_ctl(header->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) == 0)
+            atomic_store(&record->pidfd, pidfd);
+        else
+            close(pidfd);
+    }
+}
+
+static bool bury_spawner(Pool *pool)
+{
+    bool crashed;
+    if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, false, &crashed))
+        return false;
+    epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pool->spawner_pidfd, NULL);
+    close(pool->spawner_pidfd);
+    pool->spawner_pidfd = -1;
+    pool->spawner_pid = 0;
+    pool->totals.spawner_deaths++;
+    orphans_close_pidfds(pool);
+    adopt_unwatched(pool);
+    atomic_store(&pool->segment->header.monitor_asleep, 0);
+    if (pool_ensure_spawner(pool) < 0)
+        PyErr_WriteUnraisable((PyObject *)pool);
+    return true;
+}
+
+void pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        uint64_t what = events[i].data.u64;
+        if (what == EVENT_SPAWNER)
+            bury_spawner(pool);
+        else if (what < PA_MAX_WORKERS)
+            bury_worker(pool, (uint32_t)what);
+    }
+}
+
+bool pool_look_after(Pool *pool)
+{
+    enum { MOST = 64 };
+    struct epoll_event events[MOST];
+    int count = epoll_wait(pool->epoll_fd, events, MOST, 0);
+    bool died = false;
+    for (int i = 0; i < count; i++)
+        died |= events[i].data.u64 != EVENT_BELL;
+    if (died)
+        pool_handle_events(pool, events, count);
+    if (pool->orphans)
+        orphans_sweep(pool);
+    return died;
+}
+
+/* -- closing ---------------------------------------------------------------------------------- */
+
+static void end_child(int pidfd, bool *crashed)
+{
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    Py_BEGIN_ALLOW_THREADS
+    reap(pidfd, true, crashed);
+    Py_END_ALLOW_THREADS
+    close(pidfd);
+}
+
+/* The workers hold nothing that their death could hurt: requests have ended or are given up. */
+static void end_children(Pool *pool)
+{
+    struct pa_segment *segment = pool->segment;
+    bool crashed;
+    atomic_store(&segment->header.shutdown, 1);
+    pa_wake_all(segment);
+    if (pool->spawner_pidfd >= 0) { /* first, so that nobody is born meanwhile */
+        end_child(pool->spawner_pidfd, &crashed);
+        pool->spawner_pidfd = -1;
+        pool->spawner_pid = 0;
+        orphans_close_pidfds(pool);
+        adopt_unwatched(pool);
+    }
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        int pidfd = atomic_exchange(&segment->workers[worker].pidfd, -1);
+        if (pidfd >= 0) {
+            end_child(pidfd, &crashed);
+            orphans_look_for(pool, worker);
+        }
+    }
+}
+
+static void let_arena_go(Pool *pool)
+{
+    if (!pool->arena)
+        return;
+    pa_arena_detach(pool->arena);
+    if (pa_arena_used(pool->arena) == 0) {
+        pa_arena_destroy(pool->arena);
+        pool->arena = NULL;
+    }
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* `_kill(errno)`: end every process now; what has not ended fails with the errno. */
+static PyObject *pool_kill(Pool *pool, PyObject *args)
+{
+    int error;
+    if (!PyArg_ParseTuple(args, "i:_kill", &error))
+        return NULL;
+    if (!pool->segment || pool->fork_count != fork_count)
+        Py_RETURN_NONE;
+    pool->closed = true;
+    end_children(pool);
+    queue_harvest(pool);
+    queue_fail_all(pool, error);
+    orphans_sweep(pool);
+    Py_RETURN_NONE;
+}
+
+/* `_release()`: the segment and the descriptors, after `_kill`. */
+static PyObject *pool_release(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    if (!pool->segment || pool->fork_count != fork_count)
+        Py_RETURN_NONE;
+    while (pool->somebody_sleeps || pool->followers > 0) {
+        poll_tell_others(pool);
+        Py_BEGIN_ALLOW_THREADS
+        syscall(SYS_sched_yield);
+        Py_END_ALLOW_THREADS
+    }
+    queue_abandon(pool);
+    let_arena_go(pool);
+    struct pa_segment *segment = pool->segment;
+    pool->segment = NULL;
+    pa_segment_unmap(segment);
+    close_fd(&pool->segment_fd);
+    close_fd(&pool->event_fd);
+    close_fd(&pool->epoll_fd);
+    close_fd(&pool->dead_fd);
+    Py_CLEAR(pool->loop);
+    if (pool->region)
+        munmap(pool->region, 2 * PA_STACK_SIZE);
+    pool->region = NULL;
+    Py_RETURN_NONE;
+}
+
+/* In a forked child: let go of what is the parent's.  The mapping is replaced by zeroes, so that
+ * nothing here can reach the parent's rings; poll_fileno keeps its number for the child's pool. */
+static PyObject *pool_abandon(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    if (!pool->segment || pool->fork_count == fork_count)
+        Py_RETURN_NONE;
+    struct pa_segment *segment = pool->segment;
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        int pidfd = atomic_load(&segment->workers[worker].pidfd);
+        if (pidfd >= 0)
+            close(pidfd);
+    }
+    queue_abandon(pool);
+    if (pool->arena) {
+        pa_arena_abandon(pool->arena);
+        let_arena_go(pool);
+    }
+    mmap(segment, sizeof *segment, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+    pa_segment_unmap(segment);
+    pool->segment = NULL;
+    orphans_forget(pool);
+    close_fd(&pool->segment_fd);
+    close_fd(&pool->event_fd);
+    close_fd(&pool->dead_fd);
+    close_fd(&pool->spawner_pidfd);
+    Py_CLEAR(pool->loop);
+    pool->region = NULL; /* the parent's stacks: private memory, and only a few pages of it */
+    Py_RETURN_NONE;
+}
+
+/* -- the module's view ------------------------------------------------------------------------ */
+
+int pool_check(Pool *pool)
+{
+    if (unlikely(pool->fork_count != fork_count) && !pool->closed) {
+        PyObject *done = PyObject_CallMethod((PyObject *)pool, "_reopen", NULL);
+        if (!done)
+            return -1;
+        Py_DECREF(done);
+    }
+    if (likely(pool->segment && !pool->closed))
+        return 0;
+    PyErr_SetString(hooks.PoolClosed, "the pool is closed");
+    return -1;
+}
+
+Pool *pool_of(PyObject *given)
+{
+    PyObject *pool = given;
+    if (!given || given == Py_None) {
+        if (unlikely(!hooks.default_pool || ((Pool *)hooks.default_pool)->closed)) {
+            PyObject *made = hooks.make_default ? PyObject_CallNoArgs(hooks.make_default) : NULL;
+            if (!made)
+                return NULL;
+            Py_DECREF(made); /* it has set the hook, which keeps it */
+        }
+        pool = hooks.default_pool;
+    } else if (!PyObject_TypeCheck(given, Pool_Type)) {
+        PyErr_Format(PyExc_TypeError, "pool must be a procaio.Pool or None, not %.100s",
+                     Py_TYPE(given)->tp_name);
+        return NULL;
+    }
+    return pool_check((Pool *)pool) < 0 ? NULL : (Pool *)pool;
+}
+
+/* -- the type --------------------------------------------------------------------------------- */
+
+static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)args;
+    (void)kwargs;
+    Pool *self = (Pool *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->segment_fd = self->event_fd = self->epoll_fd = self->dead_fd = self->spawner_pidfd = -1;
+    self->fork_count = fork_count;
+    self->closed = true;
+    return (PyObject *)self;
+}
+
+static int traverse(Pool *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->dict);
+    Py_VISIT(self->source);
+    Py_VISIT(self->loop);
+    return 0;
+}
+
+static int clear(Pool *self)
+{
+    Py_CLEAR(self->dict);
+    Py_CLEAR(self->source);
+    Py_CLEAR(self->loop);
+    return 0;
+}
+
+static void dealloc(Pool *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack((PyObject *)self);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    if (self->segment && self->fork_count == fork_count) { /* lost without close() */
+        self->closed = true;
+        end_children(self);
+        Py_XDECREF(pool_release(self, NULL));
+    }
+    if (self->arena)
+        pa_arena_destroy(self->arena);
+    orphans_forget(self);
+    clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *poll_cb(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    uint64_t processed;
+    if (pool_check(pool) < 0)
+        return NULL;
+    int left = poll_some(pool, &processed);
+    while (left >= 0 && pool->max_outstanding && pool->segment &&
+           pool->nreqs > pool->max_outstanding) {
+        if (processed == 0 && poll_sleep(pool, -1) < 0)
+            return NULL;
+        left = poll_some(pool, &processed);
+    }
+    return left < 0 ? NULL : PyLong_FromLong(-left);
+}
+
+static int wait_for_news(Pool *pool)
+{
+    queue_harvest(pool);
+    if (pool->nreqs == 0 || queue_anything_pending(pool))
+        return 0;
+    return poll_sleep(pool, -1);
+}
+
+static PyObject *poll_wait(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    if (pool_check(pool) < 0 || wait_for_news(pool) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *poll(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    uint64_t processed = 0;
+    if (pool_check(pool) < 0)
+        return NULL;
+    while (processed == 0 && pool->segment && pool->nreqs > 0) {
+        if (poll_some(pool, &processed) < 0)
+            return NULL;
+        if (processed == 0 && pool->nreqs > 0 && wait_for_news(pool) < 0)
+            return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(processed);
+}
+
+/* flush(timeout=None): until nothing is outstanding. */
+static PyObject *flush(Pool *pool, PyObject *args)
+{
+    PyObject *given = Py_None;
+    if (!PyArg_ParseTuple(args, "|O:flush", &given))
+        return NULL;
+    double timeout = given == Py_None ? -1 : PyFloat_AsDouble(given);
+    if (PyErr_Occurred() || (!pool->closed && pool_check(pool) < 0))
+        return NULL;
+    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + (uint64_t)(timeout * 1e9) : 0, processed;
+    while (pool->segment && pool->nreqs > 0) {
+        if (poll_some(pool, &processed) < 0)
+            return NULL;
+        if (processed > 0)
+            continue;
+        double left = -1;
+        if (timeout >= 0) {
+            uint64_t now = pa_now_ns();
+            if (now >= end_ns)
+                Py_RETURN_FALSE;
+            left = (double)(end_ns - now) / 1e9;
+        }
+        if (pool->nreqs > 0 && poll_sleep(pool, left) < 0)
+            return NULL;
+    }
+    Py_RETURN_TRUE;
+}
+
+/* What a loop calls when poll_fileno is readable. */
+static PyObject *on_readable(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    uint64_t processed;
+    if (!pool->segment || pool->fork_count != fork_count)
+        Py_RETURN_NONE;
+    if (poll_some(pool, &processed) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *pool_fileno(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    return pool_check(pool) < 0 ? NULL : PyLong_FromLong(pool->epoll_fd);
+}
+
+static PyObject *nreqs(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(pool->fork_count == fork_count ? pool->nreqs : 0);
+}
+
+static PyObject *nready(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    bool alive = pool->segment && pool->fork_count == fork_count;
+    return PyLong_FromUnsignedLongLong(alive ? queue_count_ready(pool) : 0);
+}
+
+static PyObject *npending(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    if (!pool->segment || pool->fork_count != fork_count)
+        return PyLong_FromLong(0);
+    queue_harvest(pool);
+    return PyLong_FromUnsignedLongLong(pool->pending_length);
+}
+
+static uint32_t count_workers(Pool *pool)
+{
+    uint32_t count = 0;
+    for (uint32_t worker = 0; pool->segment && worker < PA_MAX_WORKERS; worker++) {
+        uint32_t life = atomic_load(&pool->segment->workers[worker].life);
+        count += life == PA_STARTING || life == PA_ALIVE;
+    }
+    return count;
+}
+
+static PyObject *nworkers(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLong(pool->fork_count == fork_count ? count_workers(pool) : 0);
+}
+
+/* `_wanted(n)`: how many workers there may be; surplus ones are told to leave.  Gives how many
+ * still have to. */
+static PyObject *set_wanted(Pool *pool, PyObject *arg)
+{
+    unsigned long wanted = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred() || pool_check(pool) < 0)
+        return NULL;
+    struct pa_segment *segment = pool->segment;
+    atomic_store(&segment->header.wanted, (uint32_t)wanted);
+    uint32_t count = count_workers(pool), left = 0;
+    /* The highest numbers first; a worker that was told so before may stay after all. */
+    for (uint32_t worker = PA_MAX_WORKERS; worker-- > 0;) {
+        struct pa_worker *record = &segment->workers[worker];
+        uint32_t life = atomic_load(&record->life);
+        if (life != PA_STARTING && life != PA_ALIVE)
+            continue;
+        bool leave = count > wanted;
+        atomic_store(&record->retire, leave);
+        if (leave) {
+            count--;
+            left++;
+            pa_wake_worker(segment, worker);
+        }
+    }
+    if (pool->spawner_pid)
+        pa_monitor_ring(segment);
+    return PyLong_FromUnsignedLong(left);
+}
+
+static PyObject *sleep_(Pool *pool, PyObject *arg)
+{
+    double seconds = PyFloat_AsDouble(arg);
+    if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, seconds) < 0)
+        return NULL;
+    pool_look_after(pool);
+    Py_RETURN_NONE;
+}
+
+static PyObject *arm_fault(Pool *pool, PyObject *args)
+{
+    unsigned int point, signal_number;
+    int countdown;
+    if (!PyArg_ParseTuple(args, "IIi:_arm_fault", &point, &signal_number, &countdown) ||
+        pool_check(pool) < 0)
+        return NULL;
+    struct pa_header *header = &pool->segment->header;
+    atomic_store(&header->fault_signal, signal_number);
+    atomic_store(&header->fault_countdown, countdown);
+    atomic_store(&header->fault_point, point);
+    Py_RETURN_NONE;
+}
+
+static PyObject *worker_snapshot(Pool *pool, uint32_t worker)
+{
+    static const char *const activities[] = {"search", "sleep", "execute"};
+    struct pa_worker *record = &pool->segment->workers[worker];
+    uint32_t activity = atomic_load(&record->activity) % 3, op = atomic_load(&record->op);
+    bool running = activity == PA_RUNNING && op < PA_NOPS;
+    return Py_BuildValue("IisIz", worker, atomic_load(&record->pid), activities[activity],
+                         atomic_load(&record->taken), running ? pa_ops[op].name : NULL);
+}
+
+static PyObject *snapshot(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    if (pool_check(pool) < 0)
+        return NULL;
+    queue_harvest(pool);
+    PyObject *lanes = PyList_New(0), *workers = PyList_New(0);
+    for (uint32_t lane = 0; lanes && lane < PA_NLANES; lane++) {
+        uint64_t queued = pool->overflow[lane].length;
+        for (uint32_t i = 0; i < PA_NSLOTS; i++)
+            if (pool->in_flight[i] && pool->in_flight[i]->pri == 4 - (int)lane) {
+                uint32_t word = atomic_load(&pool->segment->slots[i].state);
+                queued += pa_state_phase(word) == PA_READY;
+            }
+        PyObject *item = PyLong_FromUnsignedLongLong(queued);
+        if (!item || PyList_Append(lanes, item) < 0)
+            Py_CLEAR(lanes);
+        Py_XDECREF(item);
+    }
+    for (uint32_t worker = 0; workers && worker < PA_MAX_WORKERS; worker++) {
+        uint32_t life = atomic_load(&pool->segment->workers[worker].life);
+        if (life != PA_STARTING && life != PA_ALIVE)
+            continue;
+        PyObject *item = worker_snapshot(pool, worker);
+        if (!item || PyList_Append(workers, item) < 0)
+            Py_CLEAR(workers);
+        Py_XDECREF(item);
+    }
+    if (!lanes || !workers) {
+        Py_XDECREF(lanes);
+        Py_XDECREF(workers);
+        return NULL;
+    }
+    const Totals *t = &pool->totals;
+    return Py_BuildValue(
+        "{s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:i}", "queued", lanes, "workers",
+        workers, "outstanding", pool->nreqs, "pending", pool->pending_length, "submitted",
+        t->submitted, "completed", t->completed, "failed", t->failed, "cancelled", t->cancelled,
+        "rerun", t->rerun, "died", t->died, "worker_deaths", t->worker_deaths, "spawner_deaths",
+        t->spawner_deaths, "shared_bytes",
+        (uint64_t)offsetof(struct pa_segment, results) +
+            (pool->arena ? pa_arena_mapped(pool->arena) : 0),
+        "spawner_pid", pool->spawner_pid, "start_errno",
+        (int)atomic_load(&pool->segment->header.start_errno));
+}
+
+static PyMethodDef methods[] = {
+    {"_open", (PyCFunction)pool_open, METH_VARARGS, NULL},
+    {"_kill", (PyCFunction)pool_kill, METH_VARARGS, NULL},
+    {"_release", (PyCFunction)pool_release, METH_NOARGS, NULL},
+    {"_abandon", (PyCFunction)pool_abandon, METH_NOARGS, NULL},
+    {"_wanted", (PyCFunction)set_wanted, METH_O, NULL},
+    {"_sleep", (PyCFunction)sleep_, METH_O, NULL},
+    {"_flush", (PyCFunction)flush, METH_VARARGS, NULL},
+    {"_snapshot", (PyCFunction)snapshot, METH_NOARGS, NULL},
+    {"_arm_fault", (PyCFunction)arm_fault, METH_VARARGS, NULL},
+    {"_on_readable", (PyCFunction)on_readable, METH_NOARGS, NULL},
+    {"poll_fileno", (PyCFunction)pool_fileno, METH_NOARGS,
+     "poll_fileno($self, /)\n--\n\n"
+     "A descriptor that is readable while results wait; call poll_cb() then. Its number never\n"
+     "changes in the life of the pool."},
+    {"poll_cb", (PyCFunction)poll_cb, METH_NOARGS,
+     "poll_cb($self, /)\n--\n\n"
+     "End the requests that were executed: callbacks run, waiting tasks are woken.\n\n"
+     "Does not wait, unless max_outstanding says so. Returns 0 when all were processed and -1 when\n"
+     "some are left, because of max_poll_reqs or max_poll_time or because callbacks made more\n"
+     "(the descriptor stays readable then)."},
+    {"poll_wait", (PyCFunction)poll_wait, METH_NOARGS,
+     "poll_wait($self, /)\n--\n\n"
+     "Wait until a request has been executed. Returns at once if none is outstanding or one is\n"
+     "pending already."},
+    {"poll", (PyCFunction)poll, METH_NOARGS,
+     "poll($self, /)\n--\n\n"
+     "Wait until some requests were executed, and process them; returns how many.\n\n"
+     "0 only when nothing is outstanding."},
+    {"nreqs", (PyCFunction)nreqs, METH_NOARGS,
+     "nreqs($self, /)\n--\n\nRequests that are ready, executing or pending."},
+    {"nready", (PyCFunction)nready, METH_NOARGS,
+     "nready($self, /)\n--\n\nRequests that no worker has taken yet."},
+    {"npending", (PyCFunction)npending, METH_NOARGS,
+     "npending($self, /)\n--\n\nRequests that were executed and wait for poll_cb()."},
+    {"nworkers", (PyCFunction)nworkers, METH_NOARGS,
+     "nworkers($self, /)\n--\n\nWorker processes that live; 0 before the first request."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(Pool, dict), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Pool, weakrefs), READONLY, NULL},
+    {"closed", T_BOOL, offsetof(Pool, closed), READONLY, "True once close() was called."},
+    {"_spawner_pid", T_INT, offsetof(Pool, spawner_pid), READONLY, NULL},
+    {"_max_poll_reqs", T_ULONGLONG, offsetof(Pool, max_poll_reqs), 0, NULL},
+    {"_max_poll_time", T_DOUBLE, offsetof(Pool, max_poll_time), 0, NULL},
+    {"_max_outstanding", T_ULONGLONG, offsetof(Pool, max_outstanding), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, new},         {Py_tp_dealloc, dealloc}, {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},     {Py_tp_methods, methods}, {Py_tp_members, members},
+    {Py_tp_doc, "What procaio.Pool is made from; use that."},
+    {0, NULL},
+};
+
+PyType_Spec Pool_Spec = {
+    .name = "procaio._core.CorePool",
+    .basicsize = sizeof(Pool),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = slots,
+};

@@ -1,0 +1,663 @@
+/* procaio/csrc/queue.c - the way of a request: overflow, slot, pending, callback.
+ *
+ * A request that finds no free slot waits in an overflow queue of the program, one for each
+ * priority; it gets a slot when one is freed, the highest priority first.  If all slots are taken
+ * and some of them hold requests of a lower priority that no worker has begun, those are taken back
+ * to make room.  A slot stays with its request until the callback's arguments are made.
+ *
+ * Every queue holds one reference to each of its requests.
+ */
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#define GENERATION_MASK ((1u << (32 - PA_GENERATION_SHIFT)) - 1u)
+#define READDIR_STEP (32u << 10)
+#define LONGEST_PATH 8192u /* beyond PATH_MAX the kernel says ENAMETOOLONG whatever follows */
+#define TAKE_BACK 16
+#define MOST_TRIES 2
+#define INLINE_OWNER 1u /* a pool without workers runs its slots as worker 0 */
+
+static uint32_t lane_of(const Request *request)
+{
+    return (uint32_t)(4 - request->pri);
+}
+
+/* -- lists ------------------------------------------------------------------------------------ */
+
+static void append(struct queue *queue, Request *request)
+{
+    request->next = NULL;
+    request->previous = queue->last;
+    if (queue->last)
+        queue->last->next = request;
+    else
+        queue->first = request;
+    queue->last = request;
+    queue->length++;
+}
+
+static void prepend(struct queue *queue, Request *request)
+{
+    request->previous = NULL;
+    request->next = queue->first;
+    if (queue->first)
+        queue->first->previous = request;
+    else
+        queue->last = request;
+    queue->first = request;
+    queue->length++;
+}
+
+static void unlink_(struct queue *queue, Request *request)
+{
+    if (request->previous)
+        request->previous->next = request->next;
+    else
+        queue->first = request->next;
+    if (request->next)
+        request->next->previous = request->previous;
+    else
+        queue->last = request->previous;
+    request->next = request->previous = NULL;
+    queue->length--;
+}
+
+static void to_overflow(Pool *pool, Request *request, bool in_front)
+{
+    (in_front ? prepend : append)(&pool->overflow[lane_of(request)], request);
+    pool->overflow_length++;
+    request->place = AT_OVERFLOW;
+}
+
+static void from_overflow(Pool *pool, Request *request)
+{
+    unlink_(&pool->overflow[lane_of(request)], request);
+    pool->overflow_length--;
+}
+
+void queue_push_pending(Pool *pool, Request *request)
+{
+    append(&pool->pending[lane_of(request)], request);
+    pool->pending_length++;
+    request->place = AT_PENDING;
+}
+
+static Request *first_of(struct queue *queues)
+{
+    for (uint32_t lane = 0; lane < PA_NLANES; lane++)
+        if (queues[lane].first)
+            return queues[lane].first;
+    return NULL;
+}
+
+Request *queue_next_pending(Pool *pool)
+{
+    Request *request = pool->pending_length ? first_of(pool->pending) : NULL;
+    if (request) {
+        unlink_(&pool->pending[lane_of(request)], request);
+        pool->pending_length--;
+    }
+    return request;
+}
+
+/* -- slots ------------------------------------------------------------------------------------ */
+
+static void slot_free(Pool *pool, Request *request)
+{
+    uint32_t index = request->slot;
+    struct pa_slot *slot = &pool->segment->slots[index];
+    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (pa_state_phase(word) != PA_FREE)
+        pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
+    pool->in_flight[index] = NULL;
+    pool->free_slots[pool->free_count++] = index;
+    request->slot = NO_SLOT;
+}
+
+static const char *encoded(PyObject *path, size_t *length)
+{
+    const char *text;
+    if (PyBytes_Check(path)) {
+        text = PyBytes_AS_STRING(path);
+        *length = (size_t)PyBytes_GET_SIZE(path);
+    } else {
+        text = (const char *)PyUnicode_1BYTE_DATA(path); /* ASCII: functions.c sees to it */
+        *length = (size_t)PyUnicode_GET_LENGTH(path);
+    }
+    if (*length > LONGEST_PATH)
+        *length = LONGEST_PATH;
+    return text;
+}
+
+static void put_path(char *at, const char *path, size_t length)
+{
+    memcpy(at, path, length);
+    at[length] = '\0';
+}
+
+/* The request's own block, if it needs one and has none yet. */
+static int give_block(Pool *pool, Request *request, uint64_t size, bool reserved)
+{
+    if (request->block.at || size == 0)
+        return 0;
+    int error = pool_alloc(pool, size, reserved, &request->block);
+    if (error) {
+        PyErr_Clear();
+        return -error;
+    }
+    request->arena_segment = pa_arena_find(pool->arena, request->block.at, size,
+                                           &request->arena_offset);
+    return 0;
+}
+
+/* Paths go into the slot if they fit, else to the start of the request's block. */
+static int fill_paths(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    size_t length, length2 = 0;
+    const char *path = encoded(request->fspath, &length), *path2 = NULL;
+    if (request->fspath2)
+        path2 = encoded(request->fspath2, &length2);
+    size_t size = length + 1 + (path2 ? length2 + 1 : 0);
+    char *at = slot->payload;
+    if (size > PA_INLINE) {
+        int error = give_block(pool, request, size, true);
+        if (error)
+            return error;
+        at = request->block.at;
+        slot->call_flags |= PA_PATHS_IN_ARENA;
+    }
+    put_path(at, path, length);
+    slot->path2_at = (uint32_t)(length + 1);
+    if (path2)
+        put_path(at + length + 1, path2, length2);
+    return 0;
+}
+
+/* 0, or an errno: shared memory has run out. */
+static int fill(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    int error = 0;
+    slot->op = request->op;
+    slot->call_flags = 0;
+    if (request->op == PA_OP_READDIR) {
+        if (!request->block.at)
+            request->length = READDIR_STEP;
+        error = give_block(pool, request, request->length, true);
+    } else if (request->op == PA_OP_READ && request->arena_segment == PA_NO_SEGMENT) {
+        bool large = request->length > PA_LARGEST_BLOCK;
+        error = give_block(pool, request, request->length, false);
+        if (large) /* reserving takes time: the worker does it */
+            slot->call_flags |= PA_RESERVE;
+    }
+    if (!error && request->fspath)
+        error = fill_paths(pool, request, slot);
+    if (error)
+        return error;
+    slot->fd = request->fd;
+    slot->fd2 = request->fd2;
+    slot->file_offset = request->offset;
+    slot->length = request->length;
+    slot->flags = request->flags;
+    slot->mode = request->mode;
+    slot->arena_segment = request->arena_segment;
+    slot->arena_offset = request->arena_offset;
+    slot->result = 0;
+    return 0;
+}
+
+static uint32_t next_generation(uint32_t word)
+{
+    return (pa_state_generation(word) + 1) & GENERATION_MASK;
+}
+
+/* A filled slot, FREE or DONE, becomes READY and goes into its lane.  False: the lane is full. */
+static bool publish(Pool *pool, Request *request, uint32_t index)
+{
+    struct pa_slot *slot = &pool->segment->slots[index];
+    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    uint32_t generation = next_generation(word), lane = lane_of(request);
+    if (!pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM))
+        return false;
+    if (!pa_lane_push(pool->segment, lane, pa_entry(index, generation))) {
+        pa_lane_skip_stale(pool->segment, lane);
+        if (!pa_lane_push(pool->segment, lane, pa_entry(index, generation))) {
+            pa_state_move(slot, pa_state_word(PA_READY, 0, generation), PA_FREE, 0, generation,
+                          PA_PROGRAM);
+            return false;
+        }
+    }
+    pa_wake_after_push(pool->segment);
+    return true;
+}
+
+/* A pool without workers: here and now, in this process. */
+static void run_inline(Pool *pool, Request *request, uint32_t index)
+{
+    struct pa_slot *slot = &pool->segment->slots[index];
+    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    uint32_t generation = next_generation(word);
+    pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM);
+    pa_state_move(slot, pa_state_word(PA_READY, 0, generation), PA_EXECUTING, INLINE_OWNER,
+                  generation, PA_WORKER);
+    char *base = NULL;
+    int fd = -1;
+    if (slot->arena_segment != PA_NO_SEGMENT) {
+        const struct pa_data_segment *data =
+            &pool->segment->header.data_segments[slot->arena_segment];
+        base = pa_arena_base(pool->arena, slot->arena_segment);
+        fd = data->fd;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    slot->result = pa_op_run(slot, base, fd);
+    Py_END_ALLOW_THREADS
+    pa_state_move(slot, pa_state_word(PA_EXECUTING, INLINE_OWNER, generation), PA_DONE,
+                  INLINE_OWNER, generation, PA_WORKER);
+    if (result_wants_more(pool, request, slot)) {
+        request->error = 0;
+        slot->fd = request->fd;
+        slot->length = request->length;
+        slot->arena_segment = request->arena_segment;
+        slot->arena_offset = request->arena_offset;
+        slot->call_flags = PA_CONTINUE;
+        run_inline(pool, request, index);
+        return;
+    }
+    queue_push_pending(pool, request);
+    pa_signal_program(pool->segment);
+}
+
+/* For a request that is in no queue.  False: it found no room.  The slot is taken before it is
+ * filled, because making shared memory for it may let other threads in. */
+static bool dispatch(Pool *pool, Request *request)
+{
+    if (pool->free_count == 0)
+        return false;
+    uint32_t index = pool->free_slots[--pool->free_count];
+    int error = fill(pool, request, &pool->segment->slots[index]);
+    if (error) {
+        pool->free_slots[pool->free_count++] = index;
+        queue_fail(pool, request, error);
+        return true;
+    }
+    pool->in_flight[index] = request;
+    request->slot = index;
+    request->place = AT_SLOT;
+    if (pool->is_inline) {
+        run_inline(pool, request, index);
+    } else if (!publish(pool, request, index)) {
+        slot_free(pool, request);
+        return false;
+    }
+    return true;
+}
+
+/* Takes READY requests of lower lanes back into the overflow, the last ones first. */
+static void make_room(Pool *pool, uint32_t lane)
+{
+    struct pa_segment *segment = pool->segment;
+    int taken = 0;
+    for (uint32_t victim = PA_NLANES - 1; victim > lane && taken < TAKE_BACK; victim--) {
+        uint32_t head = atomic_load_explicit(&segment->header.heads[victim], memory_order_acquire);
+        uint32_t tail = atomic_load_explicit(&segment->header.tails[victim], memory_order_relaxed);
+        for (; tail - head - 1 < PA_NSLOTS && taken < TAKE_BACK; tail--) {
+            uint32_t entry = atomic_load_explicit(
+                &segment->lanes[victim][(tail - 1) & (PA_NSLOTS - 1u)], memory_order_relaxed);
+            uint32_t index = pa_entry_index(entry) & (PA_NSLOTS - 1u);
+            Request *request = pool->in_flight[index];
+            uint32_t ready = pa_state_word(PA_READY, 0, pa_entry_generation(entry));
+            struct pa_slot *slot = &segment->slots[index];
+            if (!request || request->dir_open ||
+                atomic_load_explicit(&slot->state, memory_order_acquire) != ready ||
+                !pa_state_move(slot, ready, PA_FREE, 0, pa_entry_generation(entry), PA_PROGRAM))
+                continue;
+            slot_free(pool, request);
+            to_overflow(pool, request, true);
+            taken++;
+        }
+    }
+}
+
+void queue_refill(Pool *pool)
+{
+    while (pool->overflow_length > 0 && pool->free_count > 0) {
+        Request *request = first_of(pool->overflow);
+        from_overflow(pool, request);
+        if (!dispatch(pool, request)) {
+            to_overflow(pool, request, true);
+            return;
+        }
+    }
+}
+
+void queue_request(Pool *pool, Request *request)
+{
+    Py_INCREF(request); /* the queues' reference */
+    pool->nreqs++;
+    pool->totals.submitted++;
+    if (likely(pool->overflow_length == 0) && likely(dispatch(pool, request)))
+        return;
+    to_overflow(pool, request, false);
+    if (pool->free_count == 0)
+        make_room(pool, lane_of(request));
+    queue_refill(pool);
+}
+
+/* -- results ---------------------------------------------------------------------------------- */
+
+/* The next step of a request that takes several goes into the same slot. */
+static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    slot->fd = request->fd;
+    slot->length = request->length;
+    slot->arena_segment = request->arena_segment;
+    slot->arena_offset = request->arena_offset;
+    slot->call_flags = PA_CONTINUE;
+    if (!publish(pool, request, request->slot)) {
+        request->error = EAGAIN;
+        queue_push_pending(pool, request);
+    }
+}
+
+static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
+{
+    Request *request = index < PA_NSLOTS ? pool->in_flight[index] : NULL;
+    if (!request || request->place != AT_SLOT)
+        return;
+    struct pa_slot *slot = &pool->segment->slots[index];
+    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
+        return;
+    if (unlikely(slot->call_flags & PA_MORE) && result_wants_more(pool, request, slot))
+        send_on(pool, request, slot);
+    else
+        queue_push_pending(pool, request);
+}
+
+static void harvest_worker(Pool *pool, uint32_t worker)
+{
+    uint32_t entry;
+    while (pa_result_pop(pool->segment, worker, &pool->result_heads[worker], &entry))
+        accept_result(pool, pa_entry_index(entry), pa_entry_generation(entry));
+}
+
+static uint32_t worker_limit(const Pool *pool)
+{
+    uint32_t limit =
+        atomic_load_explicit(&pool->segment->header.worker_limit, memory_order_relaxed);
+    return limit < PA_MAX_WORKERS ? limit : PA_MAX_WORKERS;
+}
+
+void queue_harvest(Pool *pool)
+{
+    for (uint32_t worker = 0, limit = worker_limit(pool); worker < limit; worker++)
+        harvest_worker(pool, worker);
+}
+
+bool queue_anything_pending(Pool *pool)
+{
+    if (pool->pending_length > 0)
+        return true;
+    for (uint32_t worker = 0, limit = worker_limit(pool); worker < limit; worker++)
+        if (atomic_load_explicit(&pool->segment->workers[worker].result_tail,
+                                 memory_order_acquire) !=
+            __atomic_load_n(&pool->result_heads[worker], __ATOMIC_RELAXED))
+            return true;
+    return false;
+}
+
+uint64_t queue_count_ready(Pool *pool)
+{
+    uint64_t count = pool->overflow_length;
+    for (uint32_t index = 0; index < PA_NSLOTS; index++)
+        if (pool->in_flight[index]) {
+            uint32_t word =
+                atomic_load_explicit(&pool->segment->slots[index].state, memory_order_relaxed);
+            count += pa_state_phase(word) == PA_READY;
+        }
+    return count;
+}
+
+/* -- ends other than by a worker -------------------------------------------------------------- */
+
+void queue_fail(Pool *pool, Request *request, int error)
+{
+    request->error = error;
+    queue_push_pending(pool, request);
+    pa_signal_program(pool->segment);
+}
+
+static void reopen_handle(Request *request)
+{
+    if (request->closes_handle && request->file)
+        ((FileHandle *)request->file)->fd = request->fd;
+    request->closes_handle = false;
+}
+
+bool queue_withdraw(Request *request)
+{
+    Pool *pool = request->pool;
+    request->cancelled = true;
+    pool->totals.cancelled++;
+    if (request->place == AT_OVERFLOW) {
+        from_overflow(pool, request);
+    } else {
+        if (request->place != AT_SLOT)
+            return false;
+        struct pa_slot *slot = &pool->segment->slots[request->slot];
+        uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+        if (pa_state_phase(word) != PA_READY ||
+            !pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM))
+            return false;
+        slot_free(pool, request);
+    }
+    reopen_handle(request);
+    queue_push_pending(pool, request);
+    pa_signal_program(pool->segment);
+    queue_refill(pool);
+    return true;
+}
+
+static void close_directory(Request *request)
+{
+    if (request->dir_open)
+        close(request->fd);
+    request->dir_open = false;
+}
+
+static bool repeatable(const Request *request)
+{
+    if (!pa_ops[request->op].again_if_worker_died)
+        return false;
+    if (request->op != PA_OP_READ && request->op != PA_OP_WRITE)
+        return true;
+    if (request->offset < 0) /* the position has moved, or not */
+        return false;
+    return request->op == PA_OP_READ || !(fcntl(request->fd, F_GETFL) & O_APPEND);
+}
+
+/* Its worker is dead.  What can be done twice is done again; of the rest the outcome is unknown. */
+static void rerun_or_fail(Pool *pool, Request *request)
+{
+    struct pa_slot *slot = &pool->segment->slots[request->slot];
+    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
+    slot_free(pool, request);
+    if (!request->cancelled && repeatable(request) && request->tries < MOST_TRIES) {
+        request->tries++;
+        pool->totals.rerun++;
+        if (request->op == PA_OP_READDIR) { /* from the start */
+            close_directory(request);
+            request->fd = request->fd2;
+            free(request->gathered);
+            request->gathered = NULL;
+            request->gathered_size = 0;
+        }
+        to_overflow(pool, request, true);
+        return;
+    }
+    request->worker_died = true;
+    request->error = EIO;
+    pool->totals.died++;
+    queue_push_pending(pool, request);
+}
+
+void queue_worker_ended(Pool *pool, uint32_t worker)
+{
+    harvest_worker(pool, worker);
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        Request *request = pool->in_flight[index];
+        uint32_t word =
+            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
+        if (!request || request->place != AT_SLOT || pa_state_owner(word) != worker + 1)
+            continue;
+        if (pa_state_phase(word) == PA_DONE) /* it died before it could publish it */
+            accept_result(pool, index, pa_state_generation(word));
+        else if (pa_state_phase(word) == PA_EXECUTING)
+            rerun_or_fail(pool, request);
+    }
+    queue_refill(pool);
+}
+
+/* Every request that has not ended fails; the workers are gone. */
+void queue_fail_all(Pool *pool, int error)
+{
+    Request *request;
+    while ((request = first_of(pool->overflow))) {
+        from_overflow(pool, request);
+        queue_fail(pool, request, error);
+    }
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        request = pool->in_flight[index];
+        if (request && request->place == AT_SLOT) {
+            slot_free(pool, request);
+            queue_fail(pool, request, error);
+        }
+    }
+}
+
+/* In a forked child, or when a pool goes: no callback, no trace. */
+void queue_abandon(Pool *pool)
+{
+    Request *request;
+    while ((request = first_of(pool->overflow))) {
+        from_overflow(pool, request);
+        request->place = AT_DEAD;
+        Py_DECREF(request);
+    }
+    while ((request = queue_next_pending(pool))) {
+        if (request->slot != NO_SLOT)
+            pool->in_flight[request->slot] = NULL;
+        request->place = AT_DEAD;
+        Py_DECREF(request);
+    }
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        request = pool->in_flight[index];
+        pool->in_flight[index] = NULL;
+        if (request) {
+            request->place = AT_DEAD;
+            Py_DECREF(request);
+        }
+    }
+    pool->nreqs = 0;
+}
+
+/* -- delivery --------------------------------------------------------------------------------- */
+
+static PyObject *call(Request *request, PyObject *argument)
+{
+    PyObject *callback = request->callback;
+    if (request->kind == RESULT_NOTHING)
+        return PyObject_CallNoArgs(callback);
+    if (request->kind == RESULT_ENTRIES)
+        return PyObject_CallObject(callback, argument);
+    return PyObject_CallOneArg(callback, argument);
+}
+
+/* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
+static int report(Request *request)
+{
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+        PyErr_ExceptionMatches(PyExc_SystemExit))
+        return -1;
+    if (!hooks.on_error) {
+        PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
+        return 0;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback)
+        PyException_SetTraceback(value, traceback);
+    PyObject *hook = Py_NewRef(hooks.on_error);
+    PyObject *done = PyObject_CallFunctionObjArgs(hook, value, request, NULL);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    if (!done)
+        PyErr_WriteUnraisable(hook);
+    Py_XDECREF(done);
+    Py_DECREF(hook);
+    return 0;
+}
+
+static int call_back(Request *request)
+{
+    PyObject *argument = request->value ? Py_NewRef(request->value) : result_on_failure(request);
+    if (!argument)
+        return report(request);
+    int outer = callback_errno;
+    callback_errno = request->error;
+    PyObject *answer = call(request, argument);
+    callback_errno = outer;
+    Py_DECREF(argument);
+    if (answer) {
+        Py_DECREF(answer);
+        return 0;
+    }
+    return report(request);
+}
+
+/* Takes the value out of the slot, whatever became of it. */
+static void conclude(Pool *pool, Request *request)
+{
+    struct pa_slot *slot = request->slot == NO_SLOT ? NULL : &pool->segment->slots[request->slot];
+    if (request->cancelled) {
+        if (slot)
+            result_discard(request, slot);
+        request->error = 0;
+    } else if (!request->error && slot) {
+        PyObject *value = result_take(request, slot);
+        if (!value && !request->error) { /* no memory, or a bytearray that others hold */
+            request->error = PyErr_ExceptionMatches(PyExc_BufferError) ? EBUSY : ENOMEM;
+            PyErr_Clear();
+        }
+        request->value = value;
+    }
+    close_directory(request);
+    if (slot)
+        slot_free(pool, request);
+    request_release_arguments(request);
+}
+
+/* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
+int queue_deliver(Pool *pool, Request *request)
+{
+    request->place = AT_CALLBACK;
+    conclude(pool, request);
+    pool->nreqs--;
+    pool->totals.completed++;
+    pool->totals.failed += request->error != 0;
+    if (pool->overflow_length)
+        queue_refill(pool);
+    if (request->waiters)
+        waiters_wake(request);
+    int failed = 0;
+    if (request->callback && !request->cancelled)
+        failed = call_back(request);
+    request->place = AT_DONE;
+    Py_CLEAR(request->callback);
+    Py_DECREF(request);
+    return failed;
+}

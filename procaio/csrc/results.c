@@ -1,0 +1,434 @@
+/* procaio/csrc/results.c - what a slot holds, turned into Python objects.
+ *
+ * The slot is shared memory: numbers are checked against what was asked for before they are used.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
+
+enum { /* API.md G: the names and values are the reference's */
+    READDIR_DENTS = 1,
+    READDIR_DIRS_FIRST = 2,
+    READDIR_STAT_ORDER = 4,
+    READDIR_FOUND_UNKNOWN = 8,
+};
+
+static PyTypeObject *stat_type, *statvfs_type;
+static PyObject *minus_one, *zero;
+
+int results_ready(void)
+{
+    PyObject *os = PyImport_ImportModule("os");
+    if (!os)
+        return -1;
+    stat_type = (PyTypeObject *)PyObject_GetAttrString(os, "stat_result");
+    statvfs_type = (PyTypeObject *)PyObject_GetAttrString(os, "statvfs_result");
+    Py_DECREF(os);
+    minus_one = PyLong_FromLong(-1);
+    zero = PyLong_FromLong(0);
+    return stat_type && statvfs_type && minus_one && zero ? 0 : -1;
+}
+
+static void copy_out(void *to, const void *from, size_t size)
+{
+    if (size < LARGE_COPY) {
+        memcpy(to, from, size);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(to, from, size);
+    Py_END_ALLOW_THREADS
+}
+
+/* -- stat ------------------------------------------------------------------------------------- */
+
+/* The places of os.stat_result beyond its ten visible fields; a test compares them with os.stat. */
+enum { STAT_FLOATS = 10, STAT_NS = 13, STAT_BLKSIZE = 16, STAT_BLOCKS, STAT_RDEV };
+
+static PyObject *nanoseconds(int64_t seconds, uint32_t ns)
+{
+    long long total;
+    if (!__builtin_mul_overflow(seconds, 1000000000LL, &total) &&
+        !__builtin_add_overflow(total, (long long)ns, &total))
+        return PyLong_FromLongLong(total);
+    PyObject *billion = PyLong_FromLong(1000000000), *s = PyLong_FromLongLong(seconds);
+    PyObject *product = billion && s ? PyNumber_Multiply(s, billion) : NULL;
+    PyObject *rest = PyLong_FromUnsignedLong(ns);
+    PyObject *sum = product && rest ? PyNumber_Add(product, rest) : NULL;
+    Py_XDECREF(billion);
+    Py_XDECREF(s);
+    Py_XDECREF(product);
+    Py_XDECREF(rest);
+    return sum;
+}
+
+static PyObject *take_stat(const struct pa_slot *slot)
+{
+    struct pa_stat st;
+    memcpy(&st, slot->payload, sizeof st);
+    PyObject *result = PyStructSequence_New(stat_type);
+    if (!result)
+        return NULL;
+    int64_t seconds[3] = {st.atime_s, st.mtime_s, st.ctime_s};
+    uint32_t fraction[3] = {st.atime_ns, st.mtime_ns, st.ctime_ns};
+    bool whole = true;
+#define SET(at, value)                                                                             \
+    do {                                                                                           \
+        PyObject *item = (value);                                                                  \
+        whole = whole && item;                                                                     \
+        PyStructSequence_SetItem(result, at, item);                                                \
+    } while (0)
+    SET(0, PyLong_FromUnsignedLong(st.mode));
+    SET(1, PyLong_FromUnsignedLongLong(st.ino));
+    SET(2, PyLong_FromUnsignedLongLong(st.dev));
+    SET(3, PyLong_FromUnsignedLongLong(st.nlink));
+    SET(4, st.uid == UINT32_MAX ? PyLong_FromLong(-1) : PyLong_FromUnsignedLong(st.uid));
+    SET(5, st.gid == UINT32_MAX ? PyLong_FromLong(-1) : PyLong_FromUnsignedLong(st.gid));
+    SET(6, PyLong_FromLongLong(st.size));
+    for (int i = 0; i < 3; i++) {
+        SET(7 + i, PyLong_FromLongLong(seconds[i]));
+        SET(STAT_FLOATS + i, PyFloat_FromDouble((double)seconds[i] + 1e-9 * fraction[i]));
+        SET(STAT_NS + i, nanoseconds(seconds[i], fraction[i]));
+    }
+    SET(STAT_BLKSIZE, PyLong_FromLongLong(st.blksize));
+    SET(STAT_BLOCKS, PyLong_FromLongLong(st.blocks));
+    SET(STAT_RDEV, PyLong_FromUnsignedLongLong(st.rdev));
+    if (!whole)
+        Py_CLEAR(result);
+    return result;
+}
+
+static PyObject *take_statvfs(const struct pa_slot *slot)
+{
+    struct pa_statvfs st;
+    memcpy(&st, slot->payload, sizeof st);
+    PyObject *result = PyStructSequence_New(statvfs_type);
+    if (!result)
+        return NULL;
+    bool whole = true;
+    const uint64_t fields[] = {st.bsize, st.frsize, st.blocks, st.bfree, st.bavail, st.files,
+                               st.ffree, st.favail, st.flag,   st.namemax, st.fsid};
+    for (Py_ssize_t i = 0; i < (Py_ssize_t)(sizeof fields / sizeof fields[0]); i++)
+        SET(i, PyLong_FromUnsignedLongLong(fields[i]));
+#undef SET
+    if (!whole)
+        Py_CLEAR(result);
+    return result;
+}
+
+/* -- directories ------------------------------------------------------------------------------ */
+
+struct record { /* the kernel's linux_dirent64 */
+    uint64_t inode;
+    int64_t offset;
+    uint16_t size;
+    uint8_t type;
+    char name[];
+};
+#define RECORD_NAME offsetof(struct record, name)
+
+struct entry {
+    const char *name;
+    uint64_t inode;
+    uint16_t length;
+    uint8_t type;
+    uint8_t rank; /* for READDIR_DIRS_FIRST: lower is likelier a directory */
+};
+
+/* Known directories first, known others last.  Of unknown ones those that begin with a dot, then
+ * those without a dot, short names before long ones. */
+static uint8_t rank_of(const char *name, size_t length, uint8_t type)
+{
+    if (type == DT_DIR)
+        return 0;
+    if (type != DT_UNKNOWN)
+        return 255;
+    if (name[0] == '.')
+        return 1;
+    if (memchr(name, '.', length))
+        return 254;
+    return (uint8_t)(length < 250 ? 2 + length : 252);
+}
+
+/* The next record of [at, at + left) that is not . or ..; NULL at the end or where they are broken. */
+static const char *next_entry(const char *at, size_t *left, struct entry *entry)
+{
+    while (*left >= RECORD_NAME + 1) {
+        struct record record;
+        memcpy(&record, at, RECORD_NAME);
+        if (record.size < RECORD_NAME + 1 || record.size > *left)
+            return NULL;
+        const char *name = at + RECORD_NAME;
+        size_t length = strnlen(name, record.size - RECORD_NAME);
+        at += record.size;
+        *left -= record.size;
+        if (length == 0 || (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.'))))
+            continue;
+        *entry = (struct entry){.name = name,
+                                .inode = record.inode,
+                                .length = (uint16_t)length,
+                                .type = record.type};
+        return at;
+    }
+    return NULL;
+}
+
+static int by_inode(const void *a, const void *b)
+{
+    uint64_t x = ((const struct entry *)a)->inode, y = ((const struct entry *)b)->inode;
+    return (x > y) - (x < y);
+}
+
+static int by_rank(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    return x->rank != y->rank ? (int)x->rank - (int)y->rank : by_inode(a, b);
+}
+
+static int by_rank_group_then_inode(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    bool likely_x = x->rank < 254, likely_y = y->rank < 254;
+    return likely_x != likely_y ? (int)likely_y - (int)likely_x : by_inode(a, b);
+}
+
+static void sort_entries(struct entry *entries, size_t count, uint32_t flags)
+{
+    if (flags & READDIR_DIRS_FIRST && flags & READDIR_STAT_ORDER)
+        qsort(entries, count, sizeof *entries, by_rank_group_then_inode);
+    else if (flags & READDIR_DIRS_FIRST)
+        qsort(entries, count, sizeof *entries, by_rank);
+    else if (flags & READDIR_STAT_ORDER)
+        qsort(entries, count, sizeof *entries, by_inode);
+}
+
+static PyObject *name_object(const Request *request, const struct entry *entry)
+{
+    if (request->names_are_bytes)
+        return PyBytes_FromStringAndSize(entry->name, entry->length);
+    return PyUnicode_DecodeFSDefaultAndSize(entry->name, entry->length);
+}
+
+static PyObject *entry_object(const Request *request, const struct entry *entry)
+{
+    PyObject *name = name_object(request, entry);
+    if (!name || !(request->kind == RESULT_ENTRIES && request->flags & READDIR_DENTS))
+        return name;
+    PyObject *type = PyLong_FromLong(entry->type), *inode = PyLong_FromUnsignedLongLong(entry->inode);
+    PyObject *tuple = type && inode ? PyTuple_New(3) : NULL;
+    if (!tuple) {
+        Py_DECREF(name);
+        Py_XDECREF(type);
+        Py_XDECREF(inode);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(tuple, 0, name);
+    PyTuple_SET_ITEM(tuple, 1, type);
+    PyTuple_SET_ITEM(tuple, 2, inode);
+    return tuple;
+}
+
+static int append(PyObject *list, PyObject *item)
+{
+    if (!item)
+        return -1;
+    int failed = PyList_Append(list, item);
+    Py_DECREF(item);
+    return failed;
+}
+
+static PyObject *list_unsorted(const Request *request, const char *records, size_t size,
+                               bool *unknown)
+{
+    PyObject *list = PyList_New(0);
+    struct entry entry;
+    while (list && (records = next_entry(records, &size, &entry))) {
+        *unknown |= entry.type == DT_UNKNOWN;
+        if (append(list, entry_object(request, &entry)) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *list_sorted(const Request *request, const char *records, size_t size,
+                             bool *unknown)
+{
+    size_t most = size / (RECORD_NAME + 1) + 1, count = 0;
+    struct entry *entries = malloc(most * sizeof *entries);
+    if (!entries)
+        return PyErr_NoMemory();
+    Py_BEGIN_ALLOW_THREADS
+    while ((records = next_entry(records, &size, &entries[count]))) {
+        struct entry *entry = &entries[count++];
+        *unknown |= entry->type == DT_UNKNOWN;
+        entry->rank = rank_of(entry->name, entry->length, entry->type);
+    }
+    sort_entries(entries, count, request->flags);
+    Py_END_ALLOW_THREADS
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *item = entry_object(request, &entries[i]);
+        if (item)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+        else
+            Py_CLEAR(list);
+    }
+    free(entries);
+    return list;
+}
+
+/* Append what this step brought to what the steps before it did. */
+static int gather(Request *request, size_t size)
+{
+    char *grown = realloc(request->gathered, request->gathered_size + size);
+    if (!grown)
+        return -1;
+    memcpy(grown + request->gathered_size, request->block.at, size);
+    request->gathered = grown;
+    request->gathered_size += size;
+    return 0;
+}
+
+static PyObject *take_directory(Request *request, size_t size)
+{
+    const char *records = request->block.at;
+    if (request->gathered) {
+        if (gather(request, size) < 0)
+            return PyErr_NoMemory();
+        records = request->gathered;
+        size = request->gathered_size;
+    }
+    bool unknown = false, sorted = request->kind == RESULT_ENTRIES &&
+                                   request->flags & (READDIR_DIRS_FIRST | READDIR_STAT_ORDER);
+    PyObject *list = (sorted ? list_sorted : list_unsorted)(request, records, size, &unknown);
+    if (!list || request->kind == RESULT_NAMES)
+        return list;
+    return Py_BuildValue("NI", list, request->flags | (unknown ? READDIR_FOUND_UNKNOWN : 0u));
+}
+
+/* A directory that did not fit: keep what came, and send the request on with a larger block. */
+bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    enum { LARGE_STEP = 1 << 20 };
+    if (request->op != PA_OP_READDIR || !(slot->call_flags & PA_MORE) || slot->result < 0)
+        return false;
+    request->fd = slot->fd;
+    request->dir_open = true;
+    if (request->cancelled || (uint64_t)slot->result > request->length)
+        return false;
+    struct pa_block larger = {.at = NULL};
+    if (gather(request, (size_t)slot->result) < 0 ||
+        (request->length < LARGE_STEP && pool_alloc(pool, LARGE_STEP, true, &larger) != 0)) {
+        PyErr_Clear();
+        request->error = ENOMEM;
+        return false;
+    }
+    if (larger.at) {
+        pa_arena_free(pool->arena, &request->block);
+        request->block = larger;
+        request->length = LARGE_STEP;
+        request->arena_segment = pa_arena_find(pool->arena, larger.at, LARGE_STEP,
+                                               &request->arena_offset);
+    }
+    return true;
+}
+
+/* -- everything else -------------------------------------------------------------------------- */
+
+static PyObject *take_bytes(const Request *request, size_t size)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (bytes && size > 0)
+        copy_out(PyBytes_AS_STRING(bytes), request->block.at, size);
+    return bytes;
+}
+
+/* Into the caller's own memory, which is held by an export until here. */
+static PyObject *take_into_target(Request *request, size_t size)
+{
+    if (request->view && !request->cuts_target && !request->in_place) {
+        copy_out((char *)request->view->buf + request->data_offset, request->block.at, size);
+    } else if (request->cuts_target) {
+        PyBuffer_Release(request->view);
+        PyMem_Free(request->view);
+        request->view = NULL;
+        if (PyByteArray_Resize(request->target, request->data_offset + (Py_ssize_t)size) < 0)
+            return NULL;
+        memcpy(PyByteArray_AS_STRING(request->target) + request->data_offset, request->block.at,
+               size);
+    }
+    return PyLong_FromSize_t(size);
+}
+
+static PyObject *take_file(Request *request, int fd)
+{
+    PyObject *handle = filehandle_new(fd, (int)request->flags, request->path);
+    if (!handle) {
+        close(fd);
+        return NULL;
+    }
+    /* The handle's from now on: no longer to be swept up after a dead worker (ops.c). */
+    fcntl(fd, F_SETFL, (int)request->flags & ~O_ASYNC);
+    return handle;
+}
+
+PyObject *result_take(Request *request, const struct pa_slot *slot)
+{
+    int64_t result = slot->result;
+    if (result < 0) {
+        request->error = result > -4096 ? (int)-result : EIO;
+        return NULL;
+    }
+    if (result > (int64_t)request->length &&
+        (request->op == PA_OP_READ || request->op == PA_OP_WRITE || request->op == PA_OP_READDIR)) {
+        request->error = EIO; /* no worker of ours says so */
+        return NULL;
+    }
+    switch ((enum result_kind)request->kind) {
+    case RESULT_NOTHING:
+        return Py_NewRef(Py_None);
+    case RESULT_STATUS:
+        return Py_NewRef(zero);
+    case RESULT_COUNT:
+        return request->target ? take_into_target(request, (size_t)result)
+                               : PyLong_FromLongLong(result);
+    case RESULT_BYTES:
+        return take_bytes(request, (size_t)result);
+    case RESULT_FILE:
+        return take_file(request, (int)result);
+    case RESULT_STAT:
+        return take_stat(slot);
+    case RESULT_STATVFS:
+        return take_statvfs(slot);
+    case RESULT_NAMES:
+    case RESULT_ENTRIES:
+        return take_directory(request, (size_t)result);
+    }
+    Py_UNREACHABLE();
+}
+
+/* New reference: what the callback of a failed request gets. */
+PyObject *result_on_failure(const Request *request)
+{
+    if (request->kind == RESULT_STATUS || request->kind == RESULT_COUNT)
+        return Py_NewRef(minus_one);
+    if (request->kind == RESULT_ENTRIES)
+        return Py_BuildValue("OI", Py_None, request->flags);
+    return Py_NewRef(Py_None);
+}
+
+/* Nobody wants it: what must not be lost with it is released. */
+void result_discard(Request *request, const struct pa_slot *slot)
+{
+    if (request->kind == RESULT_FILE && slot->result >= 0 && slot->result <= INT32_MAX) {
+        int flags = fcntl((int)slot->result, F_GETFL);
+        if (flags >= 0 && (flags & O_ASYNC || flags & O_PATH)) /* the worker's own mark */
+            close((int)slot->result);
+    }
+}

@@ -1,0 +1,136 @@
+"""What every test gets: pools, gates, and the look at what a test leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import procaio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    """Wait for something that another process does; fail with `what` if it never happens."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"never happened: {what}")
+        select.select([], [], [], 0.001)
+
+
+def children(pid: int | None = None) -> set[int]:
+    """Processes whose parent is this one (or `pid`), zombies included."""
+    parent, found = pid or os.getpid(), set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+            if int(file.read().rpartition(b")")[2].split()[1]) == parent:
+                found.add(int(name))
+    return found
+
+
+def descriptors() -> dict[int, str]:
+    """Open descriptors of this process, and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def footprint() -> tuple[set[int], dict[int, str], set[str]]:
+    """What a test must not leave more of: children, descriptors, names of shared memory."""
+    return children(), descriptors(), set(os.listdir("/dev/shm"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    """Every test ends with no process, descriptor or shared memory more than it began with."""
+    procaio.aioreq_pri(0)
+    before = footprint()
+    yield
+    procaio.on_callback_error(None)
+    procaio.close()
+    gc.collect()
+    after = footprint()
+    assert after[0] - before[0] == set(), "processes left behind"
+    new = {fd: what for fd, what in after[1].items() if before[1].get(fd) != what}
+    assert new == {}, "descriptors left behind"
+    assert after[2] - before[2] == set(), "names left in /dev/shm"
+
+
+@pytest.fixture(params=["workers", "inline"])
+def pool(request: pytest.FixtureRequest) -> Iterator[procaio.Pool]:
+    """A pool with processes, and one that runs the same operations without them."""
+    with procaio.Pool(inline=request.param == "inline") as made:
+        yield made
+
+
+@pytest.fixture
+def workers() -> Iterator[procaio.Pool]:
+    """A pool with processes."""
+    with procaio.Pool() as made:
+        yield made
+
+
+class Gate:
+    """A FIFO: whoever reads from it waits until the gate is opened.
+
+    A request that reads at its position occupies a worker exactly as long as the test wants.
+    """
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._writer = os.open(path, os.O_WRONLY)
+        os.set_blocking(self.fd, True)
+
+    def hold(self, pool: procaio.Pool, count: int = 1, **keywords: int) -> list[procaio.Request]:
+        """Requests that are being executed when this returns."""
+        held = [procaio.aio_read(self.fd, None, 1, pool=pool, **keywords) for _ in range(count)]
+        eventually(lambda: all(r.state == "execute" for r in held), "workers take the gate's reads")
+        return held
+
+    def open(self, count: int = 1) -> None:
+        """Let `count` of them go on."""
+        os.write(self._writer, b"x" * count)
+
+    def close(self) -> None:
+        """End of file for whoever still reads."""
+        for fd in (self._writer, self.fd):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Something to block workers with, and to let them go."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def data_file(tmp_path: Path) -> Path:
+    """A file of 64 KiB in which no two blocks of 16 bytes are alike."""
+    path = tmp_path / "data"
+    path.write_bytes(b"".join(n.to_bytes(16, "big") for n in range(4096)))
+    return path
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """End a process that may have ended already."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

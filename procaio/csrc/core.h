@@ -28,6 +28,7 @@
 #include "../../shm/arena.h"
 #include "../../shm/ring.h"
 #include "../../shm/segment.h"
+#include "../../shm/spin.h"
 #include "../../shm/state.h"
 #include "../../shm/wake.h"
 #include "../../workers/ops.h"
@@ -128,12 +129,13 @@ struct Pool {
     bool is_inline, closed;
     bool asking; /* workers are to ring; see poll.c */
     bool rung;   /* one did */
+    bool watched; /* somebody was given the descriptor */
     unsigned polls;
     uint32_t free_count;
     uint64_t nreqs, overflow_length, pending_length;
     double max_poll_time;
     uint64_t max_poll_reqs, max_outstanding;
-    uint32_t spin_ns;         /* how long to look for results before sleeping; adaptive */
+    struct pa_spin spin;      /* how long to look for results before sleeping */
     uint32_t deaths_in_a_row; /* of workers, with nothing completed in between */
     uint64_t completed_at_death;
     Totals totals;

@@ -12,7 +12,7 @@
 
 #include "core.h"
 
-enum { EVENTS = 16, SPIN_MIN_NS = 1000, LOOK_EVERY = 256 };
+enum { EVENTS = 16, LOOK_EVERY = 256, MANY = 8, SELDOM = 64 };
 
 void poll_kick(Pool *pool)
 {
@@ -92,6 +92,8 @@ int poll_some(Pool *pool, uint64_t *processed)
         }
         if (outcome != 0)
             break;
+        if (!pool->watched) /* nobody looks at the descriptor but poll_sleep(), which asks itself */
+            break;
         ask(pool);
         if (queue_anything_pending(pool))
             continue;
@@ -113,34 +115,26 @@ int poll_some(Pool *pool, uint64_t *processed)
 
 /* -- sleeping --------------------------------------------------------------------------------- */
 
-static void relax(void)
+/* Look for results for a while; no worker rings meanwhile.  Runs without the interpreter lock.
+ * Each look takes cache lines away from the worker that writes them: with many requests
+ * outstanding, looking less often finds more at a time. */
+static bool spin(Pool *pool, uint64_t outstanding)
 {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
-/* Look for results for a while; no worker rings meanwhile.  Runs without the interpreter lock. */
-static bool spin(Pool *pool)
-{
-    uint64_t end = pa_now_ns() + pool->spin_ns;
+    uint64_t began = pa_now_ns(), spent = 0;
+    int pauses = outstanding >= MANY ? SELDOM : 1;
+    bool found = false;
     do {
-        for (int look = 0; look < 16; look++) {
-            if (queue_anything_pending(pool))
-                return true;
-            relax();
+        for (int look = 0; look < 16 && !found; look++) {
+            found = queue_anything_pending(pool);
+            if (!found)
+                pa_relax(pauses);
         }
-    } while (pa_now_ns() < end);
-    return false;
-}
-
-static void adapt_spinning(Pool *pool, uint64_t slept_ns)
-{
-    uint32_t limit = pool->segment->header.spin_limit_ns;
-    if (slept_ns < 2 * (uint64_t)limit)
-        pool->spin_ns = limit;
-    else
-        pool->spin_ns /= 2;
+        spent = pa_now_ns() - began;
+        if (!found && spent > PA_SPIN_ALONE_NS)
+            pa_spin_yield();
+    } while (!found && spent < pool->spin.ns);
+    pa_spin_learn(&pool->spin, found);
+    return found;
 }
 
 static uint64_t to_ns(double seconds)
@@ -175,16 +169,17 @@ int poll_sleep(Pool *pool, double timeout)
     pool->somebody_sleeps = true;
     stop_asking(pool);
     bool awake = pool->rung;
+    uint64_t outstanding = pool->nreqs;
     Py_BEGIN_ALLOW_THREADS
-    if (!awake && milliseconds != 0 && pool->spin_ns >= SPIN_MIN_NS)
-        awake = spin(pool);
+    if (!awake && milliseconds != 0 && pool->spin.ns > 0)
+        awake = spin(pool, outstanding);
     if (!awake) {
         ask(pool);
         if (!queue_anything_pending(pool)) {
             uint64_t began = pa_now_ns();
             count = epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
             error = errno;
-            adapt_spinning(pool, pa_now_ns() - began);
+            pa_spin_slept(&pool->spin, pa_now_ns() - began);
         }
     }
     Py_END_ALLOW_THREADS

@@ -85,7 +85,8 @@ static void reset_private_state(Pool *pool)
     pool->rung = pool->somebody_sleeps = false;
     pool->followers = 0;
     pool->deaths_in_a_row = 0;
-    pool->spin_ns = pool->segment->header.spin_limit_ns;
+    uint32_t limit_ns = pool->segment->header.spin_limit_ns;
+    pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     pool->fork_count = fork_count;
 }
 
@@ -623,7 +624,13 @@ static PyObject *on_readable(Pool *pool, PyObject *unused)
 static PyObject *pool_fileno(Pool *pool, PyObject *unused)
 {
     (void)unused;
-    return pool_check(pool) < 0 ? NULL : PyLong_FromLong(pool->epoll_fd);
+    if (pool_check(pool) < 0)
+        return NULL;
+    if (!pool->watched) {
+        pool->watched = true;
+        poll_kick(pool); /* results may wait already, with nobody asked to ring */
+    }
+    return PyLong_FromLong(pool->epoll_fd);
 }
 
 static PyObject *nreqs(Pool *pool, PyObject *unused)

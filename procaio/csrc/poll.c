@@ -56,6 +56,12 @@ static bool within_limits(const Pool *pool, uint64_t done, uint64_t most, uint64
     return (double)(pa_now_ns() - began_ns) < pool->max_poll_time * 1e9;
 }
 
+/* Somebody sleeps on the descriptor, or may at any time; else poll_sleep() asks when it does. */
+static bool must_ask(const Pool *pool)
+{
+    return pool->watched || pool->somebody_sleeps;
+}
+
 /* What is pending now, or the limit says: requests that callbacks make are for the next call, so
  * that a callback that always makes another one does not keep the loop. */
 int poll_some(Pool *pool, uint64_t *processed)
@@ -92,7 +98,7 @@ int poll_some(Pool *pool, uint64_t *processed)
         }
         if (outcome != 0)
             break;
-        if (!pool->watched) /* nobody looks at the descriptor but poll_sleep(), which asks itself */
+        if (!must_ask(pool))
             break;
         ask(pool);
         if (queue_anything_pending(pool))
@@ -103,10 +109,14 @@ int poll_some(Pool *pool, uint64_t *processed)
         if (!pool_look_after(pool))
             break;
     }
-    if (outcome != 0 && queue_anything_pending(pool))
-        poll_kick(pool); /* the descriptor stays readable */
-    else if (outcome > 0)
-        outcome = 0;
+    if (outcome != 0) {
+        if (must_ask(pool))
+            ask(pool);
+        if (queue_anything_pending(pool))
+            poll_kick(pool); /* the descriptor stays readable */
+        else if (outcome > 0)
+            outcome = 0;
+    }
     if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))
         poll_tell_others(pool);
     *processed = done;

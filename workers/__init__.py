@@ -19,7 +19,9 @@ def title_area() -> tuple[int, int]:
     setproctitle moves the environment out of that memory first, so a child may write its own title
     over the whole of its copy. (0, 0) where /proc does not tell.
     """
+    name = setproctitle.getthreadtitle()
     setproctitle.getproctitle()
+    setproctitle.setthreadtitle(name)  # which getproctitle() changes, in the program itself
     try:
         with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

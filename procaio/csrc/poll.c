@@ -97,9 +97,10 @@ int poll_some(Pool *pool, uint64_t *processed)
             continue;
         if (done > 0 || looked)
             break;
-        looked = true; /* called for nothing: has somebody died? */
-        if (!pool_look_after(pool))
-            break;
+        /* Called for nothing: has somebody died?  This silences the bell, which a worker may have
+         * rung in answer to the asking of just now: so ask again. */
+        looked = true;
+        pool_look_after(pool);
     }
     if (outcome != 0 && queue_anything_pending(pool))
         poll_kick(pool); /* the descriptor stays readable */

@@ -102,8 +102,10 @@ int poll_some(Pool *pool, uint64_t *processed)
         looked = true;
         pool_look_after(pool);
     }
-    if (outcome != 0 && queue_anything_pending(pool))
-        poll_kick(pool); /* the descriptor stays readable */
+    /* The descriptor stays readable.  After an exception also without results: nobody has asked to
+     * be rung for those to come, and the program may go on in its event loop. */
+    if (outcome < 0 || (outcome > 0 && queue_anything_pending(pool)))
+        poll_kick(pool);
     else if (outcome > 0)
         outcome = 0;
     if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))

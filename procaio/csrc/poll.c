@@ -199,6 +199,16 @@ int poll_sleep(Pool *pool, double timeout)
     return count < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
 }
 
+/* After a sleep whose results nobody has handled yet: the sleep has silenced the descriptor and
+ * perhaps nobody is asked to ring, but the program may watch it next. */
+void poll_leave_readable(Pool *pool)
+{
+    pool->rung = false;
+    ask(pool);
+    if (queue_anything_pending(pool))
+        poll_kick(pool);
+}
+
 PyObject *poll_wait_for(Request *request, double timeout)
 {
     Pool *pool = request->pool;

@@ -62,6 +62,17 @@ static bool must_ask(const Pool *pool)
     return pool->watched || pool->somebody_sleeps;
 }
 
+/* On a way out of the pool that has not looked at all results, with the bell perhaps silenced and
+ * nobody asked to ring it: the program may watch the descriptor next. */
+void poll_leave_readable(Pool *pool)
+{
+    pool->rung = false;
+    if (must_ask(pool))
+        ask(pool);
+    if (queue_anything_pending(pool))
+        poll_kick(pool);
+}
+
 /* What is pending now, or the limit says: requests that callbacks make are for the next call, so
  * that a callback that always makes another one does not keep the loop. */
 int poll_some(Pool *pool, uint64_t *processed)
@@ -87,14 +98,14 @@ int poll_some(Pool *pool, uint64_t *processed)
                 break;
             }
             done++;
-            if (queue_deliver(pool, queue_next_pending(pool)) < 0) {
+            if (queue_deliver(pool, queue_next_pending(pool)) < 0)
                 outcome = -1;
-                break;
-            }
             if (unlikely(pool->segment != segment)) { /* closed by a callback */
                 *processed = done;
-                return 0;
+                return outcome;
             }
+            if (outcome < 0)
+                break;
         }
         if (outcome != 0)
             break;
@@ -105,16 +116,14 @@ int poll_some(Pool *pool, uint64_t *processed)
             continue;
         if (done > 0 || looked)
             break;
-        looked = true; /* called for nothing: has somebody died? */
-        if (!pool_look_after(pool))
-            break;
+        /* Called for nothing: has somebody died?  This silences the bell, which a worker may have
+         * rung in answer to the asking of just now: so ask again. */
+        looked = true;
+        pool_look_after(pool);
     }
     if (outcome != 0) {
-        if (must_ask(pool))
-            ask(pool);
-        if (queue_anything_pending(pool))
-            poll_kick(pool); /* the descriptor stays readable */
-        else if (outcome > 0)
+        poll_leave_readable(pool);
+        if (outcome > 0 && !queue_anything_pending(pool))
             outcome = 0;
     }
     if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))

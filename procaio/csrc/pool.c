@@ -563,6 +563,8 @@ static PyObject *poll_wait(Pool *pool, PyObject *unused)
     (void)unused;
     if (pool_check(pool) < 0 || wait_for_news(pool) < 0)
         return NULL;
+    if (pool->segment)
+        poll_leave_readable(pool);
     Py_RETURN_NONE;
 }
 
@@ -705,7 +707,10 @@ static PyObject *sleep_(Pool *pool, PyObject *arg)
     double seconds = PyFloat_AsDouble(arg);
     if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, seconds) < 0)
         return NULL;
-    pool_look_after(pool);
+    if (pool->segment) {
+        pool_look_after(pool);
+        poll_leave_readable(pool);
+    }
     Py_RETURN_NONE;
 }
 

@@ -81,14 +81,14 @@ int poll_some(Pool *pool, uint64_t *processed)
                 break;
             }
             done++;
-            if (queue_deliver(pool, queue_next_pending(pool)) < 0) {
+            if (queue_deliver(pool, queue_next_pending(pool)) < 0)
                 outcome = -1;
-                break;
-            }
             if (unlikely(pool->segment != segment)) { /* closed by a callback */
                 *processed = done;
-                return 0;
+                return outcome;
             }
+            if (outcome < 0)
+                break;
         }
         if (outcome != 0)
             break;
@@ -101,6 +101,8 @@ int poll_some(Pool *pool, uint64_t *processed)
         if (!pool_look_after(pool))
             break;
     }
+    if (outcome < 0) /* the program goes on, perhaps with select() on the descriptor */
+        ask(pool);
     if (outcome != 0 && queue_anything_pending(pool))
         poll_kick(pool); /* the descriptor stays readable */
     else if (outcome > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ import procaio
 from conftest import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from conftest import Gate
 
 
@@ -54,4 +57,69 @@ def test_pool_closed_by_a_callback_that_exits_is_closed() -> None:
     procaio.aio_nop(leave, pool=pool)
     with pytest.raises(SystemExit):
         pool.poll_cb()
+    assert pool.closed
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[float], None]]:
+    """Raise Interrupted in the main thread after some seconds."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds) and None
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+class Interrupted(Exception):  # noqa: N818 - like KeyboardInterrupt
+    """What the alarm raises."""
+
+
+def test_signal_interrupts_wait_whenever_it_comes(
+    workers: procaio.Pool, gate: Gate, alarm: Callable[[float], None]
+) -> None:
+    """A signal handler runs at once while wait() sleeps, spins or is about to; the request goes on."""
+    (held,) = gate.hold(workers)
+    for microseconds in range(1, 1000, 7):
+        procaio.aio_nop(pool=workers).wait()  # wakes the spinning up again
+        with pytest.raises(Interrupted):  # noqa: PT012 - the alarm may come before wait()
+            alarm(microseconds * 1e-6)
+            held.wait(timeout=20)
+        assert held.state == "execute"
+    gate.open()
+    assert held.wait() == b"x"
+
+
+@pytest.mark.parametrize("sleep", ["poll_wait", "max_parallel"])
+def test_descriptor_is_readable_after_the_program_slept(
+    workers: procaio.Pool, gate: Gate, sleep: str
+) -> None:
+    """Whoever waits without processing leaves the descriptor readable for whoever processes (N1)."""
+    held = gate.hold(workers)
+    if sleep == "poll_wait":
+        gate.open()
+        workers.poll_wait()
+    else:
+        gate.open()
+        workers.max_parallel(0)
+        eventually(lambda: held[0].state == "pending", "the request is executed")
+    assert is_readable(workers)
+    assert workers.poll_cb() == 0
+    assert held[0].result == b"x"
+    assert not is_readable(workers)
+    workers.min_parallel(1)
+
+
+def test_signal_handler_may_close_the_pool_that_is_waited_for() -> None:
+    """close() in a signal handler ends the waiting instead of waiting for it."""
+    pool = procaio.Pool()
+    request = procaio.aio_busy(0.2, pool=pool)
+    previous = signal.signal(signal.SIGALRM, lambda *_: pool.close())
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        assert request.wait(timeout=20) is None
+    finally:
+        signal.signal(signal.SIGALRM, previous)
     assert pool.closed

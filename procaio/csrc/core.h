@@ -219,6 +219,7 @@ int poll_some(Pool *pool, uint64_t *processed); /* 0 all, 1 something left, -1 e
 int poll_sleep(Pool *pool, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);
 void poll_kick(Pool *pool);
+void poll_speak_up(Pool *pool);
 void poll_tell_others(Pool *pool);
 
 /* results.c */

@@ -164,6 +164,13 @@ static int follow(Pool *pool, double timeout)
     return PyErr_CheckSignals();
 }
 
+/* A sleep has silenced the descriptor, and whoever slept does not poll: it is to be readable. */
+void poll_speak_up(Pool *pool)
+{
+    if (pool->segment && pool->fork_count == fork_count && queue_anything_pending(pool))
+        poll_kick(pool);
+}
+
 /* Sleep until something may have happened.  0, or -1 with an exception (of a signal handler). */
 int poll_sleep(Pool *pool, double timeout)
 {
@@ -171,31 +178,45 @@ int poll_sleep(Pool *pool, double timeout)
         return follow(pool, timeout);
     struct pa_segment *segment = pool->segment;
     struct epoll_event events[EVENTS];
-    int count = 0, milliseconds = -1, error = 0;
+    int count = 0, milliseconds = -1, failed = 0;
     if (timeout >= 0)
         milliseconds = timeout > 1e6 ? 1000000000 : (int)(timeout * 1e3 + 0.999);
     pool->somebody_sleeps = true;
     stop_asking(pool);
     bool awake = pool->rung;
-    Py_BEGIN_ALLOW_THREADS
-    if (!awake && milliseconds != 0 && pool->spin_ns >= SPIN_MIN_NS)
+    if (!awake && milliseconds != 0 && pool->spin_ns >= SPIN_MIN_NS) {
+        Py_BEGIN_ALLOW_THREADS
         awake = spin(pool);
-    if (!awake) {
+        Py_END_ALLOW_THREADS
+        /* A signal that came while it spun does not interrupt the sleep. */
+        pool->somebody_sleeps = false;
+        failed = PyErr_CheckSignals();
+        if (pool->segment != segment || pool->somebody_sleeps)
+            return failed; /* its handler closed the pool, or let another thread in */
+        pool->somebody_sleeps = true;
+    }
+    if (!awake && !failed) {
+        Py_BEGIN_ALLOW_THREADS
         ask(pool);
         if (!queue_anything_pending(pool)) {
             uint64_t began = pa_now_ns();
             count = epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
-            error = errno;
             adapt_spinning(pool, pa_now_ns() - began);
         }
+        Py_END_ALLOW_THREADS
     }
-    Py_END_ALLOW_THREADS
     pool->somebody_sleeps = false;
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);
     if (pool->followers > 0)
         poll_tell_others(pool);
-    return count < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
+    if (!failed)
+        failed = PyErr_CheckSignals();
+    if (unlikely(failed) && pool->segment == segment) {
+        ask(pool);
+        poll_speak_up(pool);
+    }
+    return failed;
 }
 
 PyObject *poll_wait_for(Request *request, double timeout)
@@ -209,6 +230,8 @@ PyObject *poll_wait_for(Request *request, double timeout)
         }
         uint64_t processed;
         if (poll_some(pool, &processed) < 0)
+            return NULL;
+        if (processed > 0 && PyErr_CheckSignals() < 0)
             return NULL;
         if (processed > 0 || request->place >= AT_CALLBACK)
             continue;

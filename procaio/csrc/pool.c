@@ -549,12 +549,19 @@ static PyObject *poll_cb(Pool *pool, PyObject *unused)
     return left < 0 ? NULL : PyLong_FromLong(-left);
 }
 
+/* Until something is pending, or another thread has ended something. */
 static int wait_for_news(Pool *pool)
 {
-    queue_harvest(pool);
-    if (pool->nreqs == 0 || queue_anything_pending(pool))
-        return 0;
-    return poll_sleep(pool, -1);
+    uint64_t completed = pool->totals.completed;
+    while (pool->segment && pool->fork_count == fork_count) {
+        queue_harvest(pool);
+        if (pool->nreqs == 0 || queue_anything_pending(pool) ||
+            pool->totals.completed != completed)
+            return 0;
+        if (poll_sleep(pool, -1) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static PyObject *poll_wait(Pool *pool, PyObject *unused)
@@ -562,6 +569,7 @@ static PyObject *poll_wait(Pool *pool, PyObject *unused)
     (void)unused;
     if (pool_check(pool) < 0 || wait_for_news(pool) < 0)
         return NULL;
+    poll_speak_up(pool);
     Py_RETURN_NONE;
 }
 
@@ -593,8 +601,11 @@ static PyObject *flush(Pool *pool, PyObject *args)
     while (pool->segment && pool->nreqs > 0) {
         if (poll_some(pool, &processed) < 0)
             return NULL;
-        if (processed > 0)
+        if (processed > 0) {
+            if (PyErr_CheckSignals() < 0)
+                return NULL;
             continue;
+        }
         double left = -1;
         if (timeout >= 0) {
             uint64_t now = pa_now_ns();
@@ -698,7 +709,10 @@ static PyObject *sleep_(Pool *pool, PyObject *arg)
     double seconds = PyFloat_AsDouble(arg);
     if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, seconds) < 0)
         return NULL;
-    pool_look_after(pool);
+    if (pool->segment) {
+        pool_look_after(pool);
+        poll_speak_up(pool);
+    }
     Py_RETURN_NONE;
 }
 

@@ -305,16 +305,21 @@ static bool find_shared(Request *request, const char *at, uint64_t size)
     return request->arena_segment != PA_NO_SEGMENT;
 }
 
-static int export_buffer(Request *request, PyObject *data)
+/* A Buffer of another pool, or of the parent before a fork, is memory like any other here. */
+static bool is_own_buffer(const Request *request, PyObject *data)
 {
-    Buffer *buffer = (Buffer *)data;
-    if (buffer->released) {
-        PyErr_SetString(PyExc_ValueError, "operation on a released Buffer");
-        return -1;
-    }
-    buffer->exports++;
+    uint64_t offset;
+    if (!Buffer_Check(data) || ((Buffer *)data)->released)
+        return false;
+    const Buffer *buffer = (Buffer *)data;
+    return pa_arena_find(request->pool->arena, buffer->block.at, (uint64_t)buffer->size,
+                         &offset) != PA_NO_SEGMENT;
+}
+
+static void export_buffer(Request *request, PyObject *data)
+{
+    ((Buffer *)data)->exports++;
     request->target = Py_NewRef(data);
-    return 0;
 }
 
 static int export_view(Request *request, PyObject *data, int flags)
@@ -337,9 +342,8 @@ static int read_into(Request *request, PyObject *data, PyObject *data_offset)
 {
     Py_ssize_t size;
     char *memory;
-    if (Buffer_Check(data)) {
-        if (export_buffer(request, data) < 0)
-            return -1;
+    if (is_own_buffer(request, data)) {
+        export_buffer(request, data);
         size = ((Buffer *)data)->size;
         memory = ((Buffer *)data)->block.at;
     } else {
@@ -415,9 +419,8 @@ static int build_write(Request *request, PyObject *const *values)
     const char *memory;
     if (take_range(request, values, &length) < 0)
         return -1;
-    if (Buffer_Check(values[3])) {
-        if (export_buffer(request, values[3]) < 0)
-            return -1;
+    if (is_own_buffer(request, values[3])) {
+        export_buffer(request, values[3]);
         size = ((Buffer *)values[3])->size;
         memory = ((Buffer *)values[3])->block.at;
     } else {

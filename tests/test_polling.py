@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from conftest import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pathlib import Path
 
     from conftest import Gate
 
@@ -108,7 +111,7 @@ def test_descriptor_is_readable_after_the_program_slept(
     assert is_readable(workers)
     assert workers.poll_cb() == 0
     assert held[0].result == b"x"
-    assert not is_readable(workers)
+    eventually(lambda: workers.poll_cb() == 0 and not is_readable(workers), "silence again")
     workers.min_parallel(1)
 
 
@@ -123,3 +126,20 @@ def test_signal_handler_may_close_the_pool_that_is_waited_for() -> None:
     finally:
         signal.signal(signal.SIGALRM, previous)
     assert pool.closed
+
+
+# -- several threads --------------------------------------------------------------------------------
+
+
+def test_wait_in_one_thread_sees_whole_results_of_a_poll_in_another(
+    workers: procaio.Pool, tmp_path: Path
+) -> None:
+    """A request is done for everybody when its value is there, not while it is still copied."""
+    path = tmp_path / "large"
+    path.write_bytes(bytes(32 << 20))
+    with open(path, "rb") as file, ThreadPoolExecutor(1) as executor:
+        for _ in range(20):
+            request = procaio.aio_read(file, 0, 32 << 20, pool=workers)
+            waiting = executor.submit(request.wait)
+            workers.flush()
+            assert len(waiting.result()) == 32 << 20

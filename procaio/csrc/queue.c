@@ -644,8 +644,11 @@ static void conclude(Pool *pool, Request *request)
 /* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
 int queue_deliver(Pool *pool, Request *request)
 {
-    request->place = AT_CALLBACK;
+    request->place = AT_CONCLUDING;
     conclude(pool, request);
+    if (request->cancelled) /* perhaps just now, by another thread */
+        Py_CLEAR(request->value);
+    request->place = AT_CALLBACK;
     pool->nreqs--;
     pool->totals.completed++;
     pool->totals.failed += request->error != 0;

@@ -113,7 +113,16 @@ static int take_fd(Request *request, PyObject *file)
     return 0;
 }
 
-static int take_dir_fd(PyObject *value, int *fd)
+/* A file object that the request uses stays open at least as long as the request lives. */
+static int keep(Request *request, PyObject *file)
+{
+    PyObject *kept = request->file ? PyTuple_Pack(2, request->file, file) : Py_NewRef(file);
+    if (kept)
+        Py_XSETREF(request->file, kept);
+    return kept ? 0 : -1;
+}
+
+static int take_dir_fd(Request *request, PyObject *value, int *fd)
 {
     *fd = AT_FDCWD;
     if (!value || value == Py_None)
@@ -126,7 +135,7 @@ static int take_dir_fd(PyObject *value, int *fd)
         return 0;
     }
     *fd = PyObject_AsFileDescriptor(value);
-    return *fd < 0 ? -1 : 0;
+    return *fd < 0 ? -1 : keep(request, value);
 }
 
 static int take_path(Request *request, PyObject *path)
@@ -173,7 +182,9 @@ static int build_busy(Request *request, PyObject *const *values)
 /* path, dir_fd last */
 static int build_path(Request *request, PyObject *const *values)
 {
-    return take_path(request, values[0]) < 0 || take_dir_fd(values[1], &request->fd) < 0 ? -1 : 0;
+    if (take_path(request, values[0]) < 0)
+        return -1;
+    return take_dir_fd(request, values[1], &request->fd);
 }
 
 static int build_open(Request *request, PyObject *const *values)
@@ -183,7 +194,7 @@ static int build_open(Request *request, PyObject *const *values)
     if (take_path(request, values[0]) < 0 || take_u32(values[1], "flags", &request->flags) < 0 ||
         take_u32(values[2], "mode", &request->mode) < 0)
         return -1;
-    return take_dir_fd(values[3], &request->fd);
+    return take_dir_fd(request, values[3], &request->fd);
 }
 
 static int build_mkdir(Request *request, PyObject *const *values)
@@ -191,7 +202,7 @@ static int build_mkdir(Request *request, PyObject *const *values)
     request->mode = 0777;
     if (take_path(request, values[0]) < 0 || take_u32(values[1], "mode", &request->mode) < 0)
         return -1;
-    return take_dir_fd(values[2], &request->fd);
+    return take_dir_fd(request, values[2], &request->fd);
 }
 
 static int build_rename(Request *request, PyObject *const *values)
@@ -201,9 +212,9 @@ static int build_rename(Request *request, PyObject *const *values)
         !(request->fspath2 = encode_path(values[1], &is_bytes)))
         return -1;
     request->path2 = Py_NewRef(values[1]);
-    if (take_dir_fd(values[2], &request->fd) < 0)
+    if (take_dir_fd(request, values[2], &request->fd) < 0)
         return -1;
-    return take_dir_fd(values[3], &request->fd2);
+    return take_dir_fd(request, values[3], &request->fd2);
 }
 
 static int build_fd(Request *request, PyObject *const *values)

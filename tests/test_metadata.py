@@ -6,6 +6,8 @@ import os
 import weakref
 from typing import TYPE_CHECKING
 
+import pytest
+
 import procaio
 
 if TYPE_CHECKING:
@@ -50,3 +52,17 @@ def test_dir_fd_object_stays_open_until_the_request_is_done(
     assert status.wait() == os.stat(tmp_path / "new")
     assert [reference() for reference in alive] == [None, None]
     assert held[0].wait() == b"x"
+
+
+# -- errors -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["stat", "statvfs"])
+def test_stat_of_a_bad_descriptor_names_it_like_os(pool: procaio.Pool, function: str) -> None:
+    """The OSError of a descriptor carries it as the file name, as that of os.stat does."""
+    with pytest.raises(OSError) as expected:
+        getattr(os, function)(99999)
+    with pytest.raises(OSError) as raised:
+        getattr(procaio, f"aio_{function}")(99999, pool=pool).wait()
+    assert str(raised.value) == str(expected.value)
+    assert raised.value.filename == expected.value.filename == 99999

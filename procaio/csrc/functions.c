@@ -222,6 +222,16 @@ static int build_fd(Request *request, PyObject *const *values)
     return take_fd(request, values[0]);
 }
 
+/* Errors name the descriptor that was given, as those of os.stat do. */
+static int take_fd_as_name(Request *request, PyObject *file)
+{
+    if (take_fd(request, file) < 0)
+        return -1;
+    if (!request->path)
+        request->path = Py_NewRef(file);
+    return 0;
+}
+
 static int build_stat(Request *request, PyObject *const *values)
 {
     if (is_path(values[0]))
@@ -231,7 +241,7 @@ static int build_stat(Request *request, PyObject *const *values)
         return -1;
     }
     request->op = PA_OP_FSTAT;
-    return take_fd(request, values[0]);
+    return take_fd_as_name(request, values[0]);
 }
 
 static int build_statvfs(Request *request, PyObject *const *values)
@@ -239,7 +249,7 @@ static int build_statvfs(Request *request, PyObject *const *values)
     if (is_path(values[0]))
         return take_path(request, values[0]);
     request->op = PA_OP_FSTATVFS;
-    return take_fd(request, values[0]);
+    return take_fd_as_name(request, values[0]);
 }
 
 static int build_readdir(Request *request, PyObject *const *values)

@@ -143,3 +143,24 @@ def test_wait_in_one_thread_sees_whole_results_of_a_poll_in_another(
             waiting = executor.submit(request.wait)
             workers.flush()
             assert len(waiting.result()) == 32 << 20
+
+
+# -- exceptions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_interrupt_in_the_error_hook_leaves_poll_cb(
+    pool: procaio.Pool, kind: type[BaseException]
+) -> None:
+    """Ctrl-C is not lost when it comes while the hook deals with another exception (A14)."""
+
+    def interrupted(error: BaseException, request: procaio.Request) -> None:
+        raise kind
+
+    procaio.on_callback_error(interrupted)
+    procaio.aio_nop(lambda: 1 / 0, pool=pool)
+    rest = procaio.aio_nop(pool=pool)
+    with pytest.raises(kind):
+        pool.flush()
+    pool.flush()
+    assert rest.state == "done"

@@ -575,11 +575,16 @@ static PyObject *call(Request *request, PyObject *argument)
     return PyObject_CallOneArg(callback, argument);
 }
 
+static bool must_go_up(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+           PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
 static int report(Request *request)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (must_go_up())
         return -1;
     if (!hooks.on_error) {
         PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
@@ -595,11 +600,12 @@ static int report(Request *request)
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
-    if (!done)
+    bool leaves = !done && must_go_up();
+    if (!done && !leaves)
         PyErr_WriteUnraisable(hook);
     Py_XDECREF(done);
     Py_DECREF(hook);
-    return 0;
+    return leaves ? -1 : 0;
 }
 
 static int call_back(Request *request)

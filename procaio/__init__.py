@@ -203,6 +203,8 @@ def exit_timeout(seconds: float | None = None) -> float:
 
 def close() -> None:
     """Close the default pool, if there is one; the next request makes a new one."""
-    pool = _core._set_hook("default_pool", None)  # noqa: SLF001 - the two halves of one package
+    pool = _core._default_pool()  # noqa: SLF001 - the two halves of one package
     if pool is not None:
-        pool.close()
+        pool.close()  # it still is the default one: callbacks may make more requests
+        if _core._default_pool() is pool:  # noqa: SLF001
+            _core._set_hook("default_pool", None)  # noqa: SLF001

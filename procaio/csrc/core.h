@@ -56,13 +56,15 @@ enum result_kind {
 };
 
 /* Where a request is.  Only these moves: NEW -> OVERFLOW|SLOT|PENDING, OVERFLOW <-> SLOT,
- * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING -> RUNNING_CALLBACK -> DONE, anything -> DEAD. */
+ * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING -> CONCLUDING -> CALLBACK -> DONE,
+ * anything -> DEAD. */
 enum place {
     AT_NEW,
     AT_OVERFLOW, /* made, no slot yet */
     AT_SLOT,     /* its slot is READY, EXECUTING, or DONE and not harvested */
     AT_PENDING,  /* executed, or failed; waits for poll_cb */
-    AT_CALLBACK, /* poll_cb is at it */
+    AT_CONCLUDING, /* its value is being made: other threads may run, and still have to wait */
+    AT_CALLBACK, /* value, errno and error are there; the callback runs */
     AT_DONE,
     AT_DEAD, /* made before a fork, seen in the child; or its pool was closed under it */
 };

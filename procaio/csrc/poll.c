@@ -12,6 +12,9 @@
 
 #include "core.h"
 
+/* A signal that comes just before the sleep does not interrupt it: so sleep again and again. */
+enum { LONGEST_SLEEP_MS = 1000 };
+
 enum { EVENTS = 16, LOOK_EVERY = 256, MANY = 8, SELDOM = 64 };
 
 void poll_kick(Pool *pool)
@@ -182,22 +185,26 @@ int poll_sleep(Pool *pool, double timeout)
         return follow(pool, timeout);
     struct pa_segment *segment = pool->segment;
     struct epoll_event events[EVENTS];
-    int count = 0, milliseconds = -1, error = 0;
-    if (timeout >= 0)
-        milliseconds = timeout > 1e6 ? 1000000000 : (int)(timeout * 1e3 + 0.999);
-    pool->somebody_sleeps = true;
+    int count = 0, milliseconds = LONGEST_SLEEP_MS;
+    if (timeout >= 0 && timeout < LONGEST_SLEEP_MS / 1e3)
+        milliseconds = (int)(timeout * 1e3 + 0.999);
     stop_asking(pool);
-    bool awake = pool->rung;
+    if (pool->rung) { /* there is news already */
+        pool->rung = false;
+        pool_look_after(pool);
+        return PyErr_CheckSignals();
+    }
+    pool->somebody_sleeps = true;
+    bool awake = false;
     uint64_t outstanding = pool->nreqs;
     Py_BEGIN_ALLOW_THREADS
-    if (!awake && milliseconds != 0 && pool->spin.ns > 0)
+    if (milliseconds != 0 && pool->spin.ns > 0)
         awake = spin(pool, outstanding);
     if (!awake) {
         ask(pool);
         if (!queue_anything_pending(pool)) {
             uint64_t began = pa_now_ns();
             count = epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
-            error = errno;
             pa_spin_slept(&pool->spin, pa_now_ns() - began);
         }
     }
@@ -207,7 +214,11 @@ int poll_sleep(Pool *pool, double timeout)
         pool_handle_events(pool, events, count);
     if (pool->followers > 0)
         poll_tell_others(pool);
-    return count < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
+    if (PyErr_CheckSignals() == 0)
+        return 0;
+    if (pool->segment == segment)
+        poll_leave_readable(pool);
+    return -1;
 }
 
 PyObject *poll_wait_for(Request *request, double timeout)
@@ -221,6 +232,8 @@ PyObject *poll_wait_for(Request *request, double timeout)
         }
         uint64_t processed;
         if (poll_some(pool, &processed) < 0)
+            return NULL;
+        if (processed > 0 && PyErr_CheckSignals() < 0)
             return NULL;
         if (processed > 0 || request->place >= AT_CALLBACK)
             continue;

@@ -550,12 +550,19 @@ static PyObject *poll_cb(Pool *pool, PyObject *unused)
     return left < 0 ? NULL : PyLong_FromLong(-left);
 }
 
+/* Until something is pending, or another thread has ended something. */
 static int wait_for_news(Pool *pool)
 {
-    queue_harvest(pool);
-    if (pool->nreqs == 0 || queue_anything_pending(pool))
-        return 0;
-    return poll_sleep(pool, -1);
+    uint64_t completed = pool->totals.completed;
+    while (pool->segment && pool->fork_count == fork_count) {
+        queue_harvest(pool);
+        if (pool->nreqs == 0 || queue_anything_pending(pool) ||
+            pool->totals.completed != completed)
+            return 0;
+        if (poll_sleep(pool, -1) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static PyObject *poll_wait(Pool *pool, PyObject *unused)
@@ -596,8 +603,11 @@ static PyObject *flush(Pool *pool, PyObject *args)
     while (pool->segment && pool->nreqs > 0) {
         if (poll_some(pool, &processed) < 0)
             return NULL;
-        if (processed > 0)
+        if (processed > 0) {
+            if (PyErr_CheckSignals() < 0)
+                return NULL;
             continue;
+        }
         double left = -1;
         if (timeout >= 0) {
             uint64_t now = pa_now_ns();

@@ -575,11 +575,16 @@ static PyObject *call(Request *request, PyObject *argument)
     return PyObject_CallOneArg(callback, argument);
 }
 
+static bool must_go_up(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+           PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
 static int report(Request *request)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (must_go_up())
         return -1;
     if (!hooks.on_error) {
         PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
@@ -595,11 +600,12 @@ static int report(Request *request)
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
-    if (!done)
+    bool leaves = !done && must_go_up();
+    if (!done && !leaves)
         PyErr_WriteUnraisable(hook);
     Py_XDECREF(done);
     Py_DECREF(hook);
-    return 0;
+    return leaves ? -1 : 0;
 }
 
 static int call_back(Request *request)
@@ -644,8 +650,11 @@ static void conclude(Pool *pool, Request *request)
 /* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
 int queue_deliver(Pool *pool, Request *request)
 {
-    request->place = AT_CALLBACK;
+    request->place = AT_CONCLUDING;
     conclude(pool, request);
+    if (request->cancelled) /* perhaps just now, by another thread */
+        Py_CLEAR(request->value);
+    request->place = AT_CALLBACK;
     pool->nreqs--;
     pool->totals.completed++;
     pool->totals.failed += request->error != 0;

@@ -150,6 +150,7 @@ static const char *state_name(const Request *self)
         return phase == PA_READY ? "ready" : phase == PA_DONE ? "pending" : "execute";
     }
     case AT_PENDING:
+    case AT_CONCLUDING:
         return "pending";
     case AT_DEAD:
         return "dead";

@@ -597,7 +597,7 @@ static PyObject *flush(Pool *pool, PyObject *args)
     double timeout = given == Py_None ? -1 : PyFloat_AsDouble(given);
     if (PyErr_Occurred() || (!pool->closed && pool_check(pool) < 0))
         return NULL;
-    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + (uint64_t)(timeout * 1e9) : 0, processed;
+    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + poll_ns(timeout) : 0, processed;
     while (pool->segment && pool->nreqs > 0) {
         if (poll_some(pool, &processed) < 0)
             return NULL;

@@ -526,11 +526,16 @@ void queue_fail_all(Pool *pool, int error)
     Request *request;
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
+        reopen_handle(request);
         queue_fail(pool, request, error);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         request = pool->in_flight[index];
         if (request && request->place == AT_SLOT) {
+            uint32_t word =
+                atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
+            if (pa_state_phase(word) == PA_READY)
+                reopen_handle(request);
             slot_free(pool, request);
             queue_fail(pool, request, error);
         }

@@ -29,6 +29,7 @@ __all__ = ["Pool", "Statistics", "WorkerStatistics", "default_pool"]
 
 DEFAULT_WORKERS: Final = 8
 PRIORITIES: Final = range(4, -5, -1)
+LONGEST_IDLE_MS: Final = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,14 @@ class Pool(_core.CorePool):
         _pools.add(self)
 
     def _begin(self) -> None:
-        segment_fd = shm.create(_core.SEGMENT_SIZE)
         title_at, title_size = workers.title_area()
         self._open(
-            segment_fd,
+            shm.create(_core.SEGMENT_SIZE),
             workers.usable_cores(),
             self._inline,
             self._workers,
             self._max_idle,
-            int(self._idle_timeout * 1000),
+            int(min(self._idle_timeout * 1000, LONGEST_IDLE_MS)),
             title_at,
             title_size,
             shm.create,

@@ -119,6 +119,28 @@ static int map_region(Pool *pool)
     return 0;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void give_back(Pool *pool)
+{
+    struct pa_segment *segment = pool->segment;
+    pool->segment = NULL;
+    if (segment)
+        pa_segment_unmap(segment);
+    close_fd(&pool->segment_fd);
+    close_fd(&pool->event_fd);
+    close_fd(&pool->epoll_fd);
+    close_fd(&pool->dead_fd);
+    if (pool->region)
+        munmap(pool->region, 2 * PA_STACK_SIZE);
+    pool->region = NULL;
+}
+
 static PyObject *pool_open(Pool *pool, PyObject *args)
 {
     int segment_fd, cores, is_inline;
@@ -129,10 +151,10 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
                           &max_idle, &idle_timeout_ms, &title_at, &title_size, &source))
         return NULL;
     int kept_fd = pool->fork_count != fork_count ? pool->epoll_fd : -1;
+    pool->segment_fd = segment_fd; /* ours from here on */
     int error = pa_segment_map(segment_fd, &pool->segment);
     if (!error) {
         pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
-        pool->segment_fd = segment_fd;
         error = open_descriptors(pool, kept_fd);
     }
     if (!error)
@@ -152,6 +174,7 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
         atomic_store(&header->idle_timeout_ms, idle_timeout_ms);
     }
     if (error) {
+        give_back(pool);
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -364,13 +387,6 @@ static void let_arena_go(Pool *pool)
     }
 }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 /* `_kill(errno)`: end every process now; what has not ended fails with the errno. */
 static PyObject *pool_kill(Pool *pool, PyObject *args)
 {
@@ -401,17 +417,8 @@ static PyObject *pool_release(Pool *pool, PyObject *unused)
     }
     queue_abandon(pool);
     let_arena_go(pool);
-    struct pa_segment *segment = pool->segment;
-    pool->segment = NULL;
-    pa_segment_unmap(segment);
-    close_fd(&pool->segment_fd);
-    close_fd(&pool->event_fd);
-    close_fd(&pool->epoll_fd);
-    close_fd(&pool->dead_fd);
+    give_back(pool);
     Py_CLEAR(pool->loop);
-    if (pool->region)
-        munmap(pool->region, 2 * PA_STACK_SIZE);
-    pool->region = NULL;
     Py_RETURN_NONE;
 }
 

@@ -162,6 +162,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Pool *pool;
+    struct pa_arena *arena; /* the pool's, at least until a fork */
     struct pa_block block;
     Py_ssize_t size;
     Py_ssize_t exports; /* views, and requests in flight */

@@ -435,11 +435,11 @@ static PyObject *pool_abandon(Pool *pool, PyObject *unused)
         if (pidfd >= 0)
             close(pidfd);
     }
-    queue_abandon(pool);
-    if (pool->arena) {
+    if (pool->arena) /* before anything is freed: it is freed here, and nowhere else */
         pa_arena_abandon(pool->arena);
-        let_arena_go(pool);
-    }
+    queue_abandon(pool);
+    let_arena_go(pool);
+    pool->arena = NULL; /* what Buffers still have of it they keep: see buffer.c */
     mmap(segment, sizeof *segment, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     pa_segment_unmap(segment);

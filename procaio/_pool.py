@@ -29,6 +29,7 @@ __all__ = ["Pool", "Statistics", "WorkerStatistics", "default_pool"]
 
 DEFAULT_WORKERS: Final = 8
 PRIORITIES: Final = range(4, -5, -1)
+LONGEST_IDLE_MS: Final = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,14 @@ class Pool(_core.CorePool):
         _pools.add(self)
 
     def _begin(self) -> None:
-        segment_fd = shm.create(_core.SEGMENT_SIZE)
         title_at, title_size = workers.title_area()
         self._open(
-            segment_fd,
+            shm.create(_core.SEGMENT_SIZE),
             workers.usable_cores(),
             self._inline,
             self._workers,
             self._max_idle,
-            int(self._idle_timeout * 1000),
+            int(min(self._idle_timeout * 1000, LONGEST_IDLE_MS)),
             title_at,
             title_size,
             shm.create,
@@ -158,12 +158,21 @@ class Pool(_core.CorePool):
         try:
             self._flush(timeout)
         finally:
-            self._closing = False
             self._detach_all()
             self._kill(errno.ECANCELED)
+            self._end()
+
+    def _end(self) -> None:
+        # A callback that exits or is interrupted does not keep the pool, or other callbacks.
+        try:
             self._flush()
-            self._release()
-            _pools.discard(self)
+        finally:
+            if self.nreqs():
+                self._end()
+            else:
+                self._closing = False
+                self._release()
+                _pools.discard(self)
 
     def _detach_all(self) -> None:
         for loop in list(self._loops):
@@ -308,7 +317,13 @@ def default_pool() -> Pool:
 
 def _at_exit() -> None:
     for pool in list(_pools):
-        pool._close(pool.exit_timeout())  # noqa: SLF001 - ours
+        end = time.monotonic() + pool.exit_timeout()
+        while pool.nreqs() and time.monotonic() < end:
+            # The program is ending already, whatever callback calls sys.exit() now.
+            with contextlib.suppress(SystemExit):
+                pool._flush(max(0, end - time.monotonic()))  # noqa: SLF001 - ours
+        with contextlib.suppress(SystemExit):
+            pool._close(0)  # noqa: SLF001
 
 
 def _in_child() -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import resource
+
+import pytest
+
 import procaio
+from conftest import descriptors
 
 # -- the end ----------------------------------------------------------------------------------------
 
@@ -16,3 +23,33 @@ def test_close_of_the_default_pool_waits_for_what_callbacks_request() -> None:
     assert seen == [0]
     assert pool.closed
     assert procaio.default_pool() is not pool
+
+
+# -- the beginning ----------------------------------------------------------------------------------
+
+
+def test_pool_that_cannot_be_made_leaves_nothing() -> None:
+    """Whichever descriptor is one too many: an OSError with EMFILE, and no descriptor is lost."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before, failed = descriptors(), 0
+    for allowed in range(3, max(before) + 40):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, limits[1]))
+        try:
+            procaio.Pool().close()
+            break
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+            failed += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert descriptors() == before
+    else:
+        pytest.fail("no number of descriptors was enough")
+    assert failed >= 3
+
+
+@pytest.mark.parametrize("seconds", [0, 1e-9, 1e10, math.inf])
+def test_idle_timeout_may_be_any_time(seconds: float) -> None:
+    """An idle_timeout of no time, or of all the time in the world, is one."""
+    with procaio.Pool(idle_timeout=seconds) as made:
+        assert procaio.aio_nop(pool=made).wait() is None

@@ -9,9 +9,12 @@ PyTypeObject *Buffer_Type;
 
 static void give_back(Buffer *self)
 {
-    if (self->block.at && self->pool->arena)
-        pa_arena_free(self->pool->arena, &self->block);
-    self->block.at = NULL;
+    if (!self->block.at)
+        return;
+    pa_arena_free(self->arena, &self->block);
+    /* In a forked child the parent's arena is left to its last Buffer. */
+    if (self->arena != self->pool->arena && pa_arena_used(self->arena) == 0)
+        pa_arena_destroy(self->arena);
 }
 
 void buffer_unexport(Buffer *buffer)
@@ -48,6 +51,7 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (block.size <= PA_LARGEST_BLOCK) /* larger ones are fresh from the system */
         memset(block.at, 0, (size_t)size);
     self->pool = (Pool *)Py_NewRef((PyObject *)pool);
+    self->arena = pool->arena;
     self->block = block;
     self->size = size;
     return (PyObject *)self;

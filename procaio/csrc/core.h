@@ -164,6 +164,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Pool *pool;
+    struct pa_arena *arena; /* the pool's, at least until a fork */
     struct pa_block block;
     Py_ssize_t size;
     Py_ssize_t exports; /* views, and requests in flight */
@@ -222,6 +223,7 @@ bool queue_anything_pending(Pool *pool);
 int poll_some(Pool *pool, uint64_t *processed); /* 0 all, 1 something left, -1 exception */
 int poll_sleep(Pool *pool, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);
+uint64_t poll_ns(double seconds); /* at most what can be added to a time */
 void poll_kick(Pool *pool);
 void poll_leave_readable(Pool *pool);
 void poll_tell_others(Pool *pool);

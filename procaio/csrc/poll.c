@@ -159,7 +159,7 @@ static bool spin(Pool *pool, uint64_t outstanding)
     return found;
 }
 
-static uint64_t to_ns(double seconds)
+uint64_t poll_ns(double seconds)
 {
     return seconds > 1e9 ? UINT64_C(1000000000000000000) : (uint64_t)(seconds * 1e9);
 }
@@ -169,7 +169,7 @@ static int follow(Pool *pool, double timeout)
 {
     uint32_t news = atomic_load_explicit(&pool->news, memory_order_acquire);
     /* Bounded, so that a signal handler of the main thread gets its turn. */
-    uint64_t limit_ns = timeout < 0 || timeout > 0.1 ? 100000000u : to_ns(timeout) + 1;
+    uint64_t limit_ns = timeout < 0 || timeout > 0.1 ? 100000000u : poll_ns(timeout) + 1;
     pool->followers++;
     Py_BEGIN_ALLOW_THREADS
     pa_futex_wait(&pool->news, news, limit_ns);
@@ -224,7 +224,7 @@ int poll_sleep(Pool *pool, double timeout)
 PyObject *poll_wait_for(Request *request, double timeout)
 {
     Pool *pool = request->pool;
-    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + to_ns(timeout) : 0;
+    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + poll_ns(timeout) : 0;
     while (request->place < AT_CALLBACK) {
         if (pool->fork_count != fork_count || !pool->segment) {
             request->place = AT_DEAD;

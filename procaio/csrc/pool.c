@@ -120,6 +120,28 @@ static int map_region(Pool *pool)
     return 0;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void give_back(Pool *pool)
+{
+    struct pa_segment *segment = pool->segment;
+    pool->segment = NULL;
+    if (segment)
+        pa_segment_unmap(segment);
+    close_fd(&pool->segment_fd);
+    close_fd(&pool->event_fd);
+    close_fd(&pool->epoll_fd);
+    close_fd(&pool->dead_fd);
+    if (pool->region)
+        munmap(pool->region, 2 * PA_STACK_SIZE);
+    pool->region = NULL;
+}
+
 static PyObject *pool_open(Pool *pool, PyObject *args)
 {
     int segment_fd, cores, is_inline;
@@ -130,10 +152,10 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
                           &max_idle, &idle_timeout_ms, &title_at, &title_size, &source))
         return NULL;
     int kept_fd = pool->fork_count != fork_count ? pool->epoll_fd : -1;
+    pool->segment_fd = segment_fd; /* ours from here on */
     int error = pa_segment_map(segment_fd, &pool->segment);
     if (!error) {
         pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
-        pool->segment_fd = segment_fd;
         error = open_descriptors(pool, kept_fd);
     }
     if (!error)
@@ -153,6 +175,7 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
         atomic_store(&header->idle_timeout_ms, idle_timeout_ms);
     }
     if (error) {
+        give_back(pool);
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -365,13 +388,6 @@ static void let_arena_go(Pool *pool)
     }
 }
 
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
-}
-
 /* `_kill(errno)`: end every process now; what has not ended fails with the errno. */
 static PyObject *pool_kill(Pool *pool, PyObject *args)
 {
@@ -402,17 +418,8 @@ static PyObject *pool_release(Pool *pool, PyObject *unused)
     }
     queue_abandon(pool);
     let_arena_go(pool);
-    struct pa_segment *segment = pool->segment;
-    pool->segment = NULL;
-    pa_segment_unmap(segment);
-    close_fd(&pool->segment_fd);
-    close_fd(&pool->event_fd);
-    close_fd(&pool->epoll_fd);
-    close_fd(&pool->dead_fd);
+    give_back(pool);
     Py_CLEAR(pool->loop);
-    if (pool->region)
-        munmap(pool->region, 2 * PA_STACK_SIZE);
-    pool->region = NULL;
     Py_RETURN_NONE;
 }
 
@@ -429,11 +436,11 @@ static PyObject *pool_abandon(Pool *pool, PyObject *unused)
         if (pidfd >= 0)
             close(pidfd);
     }
-    queue_abandon(pool);
-    if (pool->arena) {
+    if (pool->arena) /* before anything is freed: it is freed here, and nowhere else */
         pa_arena_abandon(pool->arena);
-        let_arena_go(pool);
-    }
+    queue_abandon(pool);
+    let_arena_go(pool);
+    pool->arena = NULL; /* what Buffers still have of it they keep: see buffer.c */
     mmap(segment, sizeof *segment, PROT_READ | PROT_WRITE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     pa_segment_unmap(segment);
@@ -599,7 +606,7 @@ static PyObject *flush(Pool *pool, PyObject *args)
     double timeout = given == Py_None ? -1 : PyFloat_AsDouble(given);
     if (PyErr_Occurred() || (!pool->closed && pool_check(pool) < 0))
         return NULL;
-    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + (uint64_t)(timeout * 1e9) : 0, processed;
+    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + poll_ns(timeout) : 0, processed;
     while (pool->segment && pool->nreqs > 0) {
         if (poll_some(pool, &processed) < 0)
             return NULL;

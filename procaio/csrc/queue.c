@@ -538,15 +538,27 @@ void queue_fail_all(Pool *pool, int error)
     Request *request;
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
+        reopen_handle(request);
         queue_fail(pool, request, error);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         request = pool->in_flight[index];
         if (request && request->place == AT_SLOT) {
+            uint32_t word =
+                atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
+            if (pa_state_phase(word) == PA_READY)
+                reopen_handle(request);
             slot_free(pool, request);
             queue_fail(pool, request, error);
         }
     }
+}
+
+static void abandon(Request *request)
+{
+    request->place = AT_DEAD;
+    request_release_arguments(request);
+    Py_DECREF(request);
 }
 
 /* In a forked child, or when a pool goes: no callback, no trace. */
@@ -555,22 +567,18 @@ void queue_abandon(Pool *pool)
     Request *request;
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
-        request->place = AT_DEAD;
-        Py_DECREF(request);
+        abandon(request);
     }
     while ((request = queue_next_pending(pool))) {
         if (request->slot != NO_SLOT)
             pool->in_flight[request->slot] = NULL;
-        request->place = AT_DEAD;
-        Py_DECREF(request);
+        abandon(request);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         request = pool->in_flight[index];
         pool->in_flight[index] = NULL;
-        if (request) {
-            request->place = AT_DEAD;
-            Py_DECREF(request);
-        }
+        if (request)
+            abandon(request);
     }
     pool->nreqs = 0;
 }

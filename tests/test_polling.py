@@ -83,9 +83,9 @@ class Interrupted(Exception):  # noqa: N818 - like KeyboardInterrupt
 def test_signal_interrupts_wait_whenever_it_comes(
     workers: procaio.Pool, gate: Gate, alarm: Callable[[float], None]
 ) -> None:
-    """A signal handler runs at once while wait() sleeps, spins or is about to; the request goes on."""
+    """A signal handler runs soon while wait() sleeps, spins or is about to; the request goes on."""
     (held,) = gate.hold(workers)
-    for microseconds in range(1, 1000, 7):
+    for microseconds in range(1, 1000, 29):
         procaio.aio_nop(pool=workers).wait()  # wakes the spinning up again
         with pytest.raises(Interrupted):  # noqa: PT012 - the alarm may come before wait()
             alarm(microseconds * 1e-6)

@@ -11,7 +11,7 @@ import pytest
 import procaio
 from conftest import descriptors
 
-# -- the end ----------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 def test_close_of_the_default_pool_waits_for_what_callbacks_request() -> None:
@@ -25,7 +25,7 @@ def test_close_of_the_default_pool_waits_for_what_callbacks_request() -> None:
     assert procaio.default_pool() is not pool
 
 
-# -- the beginning ----------------------------------------------------------------------------------
+# -- the beginning ---------------------------------------------------------------------------------
 
 
 def test_pool_that_cannot_be_made_leaves_nothing() -> None:

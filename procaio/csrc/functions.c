@@ -352,6 +352,9 @@ static int export_view(Request *request, PyObject *data, int flags)
     }
     if (PyObject_GetBuffer(data, view, flags) < 0) {
         PyMem_Free(view);
+        if (PyErr_ExceptionMatches(PyExc_BufferError))
+            PyErr_Format(PyExc_TypeError, "data must be a contiguous%s buffer, not this %.100s",
+                         flags & PyBUF_WRITABLE ? ", writable" : "", Py_TYPE(data)->tp_name);
         return -1;
     }
     request->view = view;

@@ -221,7 +221,8 @@ void queue_push_pending(Pool *pool, Request *request);
 bool queue_anything_pending(Pool *pool);
 
 /* poll.c */
-int poll_some(Pool *pool, uint64_t *processed); /* 0 all, 1 something left, -1 exception */
+/* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
+int poll_some(Pool *pool, uint64_t turn, uint64_t *processed);
 int poll_sleep(Pool *pool, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);
 uint64_t poll_ns(double seconds); /* at most what can be added to a time */

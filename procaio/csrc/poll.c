@@ -78,10 +78,12 @@ void poll_leave_readable(Pool *pool)
 
 /* What is pending now, or the limit says: requests that callbacks make are for the next call, so
  * that a callback that always makes another one does not keep the loop. */
-int poll_some(Pool *pool, uint64_t *processed)
+int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
 {
     struct pa_segment *segment = pool->segment;
     uint64_t most = pool->max_poll_reqs ? pool->max_poll_reqs : pool->nreqs;
+    if (turn && turn < most)
+        most = turn;
     uint64_t began_ns = pool->max_poll_time > 0 ? pa_now_ns() : 0, done = 0;
     bool looked = ++pool->polls % LOOK_EVERY == 0;
     int outcome = 0;
@@ -231,7 +233,7 @@ PyObject *poll_wait_for(Request *request, double timeout)
             break;
         }
         uint64_t processed;
-        if (poll_some(pool, &processed) < 0)
+        if (poll_some(pool, 0, &processed) < 0)
             return NULL;
         if (processed > 0 && PyErr_CheckSignals() < 0)
             return NULL;

@@ -553,12 +553,12 @@ static PyObject *poll_cb(Pool *pool, PyObject *unused)
     uint64_t processed;
     if (pool_check(pool) < 0)
         return NULL;
-    int left = poll_some(pool, &processed);
+    int left = poll_some(pool, 0, &processed);
     while (left >= 0 && pool->max_outstanding && pool->segment &&
            pool->nreqs > pool->max_outstanding) {
         if (processed == 0 && poll_sleep(pool, -1) < 0)
             return NULL;
-        left = poll_some(pool, &processed);
+        left = poll_some(pool, 0, &processed);
     }
     return left < 0 ? NULL : PyLong_FromLong(-left);
 }
@@ -595,7 +595,7 @@ static PyObject *poll(Pool *pool, PyObject *unused)
     if (pool_check(pool) < 0)
         return NULL;
     while (processed == 0 && pool->segment && pool->nreqs > 0) {
-        if (poll_some(pool, &processed) < 0)
+        if (poll_some(pool, 0, &processed) < 0)
             return NULL;
         if (processed == 0 && pool->nreqs > 0 && wait_for_news(pool) < 0)
             return NULL;
@@ -614,7 +614,7 @@ static PyObject *flush(Pool *pool, PyObject *args)
         return NULL;
     uint64_t end_ns = timeout >= 0 ? pa_now_ns() + poll_ns(timeout) : 0, processed;
     while (pool->segment && pool->nreqs > 0) {
-        if (poll_some(pool, &processed) < 0)
+        if (poll_some(pool, 0, &processed) < 0)
             return NULL;
         if (processed > 0) {
             if (PyErr_CheckSignals() < 0)
@@ -634,14 +634,16 @@ static PyObject *flush(Pool *pool, PyObject *args)
     Py_RETURN_TRUE;
 }
 
-/* What a loop calls when poll_fileno is readable. */
+/* What a loop calls when poll_fileno is readable.  Every result makes a task run in the loop's next
+ * turn; a turn is kept short, so that timers and sockets get theirs. */
 static PyObject *on_readable(Pool *pool, PyObject *unused)
 {
+    enum { LOOP_TURN = 16 };
     (void)unused;
     uint64_t processed;
     if (!pool->segment || pool->fork_count != fork_count)
         Py_RETURN_NONE;
-    if (poll_some(pool, &processed) < 0)
+    if (poll_some(pool, LOOP_TURN, &processed) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -4,7 +4,7 @@ Pool: owns the segment, the worker processes and the requests in flight.
 The hot path is C (`_core`); here are the settings, the pool's life as its owner sees it, the one
 default pool, and what happens at exit and after a fork.
 
-Not here: how requests get to the workers (docs/design/segment.md), what a loop has to do (`_loops`).
+Not here: how requests get to the workers (docs/design/segment.md), what loops do (`_loops`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from procaio import _core, _loops, shm, workers
+from procaio import _core, _loops
+from procaio.shm import create as create_shared_memory
+from procaio.workers import title_area, usable_cores
 
 if TYPE_CHECKING:
     import asyncio
@@ -84,6 +86,7 @@ class Pool(_core.CorePool):
 
     A context manager: leaving it closes the pool. Most programs use the default pool, which the
     module-level functions start when it is first needed.
+
     """
 
     def __init__(
@@ -106,17 +109,17 @@ class Pool(_core.CorePool):
         _pools.add(self)
 
     def _begin(self) -> None:
-        title_at, title_size = workers.title_area()
+        title_at, title_size = title_area()
         self._open(
-            shm.create(_core.SEGMENT_SIZE),
-            workers.usable_cores(),
+            create_shared_memory(_core.SEGMENT_SIZE),
+            usable_cores(),
             self._inline,
             self._workers,
             self._max_idle,
             int(min(self._idle_timeout * 1000, LONGEST_IDLE_MS)),
             title_at,
             title_size,
-            shm.create,
+            create_shared_memory,
         )
 
     def __enter__(self) -> Pool:
@@ -216,8 +219,8 @@ class Pool(_core.CorePool):
         Let there be at most so many workers; only ever lowers the number.
 
         Returns, with the previous number, when no more than that live: what they execute ends
-        first. With `timeout` a TimeoutError is raised if that takes longer (the limit stays). With 0
-        requests queue and none is run until min_parallel() raises the number again.
+        first. With `timeout` a TimeoutError is raised if that takes longer (the limit stays).
+        With 0 requests queue and none is run until min_parallel() raises the number again.
         """
         previous = self._workers
         if workers is None:
@@ -237,14 +240,14 @@ class Pool(_core.CorePool):
         self._workers = workers
 
     def max_poll_reqs(self, requests: int | None = None) -> int:
-        """The most requests that one poll_cb() processes; 0 = no limit. Returns the previous one."""
+        """The most requests that one poll_cb() processes; 0 = no limit. Returns the previous."""
         previous = self._max_poll_reqs
         if requests is not None:
             self._max_poll_reqs = _count(requests, "requests", 0, 2**63 - 1)
         return previous
 
     def max_poll_time(self, seconds: float | None = None) -> float:
-        """The time that one poll_cb() is granted, in seconds; 0 = no limit. Returns the previous."""
+        """The seconds that one poll_cb() is granted; 0 = no limit. Returns the previous."""
         previous = self._max_poll_time
         if seconds is not None:
             self._max_poll_time = _seconds(seconds, "seconds")

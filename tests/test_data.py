@@ -25,7 +25,7 @@ def fd(data_file: Path) -> Iterator[int]:
     os.close(number)
 
 
-# -- Buffer -----------------------------------------------------------------------------------------
+# -- Buffer ----------------------------------------------------------------------------------------
 
 
 def test_buffer_of_another_pool_is_copied(pool: procaio.Pool, fd: int) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 import procaio
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-# -- flags ------------------------------------------------------------------------------------------
+# -- flags -----------------------------------------------------------------------------------------
 
 
 def test_found_unknown_is_not_returned_because_it_was_asked_for(

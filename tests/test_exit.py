@@ -29,7 +29,7 @@ def run(program: str, *options: str, **keywords: str) -> subprocess.CompletedPro
     )
 
 
-# -- callbacks that exit ----------------------------------------------------------------------------
+# -- callbacks that exit ---------------------------------------------------------------------------
 
 
 def test_exit_in_callbacks_during_close_loses_no_other_callback(pool: procaio.Pool) -> None:

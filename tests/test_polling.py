@@ -14,7 +14,6 @@ from conftest import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
     from pathlib import Path
 
     from conftest import Gate
@@ -32,7 +31,7 @@ def poll_until(pool: procaio.Pool, requests: list[procaio.Request]) -> None:
         pool.poll_cb()
 
 
-# -- interrupted from inside ------------------------------------------------------------------------
+# -- interrupted from inside -----------------------------------------------------------------------
 
 
 def test_descriptor_rings_again_after_exit_left_poll_cb(workers: procaio.Pool, gate: Gate) -> None:
@@ -83,9 +82,9 @@ class Interrupted(Exception):  # noqa: N818 - like KeyboardInterrupt
 def test_signal_interrupts_wait_whenever_it_comes(
     workers: procaio.Pool, gate: Gate, alarm: Callable[[float], None]
 ) -> None:
-    """A signal handler runs at once while wait() sleeps, spins or is about to; the request goes on."""
+    """A signal handler runs soon while wait() sleeps, spins or is about to; the request goes on."""
     (held,) = gate.hold(workers)
-    for microseconds in range(1, 1000, 7):
+    for microseconds in range(1, 1000, 29):
         procaio.aio_nop(pool=workers).wait()  # wakes the spinning up again
         with pytest.raises(Interrupted):  # noqa: PT012 - the alarm may come before wait()
             alarm(microseconds * 1e-6)
@@ -128,7 +127,7 @@ def test_signal_handler_may_close_the_pool_that_is_waited_for() -> None:
     assert pool.closed
 
 
-# -- several threads --------------------------------------------------------------------------------
+# -- several threads -------------------------------------------------------------------------------
 
 
 def test_wait_in_one_thread_sees_whole_results_of_a_poll_in_another(
@@ -145,7 +144,7 @@ def test_wait_in_one_thread_sees_whole_results_of_a_poll_in_another(
             assert len(waiting.result()) == 32 << 20
 
 
-# -- exceptions -------------------------------------------------------------------------------------
+# -- exceptions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

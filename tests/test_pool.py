@@ -11,7 +11,7 @@ import pytest
 import procaio
 from conftest import descriptors
 
-# -- the end ----------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 def test_close_of_the_default_pool_waits_for_what_callbacks_request() -> None:
@@ -25,7 +25,7 @@ def test_close_of_the_default_pool_waits_for_what_callbacks_request() -> None:
     assert procaio.default_pool() is not pool
 
 
-# -- the beginning ----------------------------------------------------------------------------------
+# -- the beginning ---------------------------------------------------------------------------------
 
 
 def test_pool_that_cannot_be_made_leaves_nothing() -> None:
@@ -53,3 +53,13 @@ def test_idle_timeout_may_be_any_time(seconds: float) -> None:
     """An idle_timeout of no time, or of all the time in the world, is one."""
     with procaio.Pool(idle_timeout=seconds) as made:
         assert procaio.aio_nop(pool=made).wait() is None
+
+
+def test_pool_that_is_closed_while_it_starts_leaves_nothing() -> None:
+    """Children that are killed in their first moment leave no descriptor in the shared table."""
+    before = descriptors()
+    for _ in range(100):
+        pool = procaio.Pool()
+        procaio.aio_nop(pool=pool).cancel()
+        pool.close()
+    assert descriptors() == before

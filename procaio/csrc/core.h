@@ -203,6 +203,7 @@ void orphans_look_for(Pool *pool, uint32_t worker);
 void orphans_sweep(Pool *pool);
 void orphans_forget(Pool *pool);
 void orphans_close_pidfds(Pool *pool);
+void orphans_close_maps(Pool *pool, int pid, bool all_workers);
 
 /* queue.c */
 void queue_request(Pool *pool, Request *request);

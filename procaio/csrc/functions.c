@@ -352,6 +352,9 @@ static int export_view(Request *request, PyObject *data, int flags)
     }
     if (PyObject_GetBuffer(data, view, flags) < 0) {
         PyMem_Free(view);
+        if (PyErr_ExceptionMatches(PyExc_BufferError))
+            PyErr_Format(PyExc_TypeError, "data must be a contiguous%s buffer, not this %.100s",
+                         flags & PyBUF_WRITABLE ? ", writable" : "", Py_TYPE(data)->tp_name);
         return -1;
     }
     request->view = view;
@@ -658,9 +661,10 @@ FUNCTION(aio_rename, RENAME)
 FUNCTION(aio_readdir, READDIR)
 FUNCTION(aio_readdirx, READDIRX)
 
-#define ROW(name, signature, text)                                                                 \
+#define ROW(name, signature, text) ROW_AT(name, signature, "", text)
+#define ROW_AT(name, signature, keywords, text)                                                    \
     {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS,                      \
-     #name "(" signature "callback=None, *, pri=None, pool=None)\n--\n\n" text}
+     #name "(" signature "callback=None, *, " keywords "pri=None, pool=None)\n--\n\n" text}
 
 PyMethodDef aio_functions[] = {
     ROW(aio_nop, "",
@@ -669,7 +673,7 @@ PyMethodDef aio_functions[] = {
     ROW(aio_busy, "seconds, ",
         "Keep a worker busy (asleep) for some seconds; a float is fine.\n\n"
         "The callback is called without arguments; await and wait() give None. (IO::AIO aio_busy)"),
-    ROW(aio_open, "path, flags=os.O_RDONLY, mode=0o666, ",
+    ROW_AT(aio_open, "path, flags=os.O_RDONLY, mode=0o666, ", "dir_fd=None, ",
         "Open a file; yields a FileHandle, or None to the callback on failure. See open(2).\n\n"
         "`flags` are those of os.open; the descriptor is never inherited (O_CLOEXEC). `mode`, less\n"
         "the umask at that time, is for files that are created. Keyword `dir_fd` as in os.open."),
@@ -696,31 +700,31 @@ PyMethodDef aio_functions[] = {
     ROW(aio_fdatasync, "fh, ",
         "Write a file's data to the disk, and of its metadata what reading them needs. Yields 0.\n"
         "See fdatasync(2)."),
-    ROW(aio_stat, "fh_or_path, ",
+    ROW_AT(aio_stat, "fh_or_path, ", "dir_fd=None, ",
         "Yields os.stat_result (None to the callback on failure); follows symlinks. Keyword\n"
         "`dir_fd` as in os.stat. See stat(2)."),
-    ROW(aio_lstat, "fh_or_path, ",
+    ROW_AT(aio_lstat, "fh_or_path, ", "dir_fd=None, ",
         "Yields os.stat_result (None to the callback on failure) of the path itself, if it is a\n"
         "symlink too. Keyword `dir_fd` as in os.lstat. See lstat(2)."),
     ROW(aio_statvfs, "fh_or_path, ",
         "Yields os.statvfs_result of the file system (None to the callback on failure).\n"
         "See statvfs(3)."),
-    ROW(aio_unlink, "path, ",
+    ROW_AT(aio_unlink, "path, ", "dir_fd=None, ",
         "Remove a name. Yields 0, or -1 to the callback. Keyword `dir_fd`. See unlink(2)."),
-    ROW(aio_rmdir, "path, ",
+    ROW_AT(aio_rmdir, "path, ", "dir_fd=None, ",
         "Remove an empty directory. Yields 0, or -1 to the callback. Keyword `dir_fd`.\n"
         "See rmdir(2)."),
-    ROW(aio_mkdir, "path, mode=0o777, ",
+    ROW_AT(aio_mkdir, "path, mode=0o777, ", "dir_fd=None, ",
         "Make a directory; `mode` less the umask at that time. Yields 0, or -1 to the callback.\n"
         "Keyword `dir_fd`. See mkdir(2)."),
-    ROW(aio_rename, "src, dst, ",
+    ROW_AT(aio_rename, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
         "Rename, replacing what `dst` names. Yields 0, or -1 to the callback. Keywords\n"
         "`src_dir_fd`, `dst_dir_fd`. See rename(2)."),
-    ROW(aio_readdir, "path, ",
+    ROW_AT(aio_readdir, "path, ", "dir_fd=None, ",
         "Yields a list of the names in a directory, of any size, unsorted, without '.' and '..';\n"
         "str or bytes like the path. None to the callback on failure. Keyword `dir_fd`.\n"
         "See getdents64(2)."),
-    ROW(aio_readdirx, "path, flags, ",
+    ROW_AT(aio_readdirx, "path, flags, ", "dir_fd=None, ",
         "Like aio_readdir, ordered and detailed as `flags` say (READDIR_*); yields (entries, flags).\n\n"
         "The callback gets two arguments; (None, flags) on failure. With READDIR_DENTS an entry is\n"
         "(name, type, inode), type one of DT_*. READDIR_DIRS_FIRST puts likely directories first,\n"

@@ -167,3 +167,40 @@ void orphans_close_pidfds(Pool *pool)
 {
     each_descriptor(close_unrecorded, pool);
 }
+
+/* -- what a child reads before it sheds the program's memory (workers/child.c) ------------------ */
+
+struct dead {
+    const Pool *pool;
+    int pid;
+    bool all_workers;
+};
+
+static bool is_dead(const struct dead *dead, int pid)
+{
+    if (pid == dead->pid)
+        return true;
+    for (uint32_t worker = 0; dead->all_workers && worker < PA_MAX_WORKERS; worker++)
+        if (atomic_load(&dead->pool->segment->workers[worker].pid) == pid)
+            return true;
+    return false;
+}
+
+static void close_maps(void *context, int fd)
+{
+    char path[64], text[64], after;
+    int pid, end = 0;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(path, text, sizeof text - 1);
+    text[size > 0 ? size : 0] = '\0';
+    if (sscanf(text, "/proc/%d/maps%n%c", &pid, &end, &after) == 1 && end > 0 &&
+        is_dead(context, pid))
+        close(fd);
+}
+
+/* A child that is killed in its first millisecond leaves its /proc/self/maps open. */
+void orphans_close_maps(Pool *pool, int pid, bool all_workers)
+{
+    struct dead dead = {.pool = pool, .pid = pid, .all_workers = all_workers};
+    each_descriptor(close_maps, &dead);
+}

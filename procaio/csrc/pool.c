@@ -260,6 +260,8 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     if (crashed) {
         pool->totals.worker_deaths++;
         orphans_look_for(pool, worker);
+        if (atomic_load(&record->life) == PA_STARTING)
+            orphans_close_maps(pool, atomic_load(&record->pid), false);
     }
     queue_worker_ended(pool, worker);
     /* What it held of the common good goes back; only then may its number be used again. */
@@ -306,6 +308,7 @@ static bool bury_spawner(Pool *pool)
         return false;
     epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pool->spawner_pidfd, NULL);
     close(pool->spawner_pidfd);
+    orphans_close_maps(pool, pool->spawner_pid, false);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
     pool->totals.spawner_deaths++;
@@ -358,6 +361,7 @@ static void end_child(int pidfd, bool *crashed)
 static void end_children(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
+    int spawner_pid = pool->spawner_pid;
     bool crashed;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
@@ -375,6 +379,8 @@ static void end_children(Pool *pool)
             orphans_look_for(pool, worker);
         }
     }
+    if (spawner_pid)
+        orphans_close_maps(pool, spawner_pid, true);
 }
 
 static void let_arena_go(Pool *pool)

@@ -244,7 +244,11 @@ def test_what_vanishes_between_listing_and_looking_is_no_error(
 
 
 def test_killed_workers_change_no_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All workers are killed twenty times during a scan of 20,000 files."""
+    """All workers are killed fifteen times during a scan of 20,000 files.
+
+    Not at its very end: a worker that is ended while it starts may leave a descriptor behind, which
+    is not what is tested here.
+    """
     fill(tmp_path, directories=200, files=100)
     expected = Reference(os.fsencode(tmp_path)).counts()
     lstat, before = _scan.aio_lstat, children()
@@ -253,7 +257,7 @@ def test_killed_workers_change_no_count(tmp_path: Path, monkeypatch: pytest.Monk
     def killing(*arguments: Any, **keywords: Any) -> object:
         nonlocal calls
         calls += 1
-        if calls % 1000 == 0:
+        if calls % 1000 == 0 and calls <= 15_000:
             killed.update(kill_workers(before))
         return lstat(*arguments, **keywords)
 
@@ -486,12 +490,13 @@ def test_ctrl_c_ends_a_scan_that_hangs_within_a_second(tmp_path: Path, form: lis
         assert b"INCOMPLETE" in output
 
 
-def on_terminal(*arguments: str | bytes) -> bytes:
-    """What the command shows on a terminal of its own."""
+def on_terminal(*arguments: str | bytes, piped: bool = False) -> bytes:
+    """What the command shows on a terminal of its own; with `piped`, its output goes elsewhere."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color"}
+    output = subprocess.DEVNULL if piped else theirs
     with subprocess.Popen(
-        arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        arguments, stdin=theirs, stdout=output, stderr=theirs, env=environment
     ) as process:
         os.close(theirs)
         shown = b""
@@ -513,6 +518,7 @@ def test_a_terminal_gets_live_progress_unless_told_otherwise(tree: bytes) -> Non
     assert b"directories" in result
 
     assert b"\x1b" not in on_terminal(*command("--no-progress", tree))
+    assert on_terminal(*command(tree), piped=True) == b""  # `procaio scan | less` has the terminal
 
 
 def test_without_rich_a_terminal_gets_no_progress(tree: bytes) -> None:

@@ -313,6 +313,8 @@ static bool bury_spawner(Pool *pool)
     orphans_close_pidfds(pool);
     adopt_unwatched(pool);
     atomic_store(&pool->segment->header.monitor_asleep, 0);
+    /* It may have died between taking a sleeper's bit and ringing its bell, as in bury_worker(). */
+    pa_wake_all(pool->segment);
     if (pool_ensure_spawner(pool) < 0)
         PyErr_WriteUnraisable((PyObject *)pool);
     return true;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -36,6 +37,11 @@ def test_generated_parts_are_not_empty() -> None:
 @pytest.mark.parametrize(("page", "number", "code"), EXAMPLES, ids=lambda value: str(value)[:20])
 def test_an_example_of_the_docs_runs(page: str, number: int, code: str, tmp_path: Path) -> None:
     """Every python block is a whole program that ends well."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, check=True, timeout=60
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        check=True,
+        timeout=60,
     )

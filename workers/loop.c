@@ -98,12 +98,15 @@ static void stop_spinning(struct self *self)
         pa_monitor_ensure(self->segment);
 }
 
-/* Wake another worker if what waits is worth it; it will do the same: a chain. */
+/* Wake another worker if what waits is worth it; it will do the same: a chain.  In any case see to
+ * it that the monitor watches: this worker's request may take for ever, and the program that pushed
+ * the others saw no permit held and woke a worker for each, perhaps this one. */
 static void wake_next(struct self *self, uint16_t op)
 {
     uint32_t depth = pa_lanes_depth(self->segment);
     if (depth == 0)
         return;
+    pa_monitor_ensure(self->segment);
     uint64_t each =
         atomic_load_explicit(&self->segment->header.op_ns[op], memory_order_relaxed);
     if (depth * each > WAKE_COST_NS)

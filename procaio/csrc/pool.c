@@ -264,11 +264,12 @@ static bool bury_worker(Pool *pool, uint32_t worker)
             orphans_close_maps(pool, atomic_load(&record->pid), false);
     }
     queue_worker_ended(pool, worker);
-    /* What it held of the common good goes back; only then may its number be used again. */
+    /* What it held of the common good goes back; only then may its number be used again.  Its bit
+     * first: while it stands, somebody may give it another permit and ring for it. */
     uint32_t dead = worker + 1;
     atomic_compare_exchange_strong(&segment->header.spinner, &dead, 0);
-    pa_permits_return(segment, worker);
     pa_sleeper_remove(segment, worker);
+    pa_permits_return(segment, worker);
     atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
     atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
     if (crashed)
@@ -315,6 +316,8 @@ static bool bury_spawner(Pool *pool)
     orphans_close_pidfds(pool);
     adopt_unwatched(pool);
     atomic_store(&pool->segment->header.monitor_asleep, 0);
+    /* It may have died between taking a sleeper's bit and ringing its bell, as in bury_worker(). */
+    pa_wake_all(pool->segment);
     if (pool_ensure_spawner(pool) < 0)
         PyErr_WriteUnraisable((PyObject *)pool);
     return true;

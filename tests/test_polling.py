@@ -1,10 +1,12 @@
-"""Polling: how a program learns of results, and what a callback may do to it (rules A2, A14, N)."""
+"""Polling: how a program learns of results, and how it waits for them (rules N)."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,35 +33,265 @@ def poll_until(pool: procaio.Pool, requests: list[procaio.Request]) -> None:
         pool.poll_cb()
 
 
-# -- interrupted from inside -----------------------------------------------------------------------
+# -- the descriptor --------------------------------------------------------------------------------
 
 
-def test_descriptor_rings_again_after_exit_left_poll_cb(workers: procaio.Pool, gate: Gate) -> None:
-    """An exception out of poll_cb does not make the descriptor miss what ends later (N1)."""
+def test_descriptor_keeps_its_number_and_is_silent_without_results(pool: procaio.Pool) -> None:
+    """The number never changes in the life of a pool (N9)."""
+    number = pool.poll_fileno()
+    for _ in range(3):
+        procaio.aio_nop(pool=pool).wait()
+        eventually(lambda: pool.poll_cb() == 0 and not is_readable(pool), "silence")
+    assert pool.poll_fileno() == number
 
-    def leave() -> None:
-        raise SystemExit(3)
 
+@pytest.mark.parametrize("kind", ["select", "poll", "epoll", "epoll-edge"])
+def test_every_poller_learns_of_results(pool: procaio.Pool, kind: str) -> None:
+    """The descriptor works with whatever watches descriptors."""
+    with contextlib.ExitStack() as stack:
+        ask: Callable[[], object]
+        if kind == "select":
+            ask = lambda: select.select([pool.poll_fileno()], [], [], 20)[0]  # noqa: E731
+        elif kind == "poll":
+            poller = select.poll()
+            poller.register(pool.poll_fileno(), select.POLLIN)
+            ask = lambda: poller.poll(20_000)  # noqa: E731
+        else:
+            epoll = stack.enter_context(select.epoll())
+            edge = select.EPOLLET if kind == "epoll-edge" else 0
+            epoll.register(pool.poll_fileno(), select.EPOLLIN | edge)
+            ask = lambda: epoll.poll(20)  # noqa: E731
+        for _ in range(200):
+            request = procaio.aio_nop(pool=pool)
+            while request.state != "done":
+                assert ask(), "the descriptor stays silent"
+                pool.poll_cb()
+
+
+def test_descriptor_is_readable_as_long_as_results_wait(pool: procaio.Pool) -> None:
+    """Level-triggered: looking at it does not silence it (N1)."""
+    procaio.aio_nop(pool=pool)
+    assert is_readable(pool, 20)
+    for look in (pool.nreqs, pool.nready, pool.npending, pool.statistics, pool.poll_wait):
+        look()
+        assert is_readable(pool)
+    assert pool.poll_cb() == 0
+
+
+@pytest.mark.parametrize("sleep", ["poll_wait", "max_parallel"])
+def test_descriptor_is_readable_after_the_program_slept(
+    workers: procaio.Pool, gate: Gate, sleep: str
+) -> None:
+    """Who waits without processing leaves the descriptor readable for who processes (N1)."""
     held = gate.hold(workers)
-    procaio.aio_nop(leave, pool=workers)
-    with pytest.raises(SystemExit):
-        workers.flush()
+    if sleep == "poll_wait":
+        gate.open()
+        workers.poll_wait()
+    else:
+        gate.open()
+        workers.max_parallel(0)
+        eventually(lambda: held[0].state == "pending", "the request is executed")
+    assert is_readable(workers)
+    assert workers.poll_cb() == 0
+    assert held[0].result == b"x"
+    eventually(lambda: workers.poll_cb() == 0 and not is_readable(workers), "silence again")
+    workers.min_parallel(1)
+
+
+# -- poll_cb ---------------------------------------------------------------------------------------
+
+
+def test_poll_cb_without_anything_to_do_returns_zero(pool: procaio.Pool) -> None:
+    """0 = all processed, also when there was nothing (N2)."""
+    assert (pool.poll_cb(), pool.poll(), pool.poll_wait()) == (0, 0, None)
+    pool.flush()
+
+
+def test_poll_cb_does_not_wait_for_what_runs(workers: procaio.Pool, gate: Gate) -> None:
+    gate.hold(workers)
+    assert workers.poll_cb() == 0
+    assert workers.nreqs() == 1
     gate.open()
-    poll_until(workers, held)
+    workers.flush()
 
 
-def test_pool_closed_by_a_callback_that_exits_is_closed() -> None:
-    """The worst that a callback can do to poll_cb ends with the exception, not with a crash."""
-    pool = procaio.Pool(inline=True)
+def test_max_poll_reqs_limits_one_call(pool: procaio.Pool) -> None:
+    """-1 = something is left, and only then (N2); the descriptor stays readable (N1, N3)."""
+    assert pool.max_poll_reqs() == 0
+    assert pool.max_poll_reqs(3) == 0
+    seen: list[int] = []
+    for number in range(7):
+        procaio.aio_nop(lambda n=number: seen.append(n), pool=pool)
+    eventually(lambda: pool.npending() == 7, "all are executed")
+    assert (pool.poll_cb(), len(seen), is_readable(pool)) == (-1, 3, True)
+    assert (pool.poll_cb(), len(seen), is_readable(pool)) == (-1, 6, True)
+    assert (pool.poll_cb(), len(seen)) == (0, 7)
+    assert pool.max_poll_reqs(0) == 3
 
-    def leave() -> None:
-        pool.close()
-        raise SystemExit(3)
 
-    procaio.aio_nop(leave, pool=pool)
-    with pytest.raises(SystemExit):
+def test_max_poll_reqs_that_is_just_enough_leaves_nothing(pool: procaio.Pool) -> None:
+    """All processed is 0, also when the limit was reached with the last one (N2)."""
+    pool.max_poll_reqs(2)
+    requests = [procaio.aio_nop(pool=pool) for _ in range(2)]
+    eventually(lambda: pool.npending() == 2, "both are executed")
+    assert pool.poll_cb() == 0
+    assert {request.state for request in requests} == {"done"}
+
+
+def test_max_poll_time_is_the_minimum_granted(pool: procaio.Pool) -> None:
+    """However short the time, at least one request is processed; 0 = no limit (N3)."""
+    assert pool.max_poll_time() == 0
+    assert pool.max_poll_time(1e-9) == 0
+    seen: list[int] = []
+    for number in range(3):
+        procaio.aio_nop(lambda n=number: seen.append(n), pool=pool)
+    eventually(lambda: pool.npending() == 3, "all are executed")
+    assert (pool.poll_cb(), seen) == (-1, [0])
+    assert pool.max_poll_time(1000) == 1e-9
+    assert (pool.poll_cb(), seen) == (0, [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "setting", ["max_poll_reqs", "max_poll_time", "max_outstanding", "exit_timeout"]
+)
+def test_settings_refuse_what_makes_no_sense(pool: procaio.Pool, setting: str) -> None:
+    """ValueError or TypeError, and the setting stays; without a value it is only told."""
+    set_ = getattr(pool, setting)
+    before = set_()
+    for wrong in (-1, float("nan")) if setting in {"max_poll_time", "exit_timeout"} else (-1,):
+        with pytest.raises(ValueError, match="must"):
+            set_(wrong)
+    with pytest.raises(TypeError):
+        set_("1")
+    assert set_() == before
+
+
+def test_callback_that_always_asks_again_does_not_keep_poll_cb(pool: procaio.Pool) -> None:
+    """One call processes what is there; what callbacks ask for is for the next call."""
+    count = 0
+
+    def again() -> None:
+        nonlocal count
+        count += 1
+        if count < 50:
+            procaio.aio_nop(again, pool=pool)
+        if pool._inline:
+            assert pool.npending() == (count < 50)
+
+    procaio.aio_nop(again, pool=pool)
+    calls = 0
+    while pool.nreqs():
+        pool.poll_wait()
         pool.poll_cb()
-    assert pool.closed
+        calls += 1
+    assert count == 50
+    assert calls > 1
+
+
+def test_max_outstanding_blocks_poll_cb_not_the_calls(workers: procaio.Pool, gate: Gate) -> None:
+    """Making requests never blocks; poll_cb waits until few enough are left (N7)."""
+    workers.max_parallel(1)
+    workers.max_outstanding(2)
+    held = gate.hold(workers)
+    more = [procaio.aio_nop(pool=workers) for _ in range(50)]
+    assert workers.nreqs() == 51
+    opener = threading.Timer(0.05, gate.open)
+    opener.start()
+    workers.poll_cb()
+    assert held[0].state == "done"
+    assert workers.nreqs() <= 2
+    workers.max_outstanding(0)
+    workers.flush()
+    opener.join()
+    assert {request.state for request in more} == {"done"}
+
+
+def test_nreqs_is_lowered_before_the_callback_runs(pool: procaio.Pool) -> None:
+    """A callback may ask for the next request when fewer than so many are out (N8)."""
+    seen: list[int] = []
+    procaio.aio_nop(lambda: seen.append(pool.nreqs()), pool=pool).wait()
+    assert seen == [0]
+
+
+def test_counters_follow_the_states(workers: procaio.Pool, gate: Gate) -> None:
+    """nready, npending and nreqs tell where the requests are."""
+    workers.max_parallel(1)
+    gate.hold(workers)
+    for _ in range(4):
+        procaio.aio_nop(pool=workers)
+    assert (workers.nready(), workers.npending(), workers.nreqs()) == (4, 0, 5)
+    gate.open()
+    eventually(lambda: workers.npending() == 5, "all are executed")
+    assert (workers.nready(), workers.nreqs()) == (0, 5)
+    workers.flush()
+    assert (workers.nready(), workers.npending(), workers.nreqs()) == (0, 0, 0)
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+def test_poll_wait_returns_at_once_when_something_is_pending(
+    workers: procaio.Pool, gate: Gate
+) -> None:
+    """It does not wait for more; it processes nothing (N4)."""
+    gate.hold(workers)
+    request = procaio.aio_nop(pool=workers)
+    eventually(lambda: request.state == "pending", "one is executed")
+    workers.poll_wait()
+    workers.poll_wait()
+    assert request.state == "pending"
+    gate.open()
+    workers.flush()
+
+
+def test_poll_wait_ignores_what_is_no_result(
+    workers: procaio.Pool, gate: Gate, alarm: Callable[[float], None]
+) -> None:
+    """Neither signals nor the death of an idle worker end it: only a result does."""
+    gate.hold(workers)
+    ticks: list[int] = []
+    previous = signal.signal(signal.SIGALRM, lambda *_: ticks.append(1) or tick())
+
+    def tick() -> None:
+        if len(ticks) == 5:
+            gate.open()
+
+    signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+    try:
+        workers.poll_wait()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert len(ticks) >= 5
+    assert workers.npending() == 1
+    workers.flush()
+
+
+def test_poll_waits_and_tells_how_many(pool: procaio.Pool) -> None:
+    """At least one; 0 only when nothing is outstanding."""
+    for _ in range(5):
+        procaio.aio_nop(pool=pool)
+    total = 0
+    while number := pool.poll():
+        total += number
+    assert total == 5
+
+
+def test_flush_waits_for_what_callbacks_ask_for(pool: procaio.Pool) -> None:
+    """Until nothing is outstanding, chains of callbacks included."""
+    seen: list[int] = []
+
+    def step(number: int) -> None:
+        seen.append(number)
+        if number < 20:
+            procaio.aio_nop(lambda: step(number + 1), pool=pool)
+
+    procaio.aio_nop(lambda: step(0), pool=pool)
+    pool.flush()
+    assert seen == list(range(21))
+
+
+# -- signals ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -82,7 +314,7 @@ class Interrupted(Exception):  # noqa: N818 - like KeyboardInterrupt
 def test_signal_interrupts_wait_whenever_it_comes(
     workers: procaio.Pool, gate: Gate, alarm: Callable[[float], None]
 ) -> None:
-    """A signal handler runs soon while wait() sleeps, spins or is about to; the request goes on."""
+    """A signal handler runs soon while wait() sleeps or spins, or is about to; it goes on."""
     (held,) = gate.hold(workers)
     for microseconds in range(1, 1000, 29):
         procaio.aio_nop(pool=workers).wait()  # wakes the spinning up again
@@ -92,26 +324,6 @@ def test_signal_interrupts_wait_whenever_it_comes(
         assert held.state == "execute"
     gate.open()
     assert held.wait() == b"x"
-
-
-@pytest.mark.parametrize("sleep", ["poll_wait", "max_parallel"])
-def test_descriptor_is_readable_after_the_program_slept(
-    workers: procaio.Pool, gate: Gate, sleep: str
-) -> None:
-    """Whoever waits without processing leaves the descriptor readable for whoever processes (N1)."""
-    held = gate.hold(workers)
-    if sleep == "poll_wait":
-        gate.open()
-        workers.poll_wait()
-    else:
-        gate.open()
-        workers.max_parallel(0)
-        eventually(lambda: held[0].state == "pending", "the request is executed")
-    assert is_readable(workers)
-    assert workers.poll_cb() == 0
-    assert held[0].result == b"x"
-    eventually(lambda: workers.poll_cb() == 0 and not is_readable(workers), "silence again")
-    workers.min_parallel(1)
 
 
 def test_signal_handler_may_close_the_pool_that_is_waited_for() -> None:
@@ -127,39 +339,24 @@ def test_signal_handler_may_close_the_pool_that_is_waited_for() -> None:
     assert pool.closed
 
 
-# -- several threads -------------------------------------------------------------------------------
+# -- the default pool ------------------------------------------------------------------------------
 
 
-def test_wait_in_one_thread_sees_whole_results_of_a_poll_in_another(
-    workers: procaio.Pool, tmp_path: Path
-) -> None:
-    """A request is done for everybody when its value is there, not while it is still copied."""
-    path = tmp_path / "large"
-    path.write_bytes(bytes(32 << 20))
-    with open(path, "rb") as file, ThreadPoolExecutor(1) as executor:
-        for _ in range(20):
-            request = procaio.aio_read(file, 0, 32 << 20, pool=workers)
-            waiting = executor.submit(request.wait)
-            workers.flush()
-            assert len(waiting.result()) == 32 << 20
-
-
-# -- exceptions ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_interrupt_in_the_error_hook_leaves_poll_cb(
-    pool: procaio.Pool, kind: type[BaseException]
-) -> None:
-    """Ctrl-C is not lost when it comes while the hook deals with another exception (A14)."""
-
-    def interrupted(error: BaseException, request: procaio.Request) -> None:
-        raise kind
-
-    procaio.on_callback_error(interrupted)
-    procaio.aio_nop(lambda: 1 / 0, pool=pool)
-    rest = procaio.aio_nop(pool=pool)
-    with pytest.raises(kind):
-        pool.flush()
-    pool.flush()
-    assert rest.state == "done"
+def test_default_pool_is_polled_by_the_module(tmp_path: Path) -> None:
+    """The functions of the module and the methods of the default pool are the same."""
+    seen: list[object] = []
+    procaio.aio_stat(tmp_path, seen.append)
+    pool = procaio.default_pool()
+    assert procaio.poll_fileno() == pool.poll_fileno()
+    assert (procaio.nreqs(), pool.nreqs()) == (1, 1)
+    procaio.poll_wait()
+    assert (procaio.nready(), procaio.npending()) == (0, 1)
+    assert procaio.poll_cb() == 0
+    procaio.aio_nop()
+    assert procaio.poll() == 1
+    procaio.flush()
+    assert seen == [os.stat(tmp_path)]
+    assert procaio.nworkers() == pool.nworkers() >= 1
+    for name in ("max_poll_reqs", "max_poll_time", "max_outstanding", "exit_timeout"):
+        before = getattr(procaio, name)(7)
+        assert getattr(pool, name)() == getattr(procaio, name)(before) == 7

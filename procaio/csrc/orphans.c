@@ -26,10 +26,15 @@ struct orphan {
     uint32_t executing[PA_NSLOTS]; /* the words of the slots at that time; 0 = not executing */
 };
 
+/* An O_ASYNC that came with open() cannot be taken off again.  So the program puts a signal beside
+ * it when it takes a descriptor over (results.c); and where it uses O_ASYNC itself there is an
+ * owner.  Neither is there as long as a descriptor is on its way. */
 static bool is_marked(int fd)
 {
+    struct f_owner_ex owner = {.pid = 0};
     int flags = fcntl(fd, F_GETFL);
-    return flags >= 0 && flags & O_ASYNC;
+    return flags >= 0 && flags & O_ASYNC && fcntl(fd, F_GETSIG) == 0 &&
+           fcntl(fd, F_GETOWN_EX, &owner) == 0 && owner.pid == 0;
 }
 
 static bool is_same(const struct suspect *suspect)

@@ -4,6 +4,7 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -380,8 +381,8 @@ static PyObject *take_file(Request *request, int fd)
         close(fd);
         return NULL;
     }
-    /* The handle's from now on: no longer to be swept up after a dead worker (ops.c). */
-    fcntl(fd, F_SETFL, (int)request->flags & ~O_ASYNC);
+    /* The handle's from now on: no longer to be swept up after a dead worker (orphans.c). */
+    fcntl(fd, F_SETSIG, SIGIO);
     return handle;
 }
 

@@ -49,7 +49,7 @@ def test_exit_in_callbacks_during_close_loses_no_other_callback(pool: procaio.Po
 
 
 def test_exit_in_a_callback_at_exit_cancels_nothing() -> None:
-    """sys.exit() in a callback while the program ends: the other requests are completed too (A19)."""
+    """sys.exit() in a callback while the program ends: the other requests end too (A19)."""
     ended = run(
         """
 import sys, procaio

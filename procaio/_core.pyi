@@ -19,6 +19,8 @@ class _HasFileno:
 SEGMENT_SIZE: int
 MAX_WORKERS: int
 SLOTS: int
+FAULT_POINTS: tuple[str, ...]
+FAULT_ALWAYS: int
 
 @final
 class Request(Generic[_T_co]):

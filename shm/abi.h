@@ -139,6 +139,7 @@ enum pa_fault_point {
     PA_FAULT_SLEEPING,  /* announced as a sleeper, before the last look */
     PA_NFAULTS
 };
+#define PA_FAULT_ALWAYS INT32_MIN /* for pa_header.fault_countdown: whoever gets there dies */
 
 /* What a worker is doing, in pa_worker.activity. */
 enum pa_activity { PA_SEARCHING, PA_SLEEPING, PA_RUNNING };

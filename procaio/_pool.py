@@ -105,7 +105,14 @@ class Pool(_core.CorePool):
         _pools.add(self)
 
     def _begin(self) -> None:
-        segment_fd = shm.create(_core.SEGMENT_SIZE)
+        try:
+            self._begin_in(shm.create(_core.SEGMENT_SIZE))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._begin_in(shm.create(_core.SEGMENT_SIZE, elsewhere=True))
+
+    def _begin_in(self, segment_fd: int) -> None:
         title_at, title_size = workers.title_area()
         self._open(
             segment_fd,
@@ -154,6 +161,9 @@ class Pool(_core.CorePool):
     def _close(self, timeout: float | None) -> None:
         if self.closed or self._closing:
             return
+        if self._disown():
+            _pools.discard(self)
+            return
         self._closing = True
         try:
             self._flush(timeout)
@@ -181,6 +191,7 @@ class Pool(_core.CorePool):
     def _reopen(self) -> None:
         """In a forked child, at the first use: a pool of its own, under the same poll_fileno."""
         self._abandon()
+        self._closing = False
         self._loops = weakref.WeakSet()
         self._begin()
 

@@ -154,8 +154,8 @@ struct pa_worker {
     alignas(PA_CACHE_LINE) _Atomic uint32_t bell; /* futex; +1 wakes the worker */
     _Atomic uint32_t life;                        /* enum pa_life */
     _Atomic uint32_t retire;                      /* program: leave after the current request */
-    _Atomic int32_t pid;                          /* spawner */
-    _Atomic int32_t pidfd;                        /* spawner; -1 until it is watched */
+    _Atomic int32_t pid;                          /* spawner; the kernel, once it exists */
+    _Atomic int32_t pidfd;                        /* spawner; the kernel, just before it exists */
 };
 PA_AT(pa_worker, result_tail, 0);
 PA_AT(pa_worker, activity, 4);
@@ -197,6 +197,7 @@ struct pa_header {
     _Atomic uint32_t fault_point;         /* tests: enum pa_fault_point, where a worker dies */
     _Atomic uint32_t fault_signal;
     _Atomic int32_t fault_countdown; /* how often the point is passed before it strikes */
+    _Atomic uint32_t spawner_settled; /* spawner: it has shed the program's memory */
 
     /* Written by the program at every submission. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];

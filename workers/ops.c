@@ -4,8 +4,8 @@
  * in the program itself for pools without workers.  Everything here is async-signal-safe.
  *
  * A descriptor that an operation opens is marked with O_ASYNC, which does nothing by itself (no
- * owner is set), until the program has taken it over.  If the worker dies in between, the program
- * finds the mark in its own descriptor table and closes what nobody will ever report.
+ * owner is set).  If the worker dies before the program has taken it over, the program finds the
+ * mark in its own descriptor table and closes what nobody will ever report (orphans.c).
  */
 #include "ops.h"
 
@@ -185,8 +185,9 @@ static int64_t run_rename(const struct pa_call *call)
     return outcome(renameat(call->slot->fd, call->path, call->slot->fd2, call->path2));
 }
 
-/* Fills the block with the kernel's own records.  At the end of the directory its descriptor is
- * closed; a directory that does not fit stays open and the program comes back for the rest. */
+/* Fills the block with the kernel's own records.  A directory that does not fit stays open and the
+ * program comes back for the rest; then it is the program that closes it, because it knows the
+ * number and nobody else may use that again before. */
 static int64_t run_readdir(const struct pa_call *call)
 {
     enum { LARGEST_RECORD = 280 }; /* 19 bytes, a name of 255 and its NUL, rounded up to 8 */
@@ -213,7 +214,8 @@ static int64_t run_readdir(const struct pa_call *call)
         slot->call_flags |= PA_MORE;
         return (int64_t)filled;
     }
-    syscall(SYS_close, (int)fd);
+    if (!(slot->call_flags & PA_CONTINUE))
+        syscall(SYS_close, (int)fd);
     return got < 0 ? got : (int64_t)filled;
 }
 

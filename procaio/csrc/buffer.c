@@ -7,9 +7,10 @@
 
 PyTypeObject *Buffer_Type;
 
+/* In a forked child the block is the parent's, and the pool may have an arena of its own by now. */
 static void give_back(Buffer *self)
 {
-    if (self->block.at && self->pool->arena)
+    if (self->block.at && self->pool->arena && self->fork_count == fork_count)
         pa_arena_free(self->pool->arena, &self->block);
     self->block.at = NULL;
 }
@@ -49,6 +50,7 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         memset(block.at, 0, (size_t)size);
     self->pool = (Pool *)Py_NewRef((PyObject *)pool);
     self->block = block;
+    self->fork_count = fork_count;
     self->size = size;
     return (PyObject *)self;
 }

@@ -107,6 +107,7 @@ int poll_some(Pool *pool, uint64_t *processed)
         outcome = 0;
     if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))
         poll_tell_others(pool);
+    orphans_sweep();
     *processed = done;
     return outcome;
 }

@@ -36,7 +36,8 @@ Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind)
 /* What a request holds until it is done.  Its names stay, for errors and the repr. */
 void request_release_arguments(Request *self)
 {
-    if (self->block.at && self->pool && self->pool->arena)
+    bool is_parents = self->place == AT_DEAD || (self->pool && self->pool->fork_count != fork_count);
+    if (self->block.at && self->pool && self->pool->arena && !is_parents)
         pa_arena_free(self->pool->arena, &self->block);
     self->block.at = NULL;
     self->arena_segment = PA_NO_SEGMENT;

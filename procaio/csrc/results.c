@@ -373,8 +373,7 @@ static PyObject *take_file(Request *request, int fd)
         close(fd);
         return NULL;
     }
-    /* The handle's from now on: no longer to be swept up after a dead worker (ops.c). */
-    fcntl(fd, F_SETFL, (int)request->flags & ~O_ASYNC);
+    orphans_adopt(fd);
     return handle;
 }
 

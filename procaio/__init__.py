@@ -6,7 +6,7 @@ Asynchronous file and directory I/O in a pool of forked worker processes.
     procaio.aio_stat("/etc/passwd", lambda st: print(st.st_size))
     procaio.flush()
 
-Every aio_ function returns a Request: give it a callback, `await` it in asyncio, or `.wait()` for it.
+Every aio_ function returns a Request: give it a callback, `await` it in asyncio, or `.wait()`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
+__all__ = [  # noqa: PLE0604 - the names are strings
     *_constant_names,
     "Buffer",
     "FileHandle",
@@ -127,7 +127,7 @@ def poll_fileno() -> int:
 
 
 def poll_cb() -> int:
-    """End the requests that were executed; 0 when all were, -1 when some are left. (default pool)"""
+    """End the requests that were executed; 0 when all were, -1 when some are left. (default)"""
     return default_pool().poll_cb()
 
 
@@ -203,6 +203,8 @@ def exit_timeout(seconds: float | None = None) -> float:
 
 def close() -> None:
     """Close the default pool, if there is one; the next request makes a new one."""
-    pool = _core._set_hook("default_pool", None)  # noqa: SLF001 - the two halves of one package
-    if pool is not None:
-        pool.close()
+    pool = _core._default_pool()  # noqa: SLF001 - the two halves of one package
+    if isinstance(pool, Pool):
+        pool.close()  # it still is the default one: callbacks may make more requests
+        if _core._default_pool() is pool:  # noqa: SLF001
+            _core._set_hook("default_pool", None)  # noqa: SLF001

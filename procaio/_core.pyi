@@ -1,20 +1,35 @@
 import os
-from collections.abc import Callable, Generator
-from types import TracebackType
-from typing import Any, Generic, SupportsFloat, SupportsIndex, TypeVar, final, overload
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Generator, Iterator
+from typing import (
+    Any,
+    Generic,
+    Protocol,
+    SupportsFloat,
+    SupportsIndex,
+    TypeAlias,
+    TypeVar,
+    final,
+    overload,
+)
 
-from typing_extensions import Buffer as _BufferProtocol
+from _typeshed import ReadableBuffer, Unused, WriteableBuffer
 from typing_extensions import Self
-
-from procaio._pool import Pool
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 
-_Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-
-class _HasFileno:
+class _HasFileno(Protocol):
     def fileno(self) -> int: ...
+
+_Fh: TypeAlias = int | _HasFileno
+_Path: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+_StrPath: TypeAlias = str | os.PathLike[str]
+_BytesPath: TypeAlias = bytes | os.PathLike[bytes]
+_Callback: TypeAlias = Callable[..., object] | None
+_Index: TypeAlias = SupportsIndex
+_Seconds: TypeAlias = SupportsFloat | SupportsIndex
+_Entries: TypeAlias = tuple[list[_T] | list[tuple[_T, int, int]], int]
 
 SEGMENT_SIZE: int
 MAX_WORKERS: int
@@ -37,8 +52,331 @@ class Request(Generic[_T_co]):
     @property
     def callback(self) -> Callable[..., object] | None: ...
     def cancel(self) -> bool: ...
-    def cb(self, callback: Callable[..., object] | None, /) -> Callable[..., object] | None: ...
-    def wait(self, timeout: float | None = None) -> _T_co: ...
+    def cb(self, callback: _Callback, /) -> Callable[..., object] | None: ...
+    def wait(self, timeout: _Seconds | None = None) -> _T_co: ...
     def __await__(self) -> Generator[Any, None, _T_co]: ...
+    # A program may hang its own attributes on a request.
     def __getattr__(self, name: str) -> Any: ...
     def __setattr__(self, name: str, value: Any) -> None: ...
+
+@final
+class Waiter:
+    _asyncio_future_blocking: bool
+    def add_done_callback(
+        self, callback: Callable[..., object], /, *, context: object = None
+    ) -> None: ...
+    def remove_done_callback(self, callback: object, /) -> int: ...
+    def cancel(self, msg: object = None) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def done(self) -> bool: ...
+    def get_loop(self) -> AbstractEventLoop | None: ...
+    def result(self) -> None: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def __next__(self) -> Any: ...
+
+@final
+class FileHandle:
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def name(self) -> _Path: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+    def detach(self) -> int: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: Unused) -> None: ...
+
+@final
+class Buffer:
+    def __new__(cls, size: SupportsIndex, pool: CorePool | None = None) -> Self: ...
+    def release(self) -> None: ...
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> bytes: ...
+    @overload
+    def __setitem__(self, key: SupportsIndex, value: SupportsIndex, /) -> None: ...
+    @overload
+    def __setitem__(self, key: slice, value: ReadableBuffer, /) -> None: ...
+    def __delitem__(self, key: SupportsIndex | slice, /) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: Unused) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+class CorePool:
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def _spawner_pid(self) -> int: ...
+    _max_poll_reqs: int
+    _max_poll_time: float
+    _max_outstanding: int
+    def poll_fileno(self) -> int: ...
+    def poll_cb(self) -> int: ...
+    def poll_wait(self) -> None: ...
+    def poll(self) -> int: ...
+    def nreqs(self) -> int: ...
+    def nready(self) -> int: ...
+    def npending(self) -> int: ...
+    def nworkers(self) -> int: ...
+    def _open(
+        self,
+        segment_fd: int,
+        cores: int,
+        is_inline: bool,
+        workers: int,
+        max_idle: int,
+        idle_timeout_ms: int,
+        title_at: int,
+        title_size: int,
+        source: Callable[[int, bool], int],
+        /,
+    ) -> None: ...
+    def _kill(self, error: int, /) -> None: ...
+    def _release(self) -> None: ...
+    def _abandon(self) -> None: ...
+    def _disown(self) -> bool: ...
+    def _wanted(self, workers: int, /) -> int: ...
+    def _sleep(self, seconds: float, /) -> None: ...
+    def _flush(self, timeout: float | None = None, /) -> bool: ...
+    def _snapshot(self) -> dict[str, Any]: ...
+    def _arm_fault(self, point: int, signal: int, countdown: int, /) -> None: ...
+    def _on_readable(self) -> None: ...
+
+def errno() -> int: ...
+def aioreq_pri(pri: SupportsIndex | None = None, /) -> int: ...
+def aioreq_nice(adjust: SupportsIndex, /) -> None: ...
+def _set_hook(name: str, value: object, /) -> Any: ...
+def _default_pool() -> CorePool | None: ...
+def _operations() -> list[tuple[str, bool, bool]]: ...
+def aio_nop(
+    callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+) -> Request[None]: ...
+def aio_busy(
+    seconds: _Seconds,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[None]: ...
+@overload
+def aio_open(
+    path: _Path,
+    flags: _Index = ...,
+    mode: _Index = ...,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[FileHandle]: ...
+@overload
+def aio_open(
+    path: _Path,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[FileHandle]: ...
+@overload
+def aio_open(
+    path: _Path,
+    flags: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[FileHandle]: ...
+def aio_close(
+    fh: _Fh, callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+) -> Request[int]: ...
+@overload
+def aio_read(
+    fh: _Fh,
+    offset: _Index | None,
+    length: _Index,
+    data: None = None,
+    dataoffset: _Index | None = None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_read(
+    fh: _Fh,
+    offset: _Index | None,
+    length: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_read(
+    fh: _Fh,
+    offset: _Index | None,
+    length: _Index,
+    data: WriteableBuffer,
+    dataoffset: _Index | None = None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_read(
+    fh: _Fh,
+    offset: _Index | None,
+    length: _Index,
+    data: WriteableBuffer,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_write(
+    fh: _Fh,
+    offset: _Index | None,
+    length: _Index | None,
+    data: ReadableBuffer,
+    dataoffset: _Index | None = None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_write(
+    fh: _Fh,
+    offset: _Index | None,
+    length: _Index | None,
+    data: ReadableBuffer,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_fsync(
+    fh: _Fh, callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+) -> Request[int]: ...
+def aio_fdatasync(
+    fh: _Fh, callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+) -> Request[int]: ...
+def aio_stat(
+    fh_or_path: _Fh | _Path,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[os.stat_result]: ...
+def aio_lstat(
+    fh_or_path: _Fh | _Path,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[os.stat_result]: ...
+def aio_statvfs(
+    fh_or_path: _Fh | _Path,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[os.statvfs_result]: ...
+def aio_unlink(
+    path: _Path,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_rmdir(
+    path: _Path,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mkdir(
+    path: _Path,
+    mode: _Index = ...,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mkdir(
+    path: _Path,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_rename(
+    src: _Path,
+    dst: _Path,
+    callback: _Callback = None,
+    *,
+    src_dir_fd: _Fh | None = None,
+    dst_dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_readdir(
+    path: _StrPath,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[str]]: ...
+@overload
+def aio_readdir(
+    path: _BytesPath,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[bytes]]: ...
+@overload
+def aio_readdirx(
+    path: _StrPath,
+    flags: _Index,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Entries[str]]: ...
+@overload
+def aio_readdirx(
+    path: _BytesPath,
+    flags: _Index,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Entries[bytes]]: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["PoolClosed", "RequestCancelled", "WorkerDied"]
 
 
-class WorkerDied(OSError):
+class WorkerDied(OSError):  # noqa: N818 - it names an event
     """The worker that executed the request was killed or crashed (errno EIO).
 
     Raised only for what must not be done twice (an unlink, a write at the position, ...): it may

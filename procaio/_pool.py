@@ -4,7 +4,7 @@ Pool: owns the segment, the worker processes and the requests in flight.
 The hot path is C (`_core`); here are the settings, the pool's life as its owner sees it, the one
 default pool, and what happens at exit and after a fork.
 
-Not here: how requests get to the workers (docs/design/segment.md), what a loop has to do (`_loops`).
+Not here: how requests get to the workers (docs/design/segment.md), what loops do (`_loops`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from procaio import _core, _loops, shm, workers
+from procaio import _core, _loops
+from procaio.shm import create as create_shared_memory
+from procaio.workers import title_area, usable_cores
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,6 +31,7 @@ __all__ = ["Pool", "Statistics", "WorkerStatistics", "default_pool"]
 
 DEFAULT_WORKERS: Final = 8
 PRIORITIES: Final = range(4, -5, -1)
+LONGEST_IDLE_MS: Final = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class Pool(_core.CorePool):
 
     A context manager: leaving it closes the pool. Most programs use the default pool, which the
     module-level functions start when it is first needed.
+
     """
 
     def __init__(
@@ -106,24 +110,24 @@ class Pool(_core.CorePool):
 
     def _begin(self) -> None:
         try:
-            self._begin_in(shm.create(_core.SEGMENT_SIZE))
+            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE))
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            self._begin_in(shm.create(_core.SEGMENT_SIZE, elsewhere=True))
+            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE, elsewhere=True))
 
     def _begin_in(self, segment_fd: int) -> None:
-        title_at, title_size = workers.title_area()
+        title_at, title_size = title_area()
         self._open(
             segment_fd,
-            workers.usable_cores(),
+            usable_cores(),
             self._inline,
             self._workers,
             self._max_idle,
-            int(self._idle_timeout * 1000),
+            int(min(self._idle_timeout * 1000, LONGEST_IDLE_MS)),
             title_at,
             title_size,
-            shm.create,
+            create_shared_memory,
         )
 
     def __enter__(self) -> Pool:
@@ -168,12 +172,21 @@ class Pool(_core.CorePool):
         try:
             self._flush(timeout)
         finally:
-            self._closing = False
             self._detach_all()
             self._kill(errno.ECANCELED)
+            self._end()
+
+    def _end(self) -> None:
+        # A callback that exits or is interrupted does not keep the pool, or other callbacks.
+        try:
             self._flush()
-            self._release()
-            _pools.discard(self)
+        finally:
+            if self.nreqs():
+                self._end()
+            else:
+                self._closing = False
+                self._release()
+                _pools.discard(self)
 
     def _detach_all(self) -> None:
         for loop in list(self._loops):
@@ -218,8 +231,8 @@ class Pool(_core.CorePool):
         Let there be at most so many workers; only ever lowers the number.
 
         Returns, with the previous number, when no more than that live: what they execute ends
-        first. With `timeout` a TimeoutError is raised if that takes longer (the limit stays). With 0
-        requests queue and none is run until min_parallel() raises the number again.
+        first. With `timeout` a TimeoutError is raised if that takes longer (the limit stays).
+        With 0 requests queue and none is run until min_parallel() raises the number again.
         """
         previous = self._workers
         if workers is None:
@@ -239,14 +252,14 @@ class Pool(_core.CorePool):
         self._workers = workers
 
     def max_poll_reqs(self, requests: int | None = None) -> int:
-        """The most requests that one poll_cb() processes; 0 = no limit. Returns the previous one."""
+        """The most requests that one poll_cb() processes; 0 = no limit. Returns the previous."""
         previous = self._max_poll_reqs
         if requests is not None:
             self._max_poll_reqs = _count(requests, "requests", 0, 2**63 - 1)
         return previous
 
     def max_poll_time(self, seconds: float | None = None) -> float:
-        """The time that one poll_cb() is granted, in seconds; 0 = no limit. Returns the previous."""
+        """The seconds that one poll_cb() is granted; 0 = no limit. Returns the previous."""
         previous = self._max_poll_time
         if seconds is not None:
             self._max_poll_time = _seconds(seconds, "seconds")
@@ -319,7 +332,13 @@ def default_pool() -> Pool:
 
 def _at_exit() -> None:
     for pool in list(_pools):
-        pool._close(pool.exit_timeout())  # noqa: SLF001 - ours
+        end = time.monotonic() + pool.exit_timeout()
+        while pool.nreqs() and time.monotonic() < end:
+            # The program is ending already, whatever callback calls sys.exit() now.
+            with contextlib.suppress(SystemExit):
+                pool._flush(max(0, end - time.monotonic()))  # noqa: SLF001 - ours
+        with contextlib.suppress(SystemExit):
+            pool._close(0)  # noqa: SLF001
 
 
 def _in_child() -> None:

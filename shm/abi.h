@@ -197,7 +197,6 @@ struct pa_header {
     _Atomic uint32_t fault_point;         /* tests: enum pa_fault_point, where a worker dies */
     _Atomic uint32_t fault_signal;
     _Atomic int32_t fault_countdown; /* how often the point is passed before it strikes */
-    _Atomic uint32_t spawner_settled; /* spawner: it has shed the program's memory */
 
     /* Written by the program at every submission. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];

@@ -49,7 +49,7 @@ class Source:
 def source(monkeypatch: pytest.MonkeyPatch) -> Source:
     """What pools made in this test get their data segments from."""
     made = Source()
-    monkeypatch.setattr("procaio._pool.shm.create", made)
+    monkeypatch.setattr("procaio._pool.create_shared_memory", made)
     return made
 
 

@@ -6,6 +6,7 @@ What Python has to do for them before they are born is here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import setproctitle
@@ -16,21 +17,41 @@ __all__ = ["title_area", "usable_cores"]
 def title_area() -> tuple[int, int]:
     """Address and size of the memory that the system shows as a process's command line.
 
-    setproctitle moves the environment out of that memory first, so a child may write its own title
+    setproctitle moves the environment out of that memory, so that a child may write its own title
     over the whole of its copy. (0, 0) where /proc does not tell.
     """
-    setproctitle.getproctitle()
     try:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        arg_start, arg_end, env_start, env_end = _areas()
+        _prepare(arg_start)
     except OSError:
         return 0, 0
-    # Fields 48 to 51 of proc(5): arg_start, arg_end, env_start, env_end; `fields` begins with 3.
-    arg_start, arg_end, env_start, env_end = map(int, fields[45:49])
     end = env_end if env_start == arg_end else arg_end
-    if arg_start == 0 or end <= arg_start:
-        return 0, 0
-    return arg_start, end - arg_start
+    return (arg_start, end - arg_start) if 0 < arg_start < end else (0, 0)
+
+
+def _areas() -> tuple[int, ...]:
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    # Fields 48 to 51 of proc(5): arg_start, arg_end, env_start, env_end; `fields` begins with 3.
+    return tuple(map(int, fields[45:49]))
+
+
+def _prepare(arg_start: int) -> None:
+    """Let setproctitle do its part, but leave the program's own name and arguments as they are."""
+    name = setproctitle.getthreadtitle()
+    shown = _command_line()
+    setproctitle.getproctitle()
+    setproctitle.setthreadtitle(name)
+    if _command_line() != shown:
+        # It has joined the arguments with blanks, which tools that list processes would see.
+        with contextlib.suppress(OSError), open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(arg_start)
+            memory.write(shown)
+
+
+def _command_line() -> bytes:
+    with open("/proc/self/cmdline", "rb") as file:
+        return file.read()
 
 
 def usable_cores() -> int:

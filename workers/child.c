@@ -185,8 +185,8 @@ static bool shed_line(struct reader *reader, const struct pa_keep *keep)
 
 void pa_child_shed(const struct pa_birth *birth)
 {
-    /* In the program's table, too: marked, so that it is found should this process be killed now. */
-    struct reader reader = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC | O_ASYNC)};
+    /* In the program's table, too, which closes it should this process be killed now (orphans.c). */
+    struct reader reader = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
     if (reader.fd < 0)
         return;
     while (shed_line(&reader, &birth->keep))

@@ -13,6 +13,7 @@
 
 #include "../shm/faults.h"
 #include "../shm/ring.h"
+#include "../shm/spin.h"
 #include "../shm/state.h"
 #include "../shm/wake.h"
 #include "ops.h"
@@ -20,7 +21,6 @@
 
 /* Another worker is worth waking when the requests in sight take longer than waking it does. */
 #define WAKE_COST_NS 60000u
-#define SPIN_MIN_NS 1000u
 #define SAMPLE_MASK 7u /* one operation of eight is timed */
 
 /* Where a data segment is mapped in this process: filled when a request first needs it, and again
@@ -37,7 +37,7 @@ struct self {
     uint32_t index;
     uint32_t permit;
     uint32_t taken;
-    uint32_t spin_ns;
+    struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
     struct mapping mappings[PA_MAX_SEGMENTS];
 };
@@ -46,15 +46,6 @@ static bool told_to_leave(const struct self *self)
 {
     return atomic_load_explicit(&self->segment->header.shutdown, memory_order_relaxed) ||
            atomic_load_explicit(&self->record->retire, memory_order_relaxed);
-}
-
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
 }
 
 static char *map_data(struct self *self, uint32_t row, int *fd)
@@ -107,12 +98,15 @@ static void stop_spinning(struct self *self)
         pa_monitor_ensure(self->segment);
 }
 
-/* Wake another worker if what waits is worth it; it will do the same: a chain. */
+/* Wake another worker if what waits is worth it; it will do the same: a chain.  In any case see to
+ * it that the monitor watches: this worker's request may take for ever, and the program that pushed
+ * the others saw no permit held and woke a worker for each, perhaps this one. */
 static void wake_next(struct self *self, uint16_t op)
 {
     uint32_t depth = pa_lanes_depth(self->segment);
     if (depth == 0)
         return;
+    pa_monitor_ensure(self->segment);
     uint64_t each =
         atomic_load_explicit(&self->segment->header.op_ns[op], memory_order_relaxed);
     if (depth * each > WAKE_COST_NS)
@@ -172,7 +166,7 @@ static bool spin(struct self *self)
 {
     struct pa_segment *segment = self->segment;
     struct pa_header *header = &segment->header;
-    if (self->spin_ns < SPIN_MIN_NS)
+    if (self->spin.ns == 0)
         return false;
     if (!self->spinning) {
         uint32_t nobody = 0;
@@ -181,26 +175,22 @@ static bool spin(struct self *self)
             return false;
         self->spinning = true;
     }
-    uint64_t end = pa_now_ns() + self->spin_ns;
+    uint64_t began = pa_now_ns(), spent = 0;
+    bool found = false;
     do {
-        for (int look = 0; look < 32; look++) {
-            if (!pa_lanes_empty(segment))
-                return true;
-            relax();
+        for (int look = 0; look < 32 && !found; look++) {
+            found = !pa_lanes_empty(segment);
+            pa_relax(1);
         }
-    } while (!told_to_leave(self) && pa_now_ns() < end);
+        spent = pa_now_ns() - began;
+        if (!found && spent > PA_SPIN_ALONE_NS)
+            pa_spin_yield();
+    } while (!found && !told_to_leave(self) && spent < self->spin.ns);
+    pa_spin_learn(&self->spin, found);
+    if (found)
+        return true;
     stop_spinning(self);
     return !pa_lanes_empty(segment);
-}
-
-/* Adaptive: a sleep that was shorter than what waking costs should have been a spin. */
-static void adapt_spinning(struct self *self, uint64_t slept_ns)
-{
-    uint32_t limit = self->segment->header.spin_limit_ns;
-    if (slept_ns < 2 * (uint64_t)limit)
-        self->spin_ns = limit;
-    else
-        self->spin_ns /= 2;
 }
 
 /* True when this worker has been idle too long and enough others are. */
@@ -253,7 +243,7 @@ static bool sleep_until_rung(struct self *self)
     atomic_store_explicit(&self->record->activity, PA_SEARCHING, memory_order_relaxed);
     /* Whoever rang has handed over a permit, unless it was taken away again meanwhile. */
     self->permit = pa_permit_held(segment, self->index);
-    adapt_spinning(self, pa_now_ns() - began);
+    pa_spin_slept(&self->spin, pa_now_ns() - began);
     return stay;
 }
 
@@ -278,7 +268,8 @@ void pa_worker_loop(struct pa_segment *segment, uint32_t worker)
         .index = worker,
         .permit = pa_permit_held(segment, worker),
         .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
-        .spin_ns = segment->header.spin_limit_ns,
+        .spin = {.limit_ns = segment->header.spin_limit_ns,
+                 .ns = segment->header.spin_limit_ns},
     };
     while (!told_to_leave(&self)) {
         uint32_t entry;

@@ -185,9 +185,9 @@ static int64_t run_rename(const struct pa_call *call)
     return outcome(renameat(call->slot->fd, call->path, call->slot->fd2, call->path2));
 }
 
-/* Fills the block with the kernel's own records.  A directory that does not fit stays open and the
- * program comes back for the rest; then it is the program that closes it, because it knows the
- * number and nobody else may use that again before. */
+/* Fills the block with the kernel's own records.  A directory that does not fit stays open, and the
+ * program comes back for the rest: from then on the descriptor is the program's to close, so that
+ * it is closed once, wherever a worker dies. */
 static int64_t run_readdir(const struct pa_call *call)
 {
     enum { LARGEST_RECORD = 280 }; /* 19 bytes, a name of 255 and its NUL, rounded up to 8 */

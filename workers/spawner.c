@@ -5,7 +5,7 @@
  * program's children, and only the program reaps them.
  *
  * As the monitor it looks, with growing intervals, while requests wait.  A worker that has run one
- * request since the last look without using the processor is stuck in a system call: its permit is
+ * request since the last look and sleeps in the kernel is stuck in a system call: its permit is
  * taken away and given to another worker, which is woken or started.  So as many workers as it
  * takes are busy when the storage is slow, and no more than there are cores when it is fast.
  */
@@ -127,6 +127,26 @@ static uint64_t cpu_time(pid_t pid)
     return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
 }
 
+/* True unless the system says that the process runs or waits for a processor (proc(5), field 3). */
+static bool is_blocked(pid_t pid)
+{
+    char path[32] = "", text[64], *at = path;
+    pa_text(&at, "/proc/");
+    pa_text_number(&at, (uint32_t)pid);
+    pa_text(&at, "/stat");
+    /* O_DSYNC is a mark: should this process be killed now, the program closes it (orphans.c). */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_DSYNC);
+    if (fd < 0)
+        return true;
+    ssize_t size = read(fd, text, sizeof text - 1);
+    close(fd);
+    /* "PID (NAME) S ...": the name is ours and has no parenthesis. */
+    for (ssize_t i = 0; i + 2 < size; i++)
+        if (text[i] == ')')
+            return text[i + 2] != 'R';
+    return true;
+}
+
 /* Takes the permits of workers that are stuck.  Gives the number of permits that are in use. */
 static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint64_t *slowest_ns)
 {
@@ -144,8 +164,10 @@ static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint6
         uint32_t taken = atomic_load_explicit(&record->taken, memory_order_acquire);
         bool same = taken == monitor->taken[worker] &&
                     atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_RUNNING;
-        uint64_t used = cpu_time(atomic_load_explicit(&record->pid, memory_order_relaxed));
-        bool stuck = same && used - monitor->cpu_ns[worker] < elapsed_ns / 2;
+        pid_t pid = atomic_load_explicit(&record->pid, memory_order_relaxed);
+        uint64_t used = cpu_time(pid);
+        /* Little processor time may also mean that the machine is busy. */
+        bool stuck = same && used - monitor->cpu_ns[worker] < elapsed_ns / 2 && is_blocked(pid);
         monitor->taken[worker] = taken;
         monitor->cpu_ns[worker] = used;
         if (stuck && pa_permit_revoke(segment, permit, worker))
@@ -231,7 +253,6 @@ int pa_spawner_main(void *context)
     title_of(title, "spawner", &birth->segment->header);
     pa_child_settle(birth);
     pa_child_shed(birth);
-    atomic_store(&birth->segment->header.spawner_settled, 1);
     pa_child_show_title(birth, title);
     prctl(PR_SET_NAME, "procaio-spawner", 0, 0, 0);
     struct monitor monitor = {.birth = birth, .segment = birth->segment};

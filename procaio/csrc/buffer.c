@@ -7,12 +7,18 @@
 
 PyTypeObject *Buffer_Type;
 
-/* In a forked child the block is the parent's, and the pool may have an arena of its own by now. */
 static void give_back(Buffer *self)
 {
-    if (self->block.at && self->pool->arena && self->fork_count == fork_count)
-        pa_arena_free(self->pool->arena, &self->block);
-    self->block.at = NULL;
+    if (!self->block.at)
+        return;
+    if (self->pool->fork_count != fork_count && self->arena == self->pool->arena) {
+        self->block.at = NULL; /* just forked: the memory is still the parent's */
+        return;
+    }
+    pa_arena_free(self->arena, &self->block);
+    /* In a forked child the parent's arena is left to its last Buffer. */
+    if (self->arena != self->pool->arena && pa_arena_used(self->arena) == 0)
+        pa_arena_destroy(self->arena);
 }
 
 void buffer_unexport(Buffer *buffer)
@@ -49,8 +55,8 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (block.size <= PA_LARGEST_BLOCK) /* larger ones are fresh from the system */
         memset(block.at, 0, (size_t)size);
     self->pool = (Pool *)Py_NewRef((PyObject *)pool);
+    self->arena = pool->arena;
     self->block = block;
-    self->fork_count = fork_count;
     self->size = size;
     return (PyObject *)self;
 }

@@ -28,6 +28,7 @@
 #include "../../shm/arena.h"
 #include "../../shm/ring.h"
 #include "../../shm/segment.h"
+#include "../../shm/spin.h"
 #include "../../shm/state.h"
 #include "../../shm/wake.h"
 #include "../../workers/ops.h"
@@ -55,13 +56,15 @@ enum result_kind {
 };
 
 /* Where a request is.  Only these moves: NEW -> OVERFLOW|SLOT|PENDING, OVERFLOW <-> SLOT,
- * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING -> RUNNING_CALLBACK -> DONE, anything -> DEAD. */
+ * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING -> CONCLUDING -> CALLBACK -> DONE,
+ * anything -> DEAD. */
 enum place {
     AT_NEW,
     AT_OVERFLOW, /* made, no slot yet */
     AT_SLOT,     /* its slot is READY, EXECUTING, or DONE and not harvested */
     AT_PENDING,  /* executed, or failed; waits for poll_cb */
-    AT_CALLBACK, /* poll_cb is at it */
+    AT_CONCLUDING, /* its value is being made: other threads may run, and still have to wait */
+    AT_CALLBACK, /* value, errno and error are there; the callback runs */
     AT_DONE,
     AT_DEAD, /* made before a fork, seen in the child; or its pool was closed under it */
 };
@@ -130,12 +133,13 @@ struct Pool {
     bool asking; /* workers are to ring; see poll.c */
     bool rung;   /* one did */
     bool lacks_spawner; /* it could not be started; to be tried again */
+    bool watched; /* somebody was given the descriptor */
     unsigned polls;
     uint32_t free_count;
     uint64_t nreqs, overflow_length, pending_length;
     double max_poll_time;
     uint64_t max_poll_reqs, max_outstanding;
-    uint32_t spin_ns;         /* how long to look for results before sleeping; adaptive */
+    struct pa_spin spin;      /* how long to look for results before sleeping */
     uint32_t deaths_in_a_row; /* of workers, with no result in between */
     Totals totals;
     /* Threads that wait: one sleeps on the descriptor, the others on `news`. */
@@ -162,10 +166,10 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Pool *pool;
+    struct pa_arena *arena; /* the pool's, at least until a fork */
     struct pa_block block;
     Py_ssize_t size;
     Py_ssize_t exports; /* views, and requests in flight */
-    unsigned fork_count; /* when it was made */
     bool released;
 } Buffer;
 
@@ -198,12 +202,12 @@ bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
 
 /* orphans.c */
-void orphans_hunt(void);
 void orphans_look_for(Pool *pool, uint32_t worker);
 void orphans_sweep(void);
 void orphans_forget(Pool *pool);
 void orphans_adopt(int fd);
 void orphans_after_fork(void);
+void orphans_of_spawner(Pool *pool, int pid);
 
 /* queue.c */
 void queue_request(Pool *pool, Request *request);
@@ -213,7 +217,8 @@ bool queue_withdraw(Request *request); /* cancel: true if it will never run */
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);
-void queue_abandon(Pool *pool);
+void queue_abandon(Pool *pool, struct queue *dead);
+void queue_let_go(struct queue *dead);
 uint64_t queue_count_ready(Pool *pool);
 Request *queue_next_pending(Pool *pool);
 int queue_deliver(Pool *pool, Request *request);
@@ -221,10 +226,13 @@ void queue_push_pending(Pool *pool, Request *request);
 bool queue_anything_pending(Pool *pool);
 
 /* poll.c */
-int poll_some(Pool *pool, uint64_t *processed); /* 0 all, 1 something left, -1 exception */
+/* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
+int poll_some(Pool *pool, uint64_t turn, uint64_t *processed);
 int poll_sleep(Pool *pool, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);
+uint64_t poll_ns(double seconds); /* at most what can be added to a time */
 void poll_kick(Pool *pool);
+void poll_leave_readable(Pool *pool);
 void poll_tell_others(Pool *pool);
 
 /* results.c */

@@ -113,7 +113,16 @@ static int take_fd(Request *request, PyObject *file)
     return 0;
 }
 
-static int take_dir_fd(PyObject *value, int *fd)
+/* A file object that the request uses stays open at least as long as the request lives. */
+static int keep(Request *request, PyObject *file)
+{
+    PyObject *kept = request->file ? PyTuple_Pack(2, request->file, file) : Py_NewRef(file);
+    if (kept)
+        Py_XSETREF(request->file, kept);
+    return kept ? 0 : -1;
+}
+
+static int take_dir_fd(Request *request, PyObject *value, int *fd)
 {
     *fd = AT_FDCWD;
     if (!value || value == Py_None)
@@ -126,7 +135,7 @@ static int take_dir_fd(PyObject *value, int *fd)
         return 0;
     }
     *fd = PyObject_AsFileDescriptor(value);
-    return *fd < 0 ? -1 : 0;
+    return *fd < 0 ? -1 : keep(request, value);
 }
 
 static int take_path(Request *request, PyObject *path)
@@ -173,7 +182,9 @@ static int build_busy(Request *request, PyObject *const *values)
 /* path, dir_fd last */
 static int build_path(Request *request, PyObject *const *values)
 {
-    return take_path(request, values[0]) < 0 || take_dir_fd(values[1], &request->fd) < 0 ? -1 : 0;
+    if (take_path(request, values[0]) < 0)
+        return -1;
+    return take_dir_fd(request, values[1], &request->fd);
 }
 
 static int build_open(Request *request, PyObject *const *values)
@@ -183,7 +194,7 @@ static int build_open(Request *request, PyObject *const *values)
     if (take_path(request, values[0]) < 0 || take_u32(values[1], "flags", &request->flags) < 0 ||
         take_u32(values[2], "mode", &request->mode) < 0)
         return -1;
-    return take_dir_fd(values[3], &request->fd);
+    return take_dir_fd(request, values[3], &request->fd);
 }
 
 static int build_mkdir(Request *request, PyObject *const *values)
@@ -191,7 +202,7 @@ static int build_mkdir(Request *request, PyObject *const *values)
     request->mode = 0777;
     if (take_path(request, values[0]) < 0 || take_u32(values[1], "mode", &request->mode) < 0)
         return -1;
-    return take_dir_fd(values[2], &request->fd);
+    return take_dir_fd(request, values[2], &request->fd);
 }
 
 static int build_rename(Request *request, PyObject *const *values)
@@ -201,14 +212,24 @@ static int build_rename(Request *request, PyObject *const *values)
         !(request->fspath2 = encode_path(values[1], &is_bytes)))
         return -1;
     request->path2 = Py_NewRef(values[1]);
-    if (take_dir_fd(values[2], &request->fd) < 0)
+    if (take_dir_fd(request, values[2], &request->fd) < 0)
         return -1;
-    return take_dir_fd(values[3], &request->fd2);
+    return take_dir_fd(request, values[3], &request->fd2);
 }
 
 static int build_fd(Request *request, PyObject *const *values)
 {
     return take_fd(request, values[0]);
+}
+
+/* Errors name the descriptor that was given, as those of os.stat do. */
+static int take_fd_as_name(Request *request, PyObject *file)
+{
+    if (take_fd(request, file) < 0)
+        return -1;
+    if (!request->path)
+        request->path = Py_NewRef(file);
+    return 0;
 }
 
 static int build_stat(Request *request, PyObject *const *values)
@@ -220,7 +241,7 @@ static int build_stat(Request *request, PyObject *const *values)
         return -1;
     }
     request->op = PA_OP_FSTAT;
-    return take_fd(request, values[0]);
+    return take_fd_as_name(request, values[0]);
 }
 
 static int build_statvfs(Request *request, PyObject *const *values)
@@ -228,7 +249,7 @@ static int build_statvfs(Request *request, PyObject *const *values)
     if (is_path(values[0]))
         return take_path(request, values[0]);
     request->op = PA_OP_FSTATVFS;
-    return take_fd(request, values[0]);
+    return take_fd_as_name(request, values[0]);
 }
 
 static int build_readdir(Request *request, PyObject *const *values)
@@ -305,16 +326,21 @@ static bool find_shared(Request *request, const char *at, uint64_t size)
     return request->arena_segment != PA_NO_SEGMENT;
 }
 
-static int export_buffer(Request *request, PyObject *data)
+/* A Buffer of another pool, or of the parent before a fork, is memory like any other here. */
+static bool is_own_buffer(const Request *request, PyObject *data)
 {
-    Buffer *buffer = (Buffer *)data;
-    if (buffer->released) {
-        PyErr_SetString(PyExc_ValueError, "operation on a released Buffer");
-        return -1;
-    }
-    buffer->exports++;
+    uint64_t offset;
+    if (!Buffer_Check(data) || ((Buffer *)data)->released)
+        return false;
+    const Buffer *buffer = (Buffer *)data;
+    return pa_arena_find(request->pool->arena, buffer->block.at, (uint64_t)buffer->size,
+                         &offset) != PA_NO_SEGMENT;
+}
+
+static void export_buffer(Request *request, PyObject *data)
+{
+    ((Buffer *)data)->exports++;
     request->target = Py_NewRef(data);
-    return 0;
 }
 
 static int export_view(Request *request, PyObject *data, int flags)
@@ -326,6 +352,9 @@ static int export_view(Request *request, PyObject *data, int flags)
     }
     if (PyObject_GetBuffer(data, view, flags) < 0) {
         PyMem_Free(view);
+        if (PyErr_ExceptionMatches(PyExc_BufferError))
+            PyErr_Format(PyExc_TypeError, "data must be a contiguous%s buffer, not this %.100s",
+                         flags & PyBUF_WRITABLE ? ", writable" : "", Py_TYPE(data)->tp_name);
         return -1;
     }
     request->view = view;
@@ -337,9 +366,8 @@ static int read_into(Request *request, PyObject *data, PyObject *data_offset)
 {
     Py_ssize_t size;
     char *memory;
-    if (Buffer_Check(data)) {
-        if (export_buffer(request, data) < 0)
-            return -1;
+    if (is_own_buffer(request, data)) {
+        export_buffer(request, data);
         size = ((Buffer *)data)->size;
         memory = ((Buffer *)data)->block.at;
     } else {
@@ -415,9 +443,8 @@ static int build_write(Request *request, PyObject *const *values)
     const char *memory;
     if (take_range(request, values, &length) < 0)
         return -1;
-    if (Buffer_Check(values[3])) {
-        if (export_buffer(request, values[3]) < 0)
-            return -1;
+    if (is_own_buffer(request, values[3])) {
+        export_buffer(request, values[3]);
         size = ((Buffer *)values[3])->size;
         memory = ((Buffer *)values[3])->block.at;
     } else {
@@ -634,9 +661,10 @@ FUNCTION(aio_rename, RENAME)
 FUNCTION(aio_readdir, READDIR)
 FUNCTION(aio_readdirx, READDIRX)
 
-#define ROW(name, signature, text)                                                                 \
+#define ROW(name, signature, text) ROW_AT(name, signature, "", text)
+#define ROW_AT(name, signature, keywords, text)                                                    \
     {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS,                      \
-     #name "(" signature "callback=None, *, pri=None, pool=None)\n--\n\n" text}
+     #name "(" signature "callback=None, *, " keywords "pri=None, pool=None)\n--\n\n" text}
 
 PyMethodDef aio_functions[] = {
     ROW(aio_nop, "",
@@ -645,7 +673,7 @@ PyMethodDef aio_functions[] = {
     ROW(aio_busy, "seconds, ",
         "Keep a worker busy (asleep) for some seconds; a float is fine.\n\n"
         "The callback is called without arguments; await and wait() give None. (IO::AIO aio_busy)"),
-    ROW(aio_open, "path, flags=os.O_RDONLY, mode=0o666, ",
+    ROW_AT(aio_open, "path, flags=os.O_RDONLY, mode=0o666, ", "dir_fd=None, ",
         "Open a file; yields a FileHandle, or None to the callback on failure. See open(2).\n\n"
         "`flags` are those of os.open; the descriptor is never inherited (O_CLOEXEC). `mode`, less\n"
         "the umask at that time, is for files that are created. Keyword `dir_fd` as in os.open."),
@@ -672,31 +700,31 @@ PyMethodDef aio_functions[] = {
     ROW(aio_fdatasync, "fh, ",
         "Write a file's data to the disk, and of its metadata what reading them needs. Yields 0.\n"
         "See fdatasync(2)."),
-    ROW(aio_stat, "fh_or_path, ",
+    ROW_AT(aio_stat, "fh_or_path, ", "dir_fd=None, ",
         "Yields os.stat_result (None to the callback on failure); follows symlinks. Keyword\n"
         "`dir_fd` as in os.stat. See stat(2)."),
-    ROW(aio_lstat, "fh_or_path, ",
+    ROW_AT(aio_lstat, "fh_or_path, ", "dir_fd=None, ",
         "Yields os.stat_result (None to the callback on failure) of the path itself, if it is a\n"
         "symlink too. Keyword `dir_fd` as in os.lstat. See lstat(2)."),
     ROW(aio_statvfs, "fh_or_path, ",
         "Yields os.statvfs_result of the file system (None to the callback on failure).\n"
         "See statvfs(3)."),
-    ROW(aio_unlink, "path, ",
+    ROW_AT(aio_unlink, "path, ", "dir_fd=None, ",
         "Remove a name. Yields 0, or -1 to the callback. Keyword `dir_fd`. See unlink(2)."),
-    ROW(aio_rmdir, "path, ",
+    ROW_AT(aio_rmdir, "path, ", "dir_fd=None, ",
         "Remove an empty directory. Yields 0, or -1 to the callback. Keyword `dir_fd`.\n"
         "See rmdir(2)."),
-    ROW(aio_mkdir, "path, mode=0o777, ",
+    ROW_AT(aio_mkdir, "path, mode=0o777, ", "dir_fd=None, ",
         "Make a directory; `mode` less the umask at that time. Yields 0, or -1 to the callback.\n"
         "Keyword `dir_fd`. See mkdir(2)."),
-    ROW(aio_rename, "src, dst, ",
+    ROW_AT(aio_rename, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
         "Rename, replacing what `dst` names. Yields 0, or -1 to the callback. Keywords\n"
         "`src_dir_fd`, `dst_dir_fd`. See rename(2)."),
-    ROW(aio_readdir, "path, ",
+    ROW_AT(aio_readdir, "path, ", "dir_fd=None, ",
         "Yields a list of the names in a directory, of any size, unsorted, without '.' and '..';\n"
         "str or bytes like the path. None to the callback on failure. Keyword `dir_fd`.\n"
         "See getdents64(2)."),
-    ROW(aio_readdirx, "path, flags, ",
+    ROW_AT(aio_readdirx, "path, flags, ", "dir_fd=None, ",
         "Like aio_readdir, ordered and detailed as `flags` say (READDIR_*); yields (entries, flags).\n\n"
         "The callback gets two arguments; (None, flags) on failure. With READDIR_DENTS an entry is\n"
         "(name, type, inode), type one of DT_*. READDIR_DIRS_FIRST puts likely directories first,\n"

@@ -87,7 +87,7 @@ static void note_requests(Pool *pool)
     }
 }
 
-void orphans_hunt(void)
+static void begin_hunt(void)
 {
     hunt.on = true;
     hunt.count = 0;
@@ -109,7 +109,7 @@ void orphans_look_for(Pool *pool, uint32_t worker)
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
         if (request && pa_ops[request->op].opens && pa_state_owner(word) == worker + 1 &&
             pa_state_phase(word) == PA_EXECUTING) {
-            orphans_hunt();
+            begin_hunt();
             return;
         }
     }
@@ -183,4 +183,43 @@ void orphans_after_fork(void)
         if (pool->fork_count == fork_count && pool->nreqs > 0)
             return;
     each_descriptor(close_marked);
+}
+
+/* -- what a dead spawner was reading ------------------------------------------------------------- */
+
+static struct {
+    const Pool *pool;
+    int pid;
+} dead_spawner;
+
+static bool is_worker(const Pool *pool, int pid)
+{
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
+        if (atomic_load(&pool->segment->workers[worker].pid) == pid)
+            return true;
+    return false;
+}
+
+/* Its own maps (child.c), or a worker's stat, marked with O_DSYNC (spawner.c). */
+static void close_what_spawner_read(int fd)
+{
+    char path[64], text[64], name[8], after;
+    int pid;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(path, text, sizeof text - 1);
+    text[size > 0 ? size : 0] = '\0';
+    if (sscanf(text, "/proc/%d/%7[a-z]%c", &pid, name, &after) != 2)
+        return;
+    bool maps = strcmp(name, "maps") == 0 && pid == dead_spawner.pid;
+    bool stat = strcmp(name, "stat") == 0 && fcntl(fd, F_GETFL) & O_DSYNC &&
+                is_worker(dead_spawner.pool, pid);
+    if (maps || stat)
+        close(fd);
+}
+
+void orphans_of_spawner(Pool *pool, int pid)
+{
+    dead_spawner.pool = pool;
+    dead_spawner.pid = pid;
+    each_descriptor(close_what_spawner_read);
 }

@@ -12,7 +12,10 @@
 
 #include "core.h"
 
-enum { EVENTS = 16, SPIN_MIN_NS = 1000, LOOK_EVERY = 256 };
+/* A signal that comes just before the sleep does not interrupt it: so sleep again and again. */
+enum { LONGEST_SLEEP_MS = 1000 };
+
+enum { EVENTS = 16, LOOK_EVERY = 256, MANY = 8, SELDOM = 64 };
 
 void poll_kick(Pool *pool)
 {
@@ -56,12 +59,31 @@ static bool within_limits(const Pool *pool, uint64_t done, uint64_t most, uint64
     return (double)(pa_now_ns() - began_ns) < pool->max_poll_time * 1e9;
 }
 
+/* Somebody sleeps on the descriptor, or may at any time; else poll_sleep() asks when it does. */
+static bool must_ask(const Pool *pool)
+{
+    return pool->watched || pool->somebody_sleeps;
+}
+
+/* On a way out of the pool that has not looked at all results, with the bell perhaps silenced and
+ * nobody asked to ring it: the program may watch the descriptor next. */
+void poll_leave_readable(Pool *pool)
+{
+    pool->rung = false;
+    if (must_ask(pool))
+        ask(pool);
+    if (queue_anything_pending(pool))
+        poll_kick(pool);
+}
+
 /* What is pending now, or the limit says: requests that callbacks make are for the next call, so
  * that a callback that always makes another one does not keep the loop. */
-int poll_some(Pool *pool, uint64_t *processed)
+int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
 {
     struct pa_segment *segment = pool->segment;
     uint64_t most = pool->max_poll_reqs ? pool->max_poll_reqs : pool->nreqs;
+    if (turn && turn < most)
+        most = turn;
     uint64_t began_ns = pool->max_poll_time > 0 ? pa_now_ns() : 0, done = 0;
     bool looked = ++pool->polls % LOOK_EVERY == 0;
     int outcome = 0;
@@ -81,30 +103,34 @@ int poll_some(Pool *pool, uint64_t *processed)
                 break;
             }
             done++;
-            if (queue_deliver(pool, queue_next_pending(pool)) < 0) {
+            if (queue_deliver(pool, queue_next_pending(pool)) < 0)
                 outcome = -1;
-                break;
-            }
             if (unlikely(pool->segment != segment)) { /* closed by a callback */
                 *processed = done;
-                return 0;
+                return outcome;
             }
+            if (outcome < 0)
+                break;
         }
         if (outcome != 0)
+            break;
+        if (!must_ask(pool))
             break;
         ask(pool);
         if (queue_anything_pending(pool))
             continue;
         if (done > 0 || looked)
             break;
-        looked = true; /* called for nothing: has somebody died? */
-        if (!pool_look_after(pool))
-            break;
+        /* Called for nothing: has somebody died?  This silences the bell, which a worker may have
+         * rung in answer to the asking of just now: so ask again. */
+        looked = true;
+        pool_look_after(pool);
     }
-    if (outcome != 0 && queue_anything_pending(pool))
-        poll_kick(pool); /* the descriptor stays readable */
-    else if (outcome > 0)
-        outcome = 0;
+    if (outcome != 0) {
+        poll_leave_readable(pool);
+        if (outcome > 0 && !queue_anything_pending(pool))
+            outcome = 0;
+    }
     if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))
         poll_tell_others(pool);
     orphans_sweep();
@@ -114,37 +140,29 @@ int poll_some(Pool *pool, uint64_t *processed)
 
 /* -- sleeping --------------------------------------------------------------------------------- */
 
-static void relax(void)
+/* Look for results for a while; no worker rings meanwhile.  Runs without the interpreter lock.
+ * Each look takes cache lines away from the worker that writes them: with many requests
+ * outstanding, looking less often finds more at a time. */
+static bool spin(Pool *pool, uint64_t outstanding)
 {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
-/* Look for results for a while; no worker rings meanwhile.  Runs without the interpreter lock. */
-static bool spin(Pool *pool)
-{
-    uint64_t end = pa_now_ns() + pool->spin_ns;
+    uint64_t began = pa_now_ns(), spent = 0;
+    int pauses = outstanding >= MANY ? SELDOM : 1;
+    bool found = false;
     do {
-        for (int look = 0; look < 16; look++) {
-            if (queue_anything_pending(pool))
-                return true;
-            relax();
+        for (int look = 0; look < 16 && !found; look++) {
+            found = queue_anything_pending(pool);
+            if (!found)
+                pa_relax(pauses);
         }
-    } while (pa_now_ns() < end);
-    return false;
+        spent = pa_now_ns() - began;
+        if (!found && spent > PA_SPIN_ALONE_NS)
+            pa_spin_yield();
+    } while (!found && spent < pool->spin.ns);
+    pa_spin_learn(&pool->spin, found);
+    return found;
 }
 
-static void adapt_spinning(Pool *pool, uint64_t slept_ns)
-{
-    uint32_t limit = pool->segment->header.spin_limit_ns;
-    if (slept_ns < 2 * (uint64_t)limit)
-        pool->spin_ns = limit;
-    else
-        pool->spin_ns /= 2;
-}
-
-static uint64_t to_ns(double seconds)
+uint64_t poll_ns(double seconds)
 {
     return seconds > 1e9 ? UINT64_C(1000000000000000000) : (uint64_t)(seconds * 1e9);
 }
@@ -154,7 +172,7 @@ static int follow(Pool *pool, double timeout)
 {
     uint32_t news = atomic_load_explicit(&pool->news, memory_order_acquire);
     /* Bounded, so that a signal handler of the main thread gets its turn. */
-    uint64_t limit_ns = timeout < 0 || timeout > 0.1 ? 100000000u : to_ns(timeout) + 1;
+    uint64_t limit_ns = timeout < 0 || timeout > 0.1 ? 100000000u : poll_ns(timeout) + 1;
     pool->followers++;
     Py_BEGIN_ALLOW_THREADS
     pa_futex_wait(&pool->news, news, limit_ns);
@@ -170,22 +188,27 @@ int poll_sleep(Pool *pool, double timeout)
         return follow(pool, timeout);
     struct pa_segment *segment = pool->segment;
     struct epoll_event events[EVENTS];
-    int count = 0, milliseconds = -1, error = 0;
-    if (timeout >= 0)
-        milliseconds = timeout > 1e6 ? 1000000000 : (int)(timeout * 1e3 + 0.999);
-    pool->somebody_sleeps = true;
+    int count = 0, milliseconds = LONGEST_SLEEP_MS;
+    if (timeout >= 0 && timeout < LONGEST_SLEEP_MS / 1e3)
+        milliseconds = (int)(timeout * 1e3 + 0.999);
     stop_asking(pool);
-    bool awake = pool->rung;
+    if (pool->rung) { /* there is news already */
+        pool->rung = false;
+        pool_look_after(pool);
+        return PyErr_CheckSignals();
+    }
+    pool->somebody_sleeps = true;
+    bool awake = false;
+    uint64_t outstanding = pool->nreqs;
     Py_BEGIN_ALLOW_THREADS
-    if (!awake && milliseconds != 0 && pool->spin_ns >= SPIN_MIN_NS)
-        awake = spin(pool);
+    if (milliseconds != 0 && pool->spin.ns > 0)
+        awake = spin(pool, outstanding);
     if (!awake) {
         ask(pool);
         if (!queue_anything_pending(pool)) {
             uint64_t began = pa_now_ns();
             count = epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
-            error = errno;
-            adapt_spinning(pool, pa_now_ns() - began);
+            pa_spin_slept(&pool->spin, pa_now_ns() - began);
         }
     }
     Py_END_ALLOW_THREADS
@@ -194,20 +217,26 @@ int poll_sleep(Pool *pool, double timeout)
         pool_handle_events(pool, events, count);
     if (pool->followers > 0)
         poll_tell_others(pool);
-    return count < 0 && error == EINTR ? PyErr_CheckSignals() : 0;
+    if (PyErr_CheckSignals() == 0)
+        return 0;
+    if (pool->segment == segment)
+        poll_leave_readable(pool);
+    return -1;
 }
 
 PyObject *poll_wait_for(Request *request, double timeout)
 {
     Pool *pool = request->pool;
-    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + to_ns(timeout) : 0;
+    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + poll_ns(timeout) : 0;
     while (request->place < AT_CALLBACK) {
         if (pool->fork_count != fork_count || !pool->segment) {
             request->place = AT_DEAD;
             break;
         }
         uint64_t processed;
-        if (poll_some(pool, &processed) < 0)
+        if (poll_some(pool, 0, &processed) < 0)
+            return NULL;
+        if (processed > 0 && PyErr_CheckSignals() < 0)
             return NULL;
         if (processed > 0 || request->place >= AT_CALLBACK)
             continue;

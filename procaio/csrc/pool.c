@@ -99,7 +99,8 @@ static void reset_private_state(Pool *pool)
     pool->rung = pool->somebody_sleeps = pool->lacks_spawner = false;
     pool->followers = 0;
     pool->deaths_in_a_row = 0;
-    pool->spin_ns = pool->segment->header.spin_limit_ns;
+    uint32_t limit_ns = pool->segment->header.spin_limit_ns;
+    pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     pool->fork_count = fork_count;
 }
 
@@ -133,6 +134,29 @@ static int map_region(Pool *pool)
     return 0;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+static void give_back(Pool *pool)
+{
+    struct pa_segment *segment = pool->segment;
+    pool->segment = NULL;
+    if (segment)
+        pa_segment_unmap(segment);
+    close_fd(&pool->segment_fd);
+    close_fd(&pool->event_fd);
+    close_fd(&pool->epoll_fd);
+    close_fd(&pool->dead_fd);
+    close_fd(&pool->retry_fd);
+    if (pool->region)
+        munmap(pool->region, 2 * PA_STACK_SIZE);
+    pool->region = NULL;
+}
+
 static PyObject *pool_open(Pool *pool, PyObject *args)
 {
     int segment_fd, cores, is_inline;
@@ -143,14 +167,15 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
                           &max_idle, &idle_timeout_ms, &title_at, &title_size, &source))
         return NULL;
     int kept_fd = pool->fork_count != fork_count ? pool->epoll_fd : -1;
+    pool->segment_fd = segment_fd; /* ours from here on */
     int error = pa_segment_map(segment_fd, &pool->segment);
-    if (error) {
-        close(segment_fd);
-    } else {
-        pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
-        pool->segment_fd = segment_fd;
-        error = open_descriptors(pool, kept_fd);
+    if (error) { /* Python may try again with other memory: poll_fileno keeps its number */
+        close_fd(&pool->segment_fd);
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
     }
+    pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
+    error = open_descriptors(pool, kept_fd);
     if (!error)
         error = map_region(pool);
     Py_XSETREF(pool->source, Py_NewRef(source));
@@ -168,6 +193,7 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
         atomic_store(&header->idle_timeout_ms, idle_timeout_ms);
     }
     if (error) {
+        give_back(pool);
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -201,7 +227,6 @@ int pool_ensure_spawner(Pool *pool)
     if (likely(pool->spawner_pid > 0) || pool->is_inline)
         return 0;
     int pidfd;
-    atomic_store(&pool->segment->header.spawner_settled, 0);
     int pid = pa_spawner_start(pool->segment, pool->region, &pidfd);
     if (pid == -EAGAIN || pid == -ENOMEM || pid == -EMFILE || pid == -ENFILE) {
         retry_soon(pool);
@@ -285,11 +310,12 @@ static bool bury_worker(Pool *pool, uint32_t worker)
         orphans_look_for(pool, worker);
     }
     queue_worker_ended(pool, worker);
-    /* What it held of the common good goes back; only then may its number be used again. */
+    /* What it held of the common good goes back; only then may its number be used again.  Its bit
+     * first: while it stands, somebody may give it another permit and ring for it. */
     uint32_t dead = worker + 1;
     atomic_compare_exchange_strong(&segment->header.spinner, &dead, 0);
-    pa_permits_return(segment, worker);
     pa_sleeper_remove(segment, worker);
+    pa_permits_return(segment, worker);
     atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
     atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
     if (crashed)
@@ -330,11 +356,10 @@ static bool bury_spawner(Pool *pool)
         return false;
     epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pool->spawner_pidfd, NULL);
     close(pool->spawner_pidfd);
+    orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
     pool->totals.spawner_deaths++;
-    if (!atomic_load(&pool->segment->header.spawner_settled))
-        orphans_hunt();
     adopt_workers(pool);
     atomic_store(&pool->segment->header.monitor_asleep, 0);
     /* It may have died between taking a sleeper's bit and ringing its bell. */
@@ -361,7 +386,7 @@ bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
         uint64_t what = events[i].data.u64;
         if (what == EVENT_SPAWNER)
             buried |= bury_spawner(pool);
-        else if (what == EVENT_RETRY)
+        else if (what == EVENT_RETRY || (pool->lacks_spawner && pool->retry_fd < 0))
             try_again(pool);
         else if (what < PA_MAX_WORKERS)
             buried |= bury_worker(pool, (uint32_t)what);
@@ -374,10 +399,7 @@ bool pool_look_after(Pool *pool)
     enum { MOST = 64 };
     struct epoll_event events[MOST];
     int count = epoll_wait(pool->epoll_fd, events, MOST, 0);
-    bool buried = pool_handle_events(pool, events, count);
-    if (unlikely(pool->lacks_spawner && pool->retry_fd < 0))
-        try_again(pool);
-    return buried;
+    return pool_handle_events(pool, events, count);
 }
 
 /* -- closing ---------------------------------------------------------------------------------- */
@@ -398,13 +420,12 @@ static void end_children(Pool *pool)
     bool crashed;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
-    int spawner = pool->spawner_pidfd;
+    int spawner = pool->spawner_pidfd, spawner_pid = pool->spawner_pid;
     if (spawner >= 0) { /* first, so that nobody is born meanwhile */
         pool->spawner_pidfd = -1; /* before other threads get their turn */
         end_child(spawner, &crashed);
         pool->spawner_pid = 0;
-        if (!atomic_load(&segment->header.spawner_settled))
-            orphans_hunt();
+        orphans_of_spawner(pool, spawner_pid);
         adopt_workers(pool);
     }
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
@@ -425,13 +446,6 @@ static void let_arena_go(Pool *pool)
         pa_arena_destroy(pool->arena);
         pool->arena = NULL;
     }
-}
-
-static void close_fd(int *fd)
-{
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
 }
 
 /* `_kill(errno)`: end every process now; what has not ended fails with the errno. */
@@ -462,22 +476,14 @@ static PyObject *pool_release(Pool *pool, PyObject *unused)
         syscall(SYS_sched_yield);
         Py_END_ALLOW_THREADS
     }
-    queue_abandon(pool);
+    struct queue dead = {.first = NULL};
+    queue_abandon(pool, &dead);
     take_off_list(pool); /* nothing of it is on its way any more */
     orphans_sweep();
     let_arena_go(pool);
-    struct pa_segment *segment = pool->segment;
-    pool->segment = NULL;
-    pa_segment_unmap(segment);
-    close_fd(&pool->segment_fd);
-    close_fd(&pool->event_fd);
-    close_fd(&pool->epoll_fd);
-    close_fd(&pool->dead_fd);
-    close_fd(&pool->retry_fd);
+    give_back(pool);
+    queue_let_go(&dead);
     Py_CLEAR(pool->loop);
-    if (pool->region)
-        munmap(pool->region, 2 * PA_STACK_SIZE);
-    pool->region = NULL;
     Py_RETURN_NONE;
 }
 
@@ -504,9 +510,9 @@ static bool opens_something(const Pool *pool)
     return false;
 }
 
-/* In a forked child: let go of what is the parent's.  Shared mappings are replaced by zeroes before
- * anything is freed, so that nothing here can reach the parent's rings or data; poll_fileno keeps
- * its number for the child's pool. */
+/* In a forked child: let go of what is the parent's.  Data segments are replaced by zeroes before
+ * anything is freed, so that nothing here can reach the parent's data; poll_fileno keeps its number
+ * for the child's pool. */
 static PyObject *pool_abandon(Pool *pool, PyObject *unused)
 {
     (void)unused;
@@ -519,10 +525,12 @@ static PyObject *pool_abandon(Pool *pool, PyObject *unused)
             close(pidfd);
     }
     bool opens = opens_something(pool);
-    if (pool->arena) {
+    if (pool->arena) /* before anything is freed: it is freed here, and nowhere else */
         pa_arena_abandon(pool->arena);
-        let_arena_go(pool);
-    }
+    struct queue dead = {.first = NULL};
+    queue_abandon(pool, &dead);
+    let_arena_go(pool);
+    pool->arena = NULL; /* what Buffers still have of it they keep: see buffer.c */
     pa_segment_unmap(segment);
     pool->segment = NULL;
     take_off_list(pool);
@@ -532,9 +540,9 @@ static PyObject *pool_abandon(Pool *pool, PyObject *unused)
     close_fd(&pool->spawner_pidfd);
     close_fd(&pool->retry_fd);
     pool->region = NULL; /* the parent's stacks: private memory, and only a few pages of it */
-    queue_abandon(pool);
     if (opens)
         orphans_after_fork();
+    queue_let_go(&dead);
     Py_CLEAR(pool->loop);
     Py_RETURN_NONE;
 }
@@ -646,22 +654,29 @@ static PyObject *poll_cb(Pool *pool, PyObject *unused)
     uint64_t processed;
     if (pool_check(pool) < 0)
         return NULL;
-    int left = poll_some(pool, &processed);
+    int left = poll_some(pool, 0, &processed);
     while (left >= 0 && pool->max_outstanding && pool->segment &&
            pool->nreqs > pool->max_outstanding) {
         if (processed == 0 && poll_sleep(pool, -1) < 0)
             return NULL;
-        left = poll_some(pool, &processed);
+        left = poll_some(pool, 0, &processed);
     }
     return left < 0 ? NULL : PyLong_FromLong(-left);
 }
 
+/* Until something is pending, or another thread has ended something. */
 static int wait_for_news(Pool *pool)
 {
-    queue_harvest(pool);
-    if (pool->nreqs == 0 || queue_anything_pending(pool))
-        return 0;
-    return poll_sleep(pool, -1);
+    uint64_t completed = pool->totals.completed;
+    while (pool->segment && pool->fork_count == fork_count) {
+        queue_harvest(pool);
+        if (pool->nreqs == 0 || queue_anything_pending(pool) ||
+            pool->totals.completed != completed)
+            return 0;
+        if (poll_sleep(pool, -1) < 0)
+            return -1;
+    }
+    return 0;
 }
 
 static PyObject *poll_wait(Pool *pool, PyObject *unused)
@@ -669,6 +684,8 @@ static PyObject *poll_wait(Pool *pool, PyObject *unused)
     (void)unused;
     if (pool_check(pool) < 0 || wait_for_news(pool) < 0)
         return NULL;
+    if (pool->segment)
+        poll_leave_readable(pool);
     Py_RETURN_NONE;
 }
 
@@ -679,7 +696,7 @@ static PyObject *poll(Pool *pool, PyObject *unused)
     if (pool_check(pool) < 0)
         return NULL;
     while (processed == 0 && pool->segment && pool->nreqs > 0) {
-        if (poll_some(pool, &processed) < 0)
+        if (poll_some(pool, 0, &processed) < 0)
             return NULL;
         if (processed == 0 && pool->nreqs > 0 && wait_for_news(pool) < 0)
             return NULL;
@@ -696,12 +713,15 @@ static PyObject *flush(Pool *pool, PyObject *args)
     double timeout = given == Py_None ? -1 : PyFloat_AsDouble(given);
     if (PyErr_Occurred() || (!pool->closed && pool_check(pool) < 0))
         return NULL;
-    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + (uint64_t)(timeout * 1e9) : 0, processed;
+    uint64_t end_ns = timeout >= 0 ? pa_now_ns() + poll_ns(timeout) : 0, processed;
     while (pool->segment && pool->nreqs > 0) {
-        if (poll_some(pool, &processed) < 0)
+        if (poll_some(pool, 0, &processed) < 0)
             return NULL;
-        if (processed > 0)
+        if (processed > 0) {
+            if (PyErr_CheckSignals() < 0)
+                return NULL;
             continue;
+        }
         double left = -1;
         if (timeout >= 0) {
             uint64_t now = pa_now_ns();
@@ -715,14 +735,16 @@ static PyObject *flush(Pool *pool, PyObject *args)
     Py_RETURN_TRUE;
 }
 
-/* What a loop calls when poll_fileno is readable. */
+/* What a loop calls when poll_fileno is readable.  Every result makes a task run in the loop's next
+ * turn; a turn is kept short, so that timers and sockets get theirs. */
 static PyObject *on_readable(Pool *pool, PyObject *unused)
 {
+    enum { LOOP_TURN = 16 };
     (void)unused;
     uint64_t processed;
     if (!pool->segment || pool->fork_count != fork_count)
         Py_RETURN_NONE;
-    if (poll_some(pool, &processed) < 0)
+    if (poll_some(pool, LOOP_TURN, &processed) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -730,7 +752,13 @@ static PyObject *on_readable(Pool *pool, PyObject *unused)
 static PyObject *pool_fileno(Pool *pool, PyObject *unused)
 {
     (void)unused;
-    return pool_check(pool) < 0 ? NULL : PyLong_FromLong(pool->epoll_fd);
+    if (pool_check(pool) < 0)
+        return NULL;
+    if (!pool->watched) {
+        pool->watched = true;
+        poll_kick(pool); /* results may wait already, with nobody asked to ring */
+    }
+    return PyLong_FromLong(pool->epoll_fd);
 }
 
 static PyObject *nreqs(Pool *pool, PyObject *unused)
@@ -805,7 +833,10 @@ static PyObject *sleep_(Pool *pool, PyObject *arg)
     double seconds = PyFloat_AsDouble(arg);
     if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, seconds) < 0)
         return NULL;
-    pool_look_after(pool);
+    if (pool->segment) {
+        pool_look_after(pool);
+        poll_leave_readable(pool);
+    }
     Py_RETURN_NONE;
 }
 

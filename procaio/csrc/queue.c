@@ -15,6 +15,7 @@
 #define GENERATION_MASK ((1u << (32 - PA_GENERATION_SHIFT)) - 1u)
 #define READDIR_STEP (32u << 10)
 #define LONGEST_PATH 8192u /* beyond PATH_MAX the kernel says ENAMETOOLONG whatever follows */
+#define FETCHED_AHEAD 16384u
 #define TAKE_BACK 16
 #define MOST_TRIES 2
 #define INLINE_OWNER 1u /* a pool without workers runs its slots as worker 0 */
@@ -360,6 +361,15 @@ static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
     }
 }
 
+/* Small data that are about to be copied: ask for all cache lines now, while other results are seen
+ * to.  They come from another core's cache, and one after the other that takes longer than the read. */
+static void fetch_ahead(const Request *request)
+{
+    if (request->kind == RESULT_BYTES && request->block.at && request->length <= FETCHED_AHEAD)
+        for (uint64_t at = 0; at < request->length; at += PA_CACHE_LINE)
+            __builtin_prefetch(request->block.at + at);
+}
+
 static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
 {
     Request *request = index < PA_NSLOTS ? pool->in_flight[index] : NULL;
@@ -372,8 +382,10 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     pool->deaths_in_a_row = 0;
     if (unlikely(slot->call_flags & PA_MORE) && result_wants_more(pool, request, slot))
         send_on(pool, request, slot);
-    else
+    else {
+        fetch_ahead(request);
         queue_push_pending(pool, request);
+    }
 }
 
 static void harvest_worker(Pool *pool, uint32_t worker)
@@ -531,6 +543,7 @@ void queue_fail_all(Pool *pool, int error)
     Request *request;
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
+        reopen_handle(request);
         queue_fail(pool, request, error);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
@@ -538,50 +551,58 @@ void queue_fail_all(Pool *pool, int error)
         if (!request || request->place != AT_SLOT)
             continue;
         struct pa_slot *slot = &pool->segment->slots[index];
-        bool done = pa_state_phase(atomic_load(&slot->state)) == PA_DONE;
-        if (done && slot->call_flags & PA_MORE) {
+        enum pa_phase phase = pa_state_phase(atomic_load(&slot->state));
+        if (phase == PA_READY)
+            reopen_handle(request);
+        if (phase == PA_DONE && slot->call_flags & PA_MORE) {
             request->fd = slot->fd;
             request->dir_open = true;
-            done = false;
-        }
-        if (done) {
+        } else if (phase == PA_DONE) {
             queue_push_pending(pool, request);
-        } else {
-            slot_free(pool, request);
-            queue_fail(pool, request, error);
+            continue;
         }
+        slot_free(pool, request);
+        queue_fail(pool, request, error);
     }
 }
 
 /* In a forked child, or when a pool goes: no callback, no trace.  Letting go of a request may run
- * code of the program, which may use the pool: so all of them are taken out first. */
-void queue_abandon(Pool *pool)
+ * code of the program, which may use the pool: so all are taken out first, and their memory freed. */
+void queue_abandon(Pool *pool, struct queue *dead)
 {
-    struct queue dead = {.first = NULL};
     Request *request;
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
-        append(&dead, request);
+        append(dead, request);
     }
     while ((request = queue_next_pending(pool))) {
         if (request->slot != NO_SLOT)
             pool->in_flight[request->slot] = NULL;
-        append(&dead, request);
+        append(dead, request);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         request = pool->in_flight[index];
         pool->in_flight[index] = NULL;
         if (request && request->place == AT_SLOT)
-            append(&dead, request);
+            append(dead, request);
     }
     pool->nreqs = 0;
-    for (request = dead.first; request; request = request->next) {
+    for (request = dead->first; request; request = request->next) {
         request->place = AT_DEAD;
         request->slot = NO_SLOT;
         close_directory(request);
+        if (request->block.at && pool->arena)
+            pa_arena_free(pool->arena, &request->block);
+        request->block.at = NULL;
     }
-    while ((request = dead.first)) {
-        unlink_(&dead, request);
+}
+
+void queue_let_go(struct queue *dead)
+{
+    Request *request;
+    while ((request = dead->first)) {
+        unlink_(dead, request);
+        request_release_arguments(request);
         Py_DECREF(request);
     }
 }
@@ -598,11 +619,16 @@ static PyObject *call(Request *request, PyObject *argument)
     return PyObject_CallOneArg(callback, argument);
 }
 
+static bool must_go_up(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+           PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
 /* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
 static int report(Request *request)
 {
-    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-        PyErr_ExceptionMatches(PyExc_SystemExit))
+    if (must_go_up())
         return -1;
     if (!hooks.on_error) {
         PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
@@ -618,11 +644,12 @@ static int report(Request *request)
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
-    if (!done)
+    bool leaves = !done && must_go_up();
+    if (!done && !leaves)
         PyErr_WriteUnraisable(hook);
     Py_XDECREF(done);
     Py_DECREF(hook);
-    return 0;
+    return leaves ? -1 : 0;
 }
 
 static int call_back(Request *request)
@@ -667,8 +694,11 @@ static void conclude(Pool *pool, Request *request)
 /* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
 int queue_deliver(Pool *pool, Request *request)
 {
-    request->place = AT_CALLBACK;
+    request->place = AT_CONCLUDING;
     conclude(pool, request);
+    if (request->cancelled) /* perhaps just now, by another thread */
+        Py_CLEAR(request->value);
+    request->place = AT_CALLBACK;
     pool->nreqs--;
     pool->totals.completed++;
     pool->totals.failed += request->error != 0;

@@ -36,8 +36,7 @@ Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind)
 /* What a request holds until it is done.  Its names stay, for errors and the repr. */
 void request_release_arguments(Request *self)
 {
-    bool is_parents = self->place == AT_DEAD || (self->pool && self->pool->fork_count != fork_count);
-    if (self->block.at && self->pool && self->pool->arena && !is_parents)
+    if (self->block.at && self->pool && self->pool->arena)
         pa_arena_free(self->pool->arena, &self->block);
     self->block.at = NULL;
     self->arena_segment = PA_NO_SEGMENT;
@@ -151,6 +150,7 @@ static const char *state_name(const Request *self)
         return phase == PA_READY ? "ready" : phase == PA_DONE ? "pending" : "execute";
     }
     case AT_PENDING:
+    case AT_CONCLUDING:
         return "pending";
     case AT_DEAD:
         return "dead";

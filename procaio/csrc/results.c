@@ -295,6 +295,13 @@ static int gather(Request *request, size_t size)
     return 0;
 }
 
+/* What was asked for, and what was found. */
+static uint32_t flags_to_return(const Request *request, bool unknown)
+{
+    return (request->flags & ~(uint32_t)READDIR_FOUND_UNKNOWN) |
+           (unknown ? READDIR_FOUND_UNKNOWN : 0u);
+}
+
 static PyObject *take_directory(Request *request, size_t size)
 {
     const char *records = request->block.at;
@@ -309,7 +316,7 @@ static PyObject *take_directory(Request *request, size_t size)
     PyObject *list = (sorted ? list_sorted : list_unsorted)(request, records, size, &unknown);
     if (!list || request->kind == RESULT_NAMES)
         return list;
-    return Py_BuildValue("NI", list, request->flags | (unknown ? READDIR_FOUND_UNKNOWN : 0u));
+    return Py_BuildValue("NI", list, flags_to_return(request, unknown));
 }
 
 /* A directory that did not fit: keep what came, and send the request on with a larger block. */
@@ -418,7 +425,7 @@ PyObject *result_on_failure(const Request *request)
     if (request->kind == RESULT_STATUS || request->kind == RESULT_COUNT)
         return Py_NewRef(minus_one);
     if (request->kind == RESULT_ENTRIES)
-        return Py_BuildValue("OI", Py_None, request->flags);
+        return Py_BuildValue("OI", Py_None, flags_to_return(request, false));
     return Py_NewRef(Py_None);
 }
 

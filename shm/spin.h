@@ -1,0 +1,58 @@
+/* shm/spin.h - looking for work for a while before going to sleep; the same on both sides.
+ *
+ * Waking a sleeper costs tens of microseconds, so a short look pays where the other side runs on
+ * another core, and is pure waste where it waits for this one.  Nobody can tell beforehand; so the
+ * time grows while looking finds something and shrinks while it does not, and once it has gone to
+ * nothing, one short wait in many tries again.
+ */
+#ifndef PROCAIO_SHM_SPIN_H
+#define PROCAIO_SHM_SPIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PA_SPIN_MIN_NS 1000u
+#define PA_SPIN_ALONE_NS 4000u /* after this, let others have the core between two looks */
+#define PA_SPIN_TRY_EVERY 32u
+
+struct pa_spin {
+    uint32_t limit_ns; /* 0: never */
+    uint32_t ns;       /* how long to look; 0: not at all */
+    uint32_t short_waits;
+};
+
+static inline void pa_relax(int pauses)
+{
+    for (int i = 0; i < pauses; i++) {
+#if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ volatile("yield");
+#endif
+    }
+}
+
+static inline void pa_spin_yield(void)
+{
+    syscall(SYS_sched_yield);
+}
+
+/* After looking: did it find something? */
+static inline void pa_spin_learn(struct pa_spin *spin, bool found)
+{
+    if (found)
+        spin->ns = spin->ns * 2 < spin->limit_ns ? spin->ns * 2 : spin->limit_ns;
+    else
+        spin->ns = spin->ns / 2 < PA_SPIN_MIN_NS ? 0 : spin->ns / 2;
+}
+
+/* After a sleep without looking first. */
+static inline void pa_spin_slept(struct pa_spin *spin, uint64_t ns)
+{
+    if (spin->ns == 0 && ns < spin->limit_ns && ++spin->short_waits % PA_SPIN_TRY_EVERY == 0)
+        spin->ns = spin->limit_ns / 2;
+}
+
+#endif

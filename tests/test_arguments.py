@@ -1,0 +1,488 @@
+"""
+Arguments: what is wrong with them is raised in the call, before anything is queued (A5, A6).
+
+What is right is compared with os: the same result, or the same errno and file name.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import errno
+import inspect
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import procaio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+FUNCTIONS = [getattr(procaio, name) for name in procaio.__all__ if name.startswith("aio_")]
+
+# The fewest positional arguments with which each function does something harmless.
+GOOD: dict[str, tuple[Any, ...]] = {
+    "aio_busy": (0,),
+    "aio_close": (-1,),
+    "aio_fdatasync": (-1,),
+    "aio_fsync": (-1,),
+    "aio_lstat": ("",),
+    "aio_mkdir": ("",),
+    "aio_nop": (),
+    "aio_open": ("",),
+    "aio_read": (-1, 0, 0),
+    "aio_readdir": ("",),
+    "aio_readdirx": ("", 0),
+    "aio_rename": ("", ""),
+    "aio_rmdir": ("",),
+    "aio_stat": ("",),
+    "aio_statvfs": ("",),
+    "aio_unlink": ("",),
+    "aio_write": (-1, 0, 0, b""),
+}
+
+
+@pytest.fixture
+def refused(pool: procaio.Pool) -> Iterator[Callable[..., None]]:
+    """Call a function that must raise; nothing is queued, the next request's priority stays."""
+
+    def refuse(
+        kinds: type[BaseException] | tuple[type[BaseException], ...],
+        function: Callable[..., Any],
+        *arguments: object,
+        **keywords: object,
+    ) -> None:
+        procaio.aioreq_pri(3)
+        with pytest.raises(kinds):
+            function(*arguments, pool=pool, **keywords)
+        assert procaio.aioreq_pri() == 3
+        assert pool.nreqs() == 0
+        assert pool.statistics().submitted == 0
+
+    yield refuse
+    procaio.aioreq_pri(0)
+
+
+class Nasty:
+    """Everything that may be asked of an argument goes wrong."""
+
+    def fail(self, *_: object) -> int:
+        """What all its methods do."""
+        raise ZeroDivisionError
+
+    fileno = __index__ = __int__ = __float__ = __fspath__ = __len__ = fail
+    __bool__ = __buffer__ = __getitem__ = __iter__ = __eq__ = fail  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Odd:
+    """Its methods answer, but not what they should."""
+
+    def __init__(self, answer: object) -> None:
+        self._answer = answer
+
+    def answer(self, *_: object) -> Any:
+        """What all its methods do."""
+        return self._answer
+
+    fileno = __index__ = __float__ = __fspath__ = __buffer__ = answer
+
+
+# -- every function --------------------------------------------------------------------------------
+
+
+def test_table_of_this_file_knows_every_function() -> None:
+    assert {function.__name__ for function in FUNCTIONS} == set(GOOD)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_signature_tells_the_common_form(function: Callable[..., Any]) -> None:
+    """Every function takes callback last, then pri and pool by keyword, and says so in help()."""
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    assert positional[-1] == "callback"
+    assert [p.name for p in parameters][-2:] == ["pri", "pool"]
+    assert function.__doc__
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_good_arguments_are_accepted_in_every_common_form(
+    pool: procaio.Pool, function: Callable[..., Any]
+) -> None:
+    """A callback may be positional or a keyword, None, or left out; so may pri and pool."""
+    good = GOOD[function.__name__]
+    answers: list[tuple[object, ...]] = []
+    requests = [
+        function(*good, pool=pool),
+        function(*good, callback=None, pri=None, pool=pool),
+        function(*good, lambda *answer: answers.append(answer), pool=pool, pri=2),
+        function(*good, callback=lambda *answer: answers.append(answer), pool=pool, pri=-2),
+    ]
+    pool.flush()
+    assert [request.state for request in requests] == ["done"] * 4
+    assert [request.pri for request in requests] == [0, 0, 2, -2]
+    assert len({request.errno for request in requests}) == 1
+    assert len(answers) == 2
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+def test_wrong_common_arguments_raise_in_the_call(
+    refused: Callable[..., None], function: Callable[..., Any]
+) -> None:
+    """Callback, pri, unknown and doubled keywords, too many and too few arguments (A5)."""
+    good = GOOD[function.__name__]
+    refused(TypeError, function, *good, callback=3)
+    refused(TypeError, function, *good, pri="high")
+    refused(TypeError, function, *good, pri=1.5)
+    refused(TypeError, function, *good, nothing=None)
+    refused(TypeError, function, *good, print, callback=print)
+    refused(TypeError, function, *good, *[None] * 9)
+    if good:
+        refused(TypeError, function, *good[:-1])
+    refused(ZeroDivisionError, function, *good, pri=Nasty())
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("wrong", [3, "pool", object()])
+def test_wrong_pool_raises_in_the_call(function: Callable[..., Any], wrong: object) -> None:
+    """Only a Pool is a pool (A5)."""
+    procaio.aioreq_pri(2)
+    with pytest.raises(TypeError):
+        function(*GOOD[function.__name__], pool=wrong)
+    assert procaio.aioreq_pri(0) == 2
+
+
+PATH_FUNCTIONS = [f for f in FUNCTIONS if GOOD[f.__name__] and GOOD[f.__name__][0] == ""]
+
+
+@pytest.mark.parametrize("function", PATH_FUNCTIONS, ids=lambda f: f.__name__)
+def test_wrong_paths_raise_in_the_call(
+    refused: Callable[..., None], function: Callable[..., Any]
+) -> None:
+    """Wrong types, NUL bytes, text that the file system's encoding lacks, liars (A5)."""
+    rest = GOOD[function.__name__][1:]
+    for wrong in ("a\0b", b"a\0b", "\0", "\ud800"):
+        refused(ValueError, function, wrong, *rest)
+    for wrong in (None, 1.5, [], bytearray(b"path"), memoryview(b"path"), Odd(3)):
+        refused(TypeError, function, wrong, *rest)
+    refused(ZeroDivisionError, function, Nasty(), *rest)
+    refused(ValueError, function, Odd("a\0b"), *rest)
+    if function is procaio.aio_statvfs:
+        return
+    dir_fd = "src_dir_fd" if function is procaio.aio_rename else "dir_fd"
+    for kind, wrong in (
+        (TypeError, "."),
+        (TypeError, 1.5),
+        (ValueError, 2**40),
+        (ValueError, Odd(-1)),
+    ):
+        refused(kind, function, "", *rest, **{dir_fd: wrong})
+    refused(ZeroDivisionError, function, "", *rest, **{dir_fd: Nasty()})
+
+
+DESCRIPTOR_FUNCTIONS = [f for f in FUNCTIONS if GOOD[f.__name__] and GOOD[f.__name__][0] == -1]
+
+
+@pytest.mark.parametrize("function", DESCRIPTOR_FUNCTIONS, ids=lambda f: f.__name__)
+def test_wrong_descriptors_raise_in_the_call(
+    refused: Callable[..., None], function: Callable[..., Any], data_file: Path
+) -> None:
+    """Wrong types, numbers that no descriptor has, closed files (A5)."""
+    rest = GOOD[function.__name__][1:]
+    for wrong in (None, "1", b"1", 1.0, [], Odd("1"), Odd(None)):
+        refused(TypeError, function, wrong, *rest)
+    for huge in (2**31, -(2**40), 2**70):
+        refused((OverflowError, ValueError), function, huge, *rest)
+    refused(ValueError, function, Odd(-1), *rest)
+    refused(ZeroDivisionError, function, Nasty(), *rest)
+    with open(data_file, "rb") as closed:
+        pass
+    refused(ValueError, function, closed, *rest)
+    with procaio.aio_open(data_file).wait() as handle:
+        pass
+    refused(ValueError, function, handle, *rest)
+
+
+@pytest.mark.parametrize("function", DESCRIPTOR_FUNCTIONS, ids=lambda f: f.__name__)
+def test_an_int_is_always_a_descriptor(pool: procaio.Pool, function: Callable[..., Any]) -> None:
+    """-1 is one that is not open: the request fails with EBADF, the call does not raise."""
+    for number in (-1, -100, 2**31 - 1, -(2**31)):
+        request = function(number, *GOOD[function.__name__][1:], pool=pool)
+        pool.flush()
+        assert request.errno == errno.EBADF
+
+
+# -- reading and writing ---------------------------------------------------------------------------
+
+
+def test_wrong_ranges_raise_in_the_call(refused: Callable[..., None]) -> None:
+    """Negative offsets and lengths, and what is no integer (A5)."""
+    calls = ((procaio.aio_read, ()), (procaio.aio_write, (b"data",)))
+    for function, data in calls:
+        for wrong in (-1, -(2**40), 2**63, 2**70):
+            refused(ValueError, function, 0, wrong, 1, *data)
+            refused(ValueError, function, 0, 0, wrong, *data)
+        for wrong in ("1", 1.5, b"1", []):
+            refused(TypeError, function, 0, wrong, 1, *data)
+            refused(TypeError, function, 0, 0, wrong, *data)
+        refused(ZeroDivisionError, function, 0, Nasty(), 1, *data)
+        refused(ZeroDivisionError, function, 0, 0, Nasty(), *data)
+    refused(TypeError, procaio.aio_read, 0, 0, None)
+    refused(ValueError, procaio.aio_write, 0, 0, 5, b"data")
+    refused(ValueError, procaio.aio_write, 0, 0, 2, b"data", 3)
+
+
+def test_wrong_data_raise_in_the_call(refused: Callable[..., None]) -> None:
+    """What cannot be read into or written from, and a dataoffset outside the data (A5, C3)."""
+    array_2d = np.zeros((8, 8), np.uint8)
+    for wrong in (b"bytes", "text", 3, [1], memoryview(b"ro"), memoryview(bytearray(8))[::2]):
+        refused(TypeError, procaio.aio_read, 0, 0, 1, wrong)
+    refused((TypeError, ValueError), procaio.aio_read, 0, 0, 1, array_2d[:, 0])
+    frozen = np.zeros(8, np.uint8)
+    frozen.flags.writeable = False
+    refused((TypeError, ValueError), procaio.aio_read, 0, 0, 1, frozen)
+    for wrong in ("text", 3, [1], None, memoryview(bytearray(8))[::2]):
+        refused(TypeError, procaio.aio_write, 0, 0, 1, wrong)
+    for offset in (9, -9, 2**70, -(2**70)):
+        refused(ValueError, procaio.aio_read, 0, 0, 0, bytearray(8), offset)
+        refused(ValueError, procaio.aio_write, 0, 0, 0, bytearray(8), offset)
+    for offset in ("0", 0.5):
+        refused(TypeError, procaio.aio_read, 0, 0, 0, bytearray(8), offset)
+        refused(TypeError, procaio.aio_write, 0, 0, 0, bytearray(8), offset)
+    for data in (memoryview(bytearray(8)), array.array("i", [0, 0]), array_2d[0]):
+        refused(ValueError, procaio.aio_read, 0, 0, 9, data)
+        refused(ValueError, procaio.aio_read, 0, 0, 8, data, 1)
+        refused(ValueError, procaio.aio_read, 0, 0, 2, data, -1)
+
+
+def test_refused_data_are_not_held(refused: Callable[..., None]) -> None:
+    """A call that raises leaves no export behind: the bytearray can be resized at once."""
+    data = bytearray(8)
+    refused(ValueError, procaio.aio_read, 0, 0, 0, data, 9)
+    refused(ValueError, procaio.aio_write, 0, 0, 9, data)
+    refused(TypeError, procaio.aio_read, 0, 0, 0, data, "0")
+    data.clear()
+
+
+def test_released_buffer_raises_in_the_call(refused: Callable[..., None]) -> None:
+    """A Buffer that was released is no memory any more (A5)."""
+    buffer = procaio.Buffer(8)
+    buffer.release()
+    refused(ValueError, procaio.aio_read, 0, 0, 1, buffer)
+    refused(ValueError, procaio.aio_write, 0, 0, 1, buffer)
+
+
+def test_refused_close_leaves_the_handle_open(pool: procaio.Pool, data_file: Path) -> None:
+    """aio_close that raises has not taken the FileHandle (A5)."""
+    with procaio.aio_open(data_file, pool=pool).wait() as handle:
+        with pytest.raises(TypeError):
+            procaio.aio_close(handle, callback=3, pool=pool)
+        with pytest.raises(TypeError):
+            procaio.aio_close(handle, pri="x", pool=pool)
+        assert not handle.closed
+
+
+def test_wrong_seconds_raise_in_the_call(refused: Callable[..., None]) -> None:
+    for wrong in (-1, -0.001, float("nan"), float("inf"), 1e300):
+        refused(ValueError, procaio.aio_busy, wrong)
+    for wrong in ("1", None, []):
+        refused(TypeError, procaio.aio_busy, wrong)
+
+
+def test_argument_that_closes_the_pool_raises_in_the_call(data_file: Path) -> None:
+    """Arguments may run any code; that the pool is gone afterwards is noticed."""
+    pool = procaio.Pool(inline=True)
+
+    class Closer:
+        def __index__(self) -> int:
+            pool.close()
+            return 0
+
+    with open(data_file, "rb") as file, pytest.raises(procaio.PoolClosed):
+        procaio.aio_read(file, Closer(), 1, bytearray(1), pool=pool)
+
+
+# -- wild arguments --------------------------------------------------------------------------------
+
+WILD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([-(2**63), -(2**31) - 1, -1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64]),
+    st.floats(),
+    st.text(max_size=8),
+    st.binary(max_size=8),
+    st.builds(bytearray, st.binary(max_size=8)),
+    st.builds(lambda b: memoryview(b)[::2], st.binary(max_size=8)),
+    st.builds(Nasty),
+    st.builds(Odd, st.one_of(st.none(), st.integers(-5, 2**70), st.text(max_size=3))),
+    st.just(np.zeros(3)),
+    st.just(np.int64(-1)),
+)
+# Nothing that is open, and no name that exists, is within reach of the wild ones.
+SAFE_PATHS = ("", "\0", "/dev/null/x", b"/dev/null/x", "\udcff")
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    function=st.sampled_from([f for f in FUNCTIONS if f is not procaio.aio_busy]),
+    arguments=st.lists(WILD, max_size=6),
+    keywords=st.dictionaries(
+        st.sampled_from(["callback", "pri", "dir_fd", "data", "dataoffset", "mode", "x"]),
+        WILD,
+        max_size=2,
+    ),
+)
+def test_wild_arguments_raise_or_give_a_request(
+    tmp_path: Path,
+    function: Callable[..., Any],
+    arguments: list[Any],
+    keywords: dict[str, Any],
+) -> None:
+    """Whatever is passed: an exception with nothing queued, or a request that ends."""
+    arguments = [safe(argument) for argument in arguments]
+    keywords = {name: safe(value) for name, value in keywords.items()}
+    inline = wild_pool()
+    submitted = inline.statistics().submitted
+    procaio.aioreq_pri(-3)
+    try:
+        request = function(*arguments, pool=inline, **keywords)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        assert procaio.aioreq_pri(0) == -3
+        assert inline.statistics().submitted == submitted
+    else:
+        assert procaio.aioreq_pri() == 0
+        inline.flush()
+        assert request.state == "done"
+        assert (request.error is None) == (request.errno == 0)
+
+
+def safe(argument: Any) -> Any:
+    """Keep the wild ones away from descriptors and names that exist, and from huge memory."""
+    if isinstance(argument, (str, bytes)) and argument.strip(
+        b"\0" if isinstance(argument, bytes) else "\0"
+    ):
+        return SAFE_PATHS[len(argument) % len(SAFE_PATHS)]
+    if isinstance(argument, int) and 0 <= argument < 2**31:
+        return 2**31 - 1 if argument > 8 else -1 - argument
+    if isinstance(argument, Odd) and isinstance(argument._answer, int) and argument._answer < 2**31:
+        return Odd(2**31 - 1)
+    return argument
+
+
+_wild: list[procaio.Pool] = []
+
+
+def wild_pool() -> procaio.Pool:
+    """One pool for all examples; every call of the test above finds it empty."""
+    if not _wild or _wild[0].closed:
+        _wild[:] = [procaio.Pool(inline=True)]
+    return _wild[0]
+
+
+@pytest.fixture(autouse=True)
+def _wild_pool_is_closed() -> Iterator[None]:
+    yield
+    while _wild:
+        _wild.pop().close()
+
+
+# -- compared with os ------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["file", "dir", "link", "dangling", "loop", "no", "dir/inner", "dir/no", "file/x", "dir/..", "",
+     "x" * 256, "dir/" * 2000, ".", "dir/", "file/", "\udcff"]
+)  # fmt: skip
+
+
+def tree(root: str) -> None:
+    """One of each kind."""
+    os.mkdir(f"{root}/dir")
+    for name in ("file", "dir/inner"):
+        with open(f"{root}/{name}", "w") as file:
+            file.write(name)
+    os.symlink("file", f"{root}/link")
+    os.symlink("nowhere", f"{root}/dangling")
+    os.symlink("loop", f"{root}/loop")
+
+
+def blank(path: object) -> object:
+    """The same name in the two trees."""
+    return path.replace("/b/", "/a/") if isinstance(path, str) else path
+
+
+def outcome(call: Callable[[], Any]) -> tuple[object, ...]:
+    """A result, or the error with all it says."""
+    try:
+        value = call()
+    except OSError as error:
+        return (
+            type(error),
+            error.errno,
+            error.strerror,
+            blank(error.filename),
+            blank(error.filename2),
+        )
+    if isinstance(value, os.stat_result):
+        return stat.S_IFMT(value.st_mode), value.st_size if stat.S_ISREG(value.st_mode) else 0
+    if isinstance(value, list):
+        return (sorted(value),)
+    if isinstance(value, (int, procaio.FileHandle)) and not isinstance(value, bool):
+        with contextlib.suppress(OSError):
+            (value.close if isinstance(value, procaio.FileHandle) else lambda: os.close(value))()
+        return ("descriptor",)
+    return (value,)
+
+
+FLAGS = st.sampled_from(
+    [os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT, os.O_CREAT | os.O_EXCL | os.O_RDWR,
+     os.O_RDONLY | os.O_NOFOLLOW, os.O_DIRECTORY, os.O_WRONLY | os.O_TRUNC, os.O_PATH]
+)  # fmt: skip
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(
+                st.sampled_from(["stat", "lstat", "unlink", "rmdir", "mkdir", "listdir"]), NAMES
+            ),
+            st.tuples(st.just("rename"), NAMES, NAMES),
+            st.tuples(st.just("open"), NAMES, FLAGS),
+        ),
+        max_size=12,
+    )
+)
+def test_random_calls_end_as_those_of_os(
+    pool: procaio.Pool, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]
+) -> None:
+    """The same calls on two equal trees: same results, same errors with the same file names."""
+    root = str(tmp_path_factory.mktemp("trees"))
+    for side in "ab":
+        os.mkdir(f"{root}/{side}")
+        tree(f"{root}/{side}")
+    for name, *arguments in steps:
+        paths = 2 if name == "rename" else 1
+        sides = [
+            [*(f"{root}/{side}/{path}" for path in arguments[:paths]), *arguments[paths:]]
+            for side in "ab"
+        ]
+        ours = getattr(procaio, "aio_readdir" if name == "listdir" else f"aio_{name}")
+        expected = outcome(lambda name=name, sides=sides: getattr(os, name)(*sides[0]))
+        got = outcome(lambda ours=ours, sides=sides: ours(*sides[1], pool=pool).wait())
+        if expected == (None,):
+            expected = ("descriptor",) if got == ("descriptor",) else (0,)
+        assert got == expected, (name, arguments)

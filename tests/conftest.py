@@ -132,5 +132,6 @@ def data_file(tmp_path: Path) -> Path:
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """End a process that may have ended already."""
+    assert pid > 0, "that would be a whole group"
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

@@ -130,6 +130,14 @@ def data_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def fd(data_file: Path) -> Iterator[int]:
+    """The data file, open for reading and writing."""
+    number = os.open(data_file, os.O_RDWR)
+    yield number
+    os.close(number)
+
+
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """End a process that may have ended already."""
     assert pid > 0, "that would be a whole group"

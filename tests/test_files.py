@@ -19,18 +19,9 @@ import procaio
 from conftest import descriptors, eventually, kill
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from conftest import Gate
-
-
-@pytest.fixture
-def fd(data_file: Path) -> Iterator[int]:
-    """The data file, open for reading and writing."""
-    number = os.open(data_file, os.O_RDWR)
-    yield number
-    os.close(number)
 
 
 def block(number: int) -> bytes:

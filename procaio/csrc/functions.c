@@ -463,8 +463,10 @@ static int build_write(Request *request, PyObject *const *values)
     }
     request->length = (uint64_t)(length < 0 ? rest : length);
     memory += request->data_offset;
-    if (request->length == 0 || find_shared(request, memory, request->length))
+    if (request->length == 0 || find_shared(request, memory, request->length)) {
+        request->in_place = true;
         return 0;
+    }
     if (copy_in(request, memory, request->length) < 0)
         return -1;
     PyBuffer_Release(request->view);

@@ -78,6 +78,14 @@ static bool any_permit_held(struct pa_segment *segment)
     return false;
 }
 
+bool pa_crowded(struct pa_segment *segment)
+{
+    uint32_t awake = !pa_signal_requested(segment);
+    for (uint32_t permit = 0; permit < segment->header.permit_count; permit++)
+        awake += atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed) != 0;
+    return awake >= segment->header.permit_count;
+}
+
 static bool sleeper_take(struct pa_segment *segment, uint32_t worker)
 {
     uint64_t bit = UINT64_C(1) << (worker % 64);

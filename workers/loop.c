@@ -109,7 +109,7 @@ static void wake_next(struct self *self, uint16_t op)
     pa_monitor_ensure(self->segment);
     uint64_t each =
         atomic_load_explicit(&self->segment->header.op_ns[op], memory_order_relaxed);
-    if (depth * each > WAKE_COST_NS)
+    if (depth * each > WAKE_COST_NS && !pa_crowded(self->segment))
         pa_wake_one(self->segment);
 }
 

@@ -192,7 +192,7 @@ static bool look(struct monitor *monitor)
     uint32_t in_use = revoke_stuck(monitor, elapsed, &slowest_ns);
     if (depth == 0)
         return false;
-    if (in_use > 0 && depth * slowest_ns < BACKLOG_NS)
+    if (in_use > 0 && (depth * slowest_ns < BACKLOG_NS || pa_crowded(monitor->segment)))
         return false;
     if (pa_wake_one(monitor->segment))
         return true;

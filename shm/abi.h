@@ -145,11 +145,12 @@ enum pa_fault_point {
 enum pa_activity { PA_SEARCHING, PA_SLEEPING, PA_RUNNING };
 
 struct pa_worker {
-    /* Written by the worker. */
+    /* Written by the worker, read by the program all the time. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t result_tail; /* entries it ever published */
-    _Atomic uint32_t activity;                           /* enum pa_activity */
-    _Atomic uint32_t taken;                              /* requests it ever took */
-    _Atomic uint32_t op;                                 /* of the request it took last */
+    /* Written by the worker, read by the monitor now and then. */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t activity; /* enum pa_activity */
+    _Atomic uint32_t taken;                           /* requests it ever took */
+    _Atomic uint32_t op;                              /* of the request it took last */
     /* Written by others. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t bell; /* futex; +1 wakes the worker */
     _Atomic uint32_t life;                        /* enum pa_life */
@@ -158,15 +159,15 @@ struct pa_worker {
     _Atomic int32_t pidfd;                        /* spawner; the kernel, just before it exists */
 };
 PA_AT(pa_worker, result_tail, 0);
-PA_AT(pa_worker, activity, 4);
-PA_AT(pa_worker, taken, 8);
-PA_AT(pa_worker, op, 12);
-PA_AT(pa_worker, bell, 64);
-PA_AT(pa_worker, life, 68);
-PA_AT(pa_worker, retire, 72);
-PA_AT(pa_worker, pid, 76);
-PA_AT(pa_worker, pidfd, 80);
-static_assert(sizeof(struct pa_worker) == 128, "its own lines apart from what others write");
+PA_AT(pa_worker, activity, 64);
+PA_AT(pa_worker, taken, 68);
+PA_AT(pa_worker, op, 72);
+PA_AT(pa_worker, bell, 128);
+PA_AT(pa_worker, life, 132);
+PA_AT(pa_worker, retire, 136);
+PA_AT(pa_worker, pid, 140);
+PA_AT(pa_worker, pidfd, 144);
+static_assert(sizeof(struct pa_worker) == 192, "a line for each kind of reader and writer");
 
 struct pa_data_segment {
     uint64_t size;
@@ -200,6 +201,8 @@ struct pa_header {
 
     /* Written by the program at every submission. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];
+    /* The program's own: the heads as it saw them last, so that it need not look at each push. */
+    alignas(PA_CACHE_LINE) uint32_t known_heads[PA_NLANES];
     /* Advanced by whoever passes an entry. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES];
     /* 1: ring event_fd at the next result.  Program sets, the worker that rings clears. */
@@ -219,13 +222,14 @@ struct pa_header {
 };
 PA_AT(pa_header, shutdown, 64);
 PA_AT(pa_header, tails, 128);
-PA_AT(pa_header, heads, 192);
-PA_AT(pa_header, want_signal, 256);
-PA_AT(pa_header, spinner, 320);
-PA_AT(pa_header, monitor_bell, 384);
-PA_AT(pa_header, permits, 448);
-PA_AT(pa_header, op_ns, 704);
-PA_AT(pa_header, data_segments, 960);
+PA_AT(pa_header, known_heads, 192);
+PA_AT(pa_header, heads, 256);
+PA_AT(pa_header, want_signal, 320);
+PA_AT(pa_header, spinner, 384);
+PA_AT(pa_header, monitor_bell, 448);
+PA_AT(pa_header, permits, 512);
+PA_AT(pa_header, op_ns, 768);
+PA_AT(pa_header, data_segments, 1024);
 static_assert(PA_NOPS <= 64, "op_ns has a place for each");
 
 struct pa_segment {

@@ -20,9 +20,13 @@ bool pa_lane_push(struct pa_segment *segment, uint32_t lane, uint32_t entry)
 {
     struct pa_header *header = &segment->header;
     uint32_t tail = atomic_load_explicit(&header->tails[lane], memory_order_relaxed);
-    uint32_t head = atomic_load_explicit(&header->heads[lane], memory_order_acquire);
-    if (tail - head >= PA_NSLOTS)
-        return false;
+    if (tail - header->known_heads[lane] >= PA_NSLOTS) {
+        /* Heads only advance, so what was known is never more than what is. */
+        header->known_heads[lane] =
+            atomic_load_explicit(&header->heads[lane], memory_order_acquire);
+        if (tail - header->known_heads[lane] >= PA_NSLOTS)
+            return false;
+    }
     atomic_store_explicit(&segment->lanes[lane][tail & MASK], entry, memory_order_relaxed);
     /* Release: whoever sees the tail sees the entry, and the slot that was filled before it. */
     atomic_store_explicit(&header->tails[lane], tail + 1, memory_order_release);

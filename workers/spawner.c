@@ -260,6 +260,15 @@ int pa_spawner_main(void *context)
     _exit(0);
 }
 
+/* A worker that is woken on the program's core does not push it off: the program's event loop has
+ * other things to do too.  A real-time policy of the program's choice stays. */
+static void give_way(void)
+{
+    struct sched_param none = {.sched_priority = 0};
+    if (sched_getscheduler(0) == SCHED_OTHER)
+        sched_setscheduler(0, SCHED_BATCH, &none);
+}
+
 int pa_worker_main(void *context)
 {
     struct pa_birth *birth = context;
@@ -276,6 +285,7 @@ int pa_worker_main(void *context)
     pa_text(&at, "w");
     pa_text_number(&at, birth->worker);
     prctl(PR_SET_NAME, role, 0, 0, 0);
+    give_way();
     struct pa_worker *record = &segment->workers[birth->worker];
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
     pa_worker_loop(segment, birth->worker);

@@ -42,6 +42,55 @@ check: $(VENV)/.installed ## lint, types, and C warnings as errors
 format: $(VENV)/.installed ## let ruff lay out the Python
 	$(BIN)/ruff format .
 
+model: ## check the models of the protocol with spin (Debian package: spin)
+	$(PYTHON) tests/model/check.py
+
+# The rings, the slots and the arena without Python and without processes.
+RING_SOURCES = shm/ring.c shm/segment.c shm/state.c shm/wake.c workers/loop.c workers/ops.c
+NATIVE = -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Wconversion -Wshadow -Werror -pthread
+ADDRESS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+# gcc warns that its thread sanitizer does not know fences.  It need not: all data is handed over by
+# release and acquire; the fences are for wake-ups, which tests/model proves.
+build/test_rings_tsan: tests/native/test_rings.c $(RING_SOURCES) $(C_HEADERS)
+	mkdir -p build
+	$(CC) $(NATIVE) -fsanitize=thread -Wno-tsan -o $@ tests/native/test_rings.c $(RING_SOURCES)
+
+build/test_rings_asan: tests/native/test_rings.c $(RING_SOURCES) $(C_HEADERS)
+	mkdir -p build
+	$(CC) $(NATIVE) $(ADDRESS) -o $@ tests/native/test_rings.c $(RING_SOURCES)
+
+build/test_arena_asan: tests/native/test_arena.c shm/arena.c $(C_HEADERS)
+	mkdir -p build
+	$(CC) $(NATIVE) $(ADDRESS) -o $@ tests/native/test_arena.c shm/arena.c
+
+tsan: build/test_rings_tsan ## the rings between threads, under the thread sanitizer
+	TSAN_OPTIONS=halt_on_error=1 build/test_rings_tsan 500000
+
+# A build of its own beside a virtual environment of its own: instrumented code runs only there.
+ASAN_BIN = build/asan-venv/bin
+build/asan-venv/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
+	test -x $(ASAN_BIN)/python || $(PYTHON) -m venv build/asan-venv
+	$(ASAN_BIN)/python -m pip install --quiet --disable-pip-version-check 'setuptools>=77' '.[progress,test]'
+	$(ASAN_BIN)/python -m pip uninstall --quiet --yes procaio
+	rm -rf build/asan build/asan-temp
+	CFLAGS='$(ADDRESS) -O1 -g' $(ASAN_BIN)/python -c 'from setuptools import setup; setup()' \
+		build --build-lib build/asan --build-temp build/asan-temp --force --quiet
+	touch $@
+
+# The interpreter leaks on purpose, so leaks are not looked for.  A signal handler of the sanitizer
+# would take the crashes that tests provoke in workers.
+ASAN_RUN = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigill=0:handle_sigfpe=0 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/asan
+
+asan: build/test_rings_asan build/test_arena_asan build/asan-venv/.installed ## everything under the address and undefined-behaviour sanitizers
+	build/test_rings_asan
+	build/test_arena_asan
+	$(ASAN_RUN) $(ASAN_BIN)/python tests/native/workout.py
+	$(ASAN_RUN) $(ASAN_BIN)/python $(ASAN_BIN)/pytest -q -m 'not slow' -p no:cacheprovider \
+		--timeout 300 --ignore tests/test_native.py $(ASAN_TESTS)
+
 build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) $(C_HEADERS)
 	mkdir -p build
 	$(CC) $(STRICT) -DNDEBUG -o $@ benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) -Wl,-z,now

@@ -1,0 +1,161 @@
+"""
+Check the models: the right ones must hold, and each one that lacks something must fail.
+
+    python tests/model/check.py [--quick] [name ...]
+
+For every run it prints one line: states, seconds, result. The exit status is 1 if anything is other
+than expected, 0 also when spin or gcc is missing (with a message). What each run shows is told in
+docs/design/verification.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MEGABYTES = 2000
+DEPTH = 1_000_000
+SHALLOW = 2_000  # where an error is looked for: traces stay short, and the search quick
+SECONDS = 900  # gives up; on two idle cores nothing takes more than a minute
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model with its switches. `fails`: it lacks something, and spin has to find out."""
+
+    name: str
+    model: str
+    switches: str = ""
+    fails: bool = False
+    bitstate: bool = False
+
+
+SMALL = "NREQUESTS=2 DEATHS=1 WITHDRAWALS=0"
+RUNS = [
+    # What holds.
+    Run("ring, a death", "ring", SMALL),
+    Run("ring, a death, one lane", "ring", f"{SMALL} NLANES=1"),
+    Run("ring, withdrawn", "ring", "NREQUESTS=2 DEATHS=0 WITHDRAWALS=1 NLANES=1"),
+    Run("ring, withdrawn, two lanes", "ring", "NREQUESTS=2 DEATHS=0 WITHDRAWALS=1"),
+    Run("ring, three requests", "ring", "NREQUESTS=3 DEATHS=0 WITHDRAWALS=0 NLANES=1"),
+    Run("wake", "wake"),
+    Run("wake, spinning", "wake", "SPIN"),
+    Run("signal, an event loop", "signal"),
+    Run("signal, wait()", "signal", "WAITS"),
+    # Without a fence.
+    Run("no fence after a push", "wake", "NO_FENCE_PUSH", fails=True),
+    Run("no fence before rest", "wake", "NO_FENCE_REST", fails=True),
+    Run("no fence after spinning", "wake", "SPIN NO_FENCE_SPIN", fails=True),
+    Run("no fence after a result", "signal", "NO_FENCE_WORKER_PUBLISH", fails=True),
+    Run("no fence before looking again", "signal", "NO_FENCE_PROGRAM_ASK", fails=True),
+    # Another order, or a step left out.
+    Run("head before claim", "ring", f"{SMALL} ADVANCE_FIRST", fails=True),
+    Run("published before DONE", "ring", f"{SMALL} PUBLISH_FIRST", fails=True),
+    Run("unpublished results forgotten", "ring", f"{SMALL} NO_LOOK_FOR_DONE", fails=True),
+    Run("everything run again", "ring", f"{SMALL} RERUN_ALL", fails=True),
+    # Errors that were in the C until a model found them.
+    Run("monitor rests beside a request", "wake", "NO_ENSURE_BEFORE_RUN", fails=True),
+    Run("permit for a dead sleeper", "wake", "DEATHS=1 OLD_BURIAL", fails=True),
+    Run("bell of a dead spawner", "wake", "MONITOR_DEATHS=1 OLD_SPAWNER_BURIAL", fails=True),
+    Run("ring swallowed", "signal", "NO_ASK_AFTER_SILENCING", fails=True),
+    Run("silent after an exception", "signal", "NO_ASK_AFTER_RAISE", fails=True),
+    Run("silent after a sleep", "signal", "NO_ASK_AFTER_SLEEP", fails=True),
+]
+
+
+def build(run: Run, directory: Path) -> None:
+    """Make the analyser `pan` of a run."""
+    switches = [f"-D{switch}" for switch in run.switches.split()]
+    shutil.copy(HERE / f"{run.model}.pml", directory)
+    made = subprocess.run(
+        ["spin", "-a", *switches, f"{run.model}.pml"],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0 or "Error" in made.stdout:
+        raise RuntimeError(f"{run.name}: spin: {made.stdout}{made.stderr}")
+    kind = ["-DBITSTATE"] if run.bitstate else ["-DCOLLAPSE", f"-DMEMLIM={MEGABYTES}"]
+    subprocess.run(
+        ["gcc", "-O2", "-w", "-DSAFETY", *kind, "-o", "pan", "pan.c"], cwd=directory, check=True
+    )
+
+
+def number(pattern: str, text: str) -> float:
+    """The number that pan's report gives, or 0."""
+    found = re.search(pattern, text)
+    return float(found[1]) if found else 0.0
+
+
+def execute(run: Run) -> tuple[bool, str]:
+    """Check one run: whether it went as expected, and its line."""
+    with tempfile.TemporaryDirectory(prefix="procaio-model-") as name:
+        directory = Path(name)
+        build(run, directory)
+        options = [f"-m{SHALLOW if run.fails else DEPTH}", "-n"]
+        if run.bitstate:
+            options.append("-w31")  # 2^31 bits: 256 MiB
+        began = time.monotonic()
+        try:
+            out = subprocess.run(
+                ["./pan", *options],
+                cwd=directory,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+            ).stdout
+        except subprocess.TimeoutExpired:
+            out = "pan: out of time"
+        seconds = time.monotonic() - began
+    errors = number(r"errors: (\d+)", out)
+    states = number(r"(\d[\d.e+]*) states, stored", out)
+    what = re.search(r"pan:\d+: (.*?) \(at depth", out)
+    cut_short = re.search(r"MEMLIM|too small|out of (time|memory)", out)
+    if run.fails:
+        good = errors > 0
+        result = f"found: {what[1]}" if good and what else "NOT FOUND"
+    else:
+        good = errors == 0 and states > 0 and not cut_short
+        result = "holds" + (" (bitstate)" if run.bitstate else "")
+        if not good:
+            result = f"FAILS: {what[1]}" if what else f"INCOMPLETE: {cut_short and cut_short[0]}"
+    return good, f"{run.name:34} {states:>12,.0f} states {seconds:>6.1f} s  {result}"
+
+
+def main() -> int:
+    """Run them, as many at a time as there are cores."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="only what takes seconds")
+    parser.add_argument("names", nargs="*", help="only these runs")
+    arguments = parser.parse_args()
+    missing = [tool for tool in ("spin", "gcc") if not shutil.which(tool)]
+    if missing:
+        print(f"models not checked: {' and '.join(missing)} not found (Debian: apt install spin gcc)")
+        return 0
+    runs = [run for run in RUNS if not arguments.names or run.name in arguments.names]
+    if arguments.quick:
+        runs = [run for run in runs if run.fails or run.model == "signal"]
+    unexpected = 0
+    cores = len(os.sched_getaffinity(0))
+    with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+        for good, line in pool.map(execute, runs):
+            print(line, flush=True)
+            unexpected += not good
+    print(f"{len(runs) - unexpected} of {len(runs)} as expected")
+    return 1 if unexpected else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,9 +2,8 @@
 How long does one cached read of 4 KiB take when nothing else is outstanding?
 
 The next request is made when the last one has ended. For whatever asks somebody else to read,
-this is the price of waking a sleeping thread or process, and of being woken. By itself procaio
-reads at once what cannot block; the contender with the target has that switched off, so that
-every read takes the way through a worker.
+this is the price of waking a sleeping thread or process, and of being woken. Every read of procaio
+takes the way through a worker.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import baselines, peers, reads
 from benchmarks.harness import Kind, Question, Sizes, Work, at_most, need
-from benchmarks.measure import MissingError, Sample, percentile, timed, timed_async
+from benchmarks.measure import Sample, percentile, timed, timed_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,9 +32,6 @@ QUESTION = Question(
     extra=("p99",),
 )
 QUESTIONS = [QUESTION]
-
-# The setting of the pool that has it try at once what the kernel promises not to block.
-SETTING = "try_cached"
 
 
 def one_at_a_time(work: Work, read: Callable[[int], object]) -> Sample:
@@ -72,6 +68,7 @@ def with_times(sample: Sample, times: Sequence[int]) -> Sample:
     return replace(sample, value=percentile(times, 50) / 1000, extra=extra)
 
 
+@QUESTION.contender("procaio, wait()", target=at_most(0.5))
 def procaio_wait(work: Work) -> Sample:
     """Make a request and wait() for it."""
     aio = need("procaio")
@@ -79,20 +76,6 @@ def procaio_wait(work: Work) -> Sample:
     size = work.size
     buffer = aio.Buffer(size)
     return one_at_a_time(work, lambda offset: aio.aio_read(fd, offset, size, buffer, 0).wait())
-
-
-QUESTION.contender("procaio, wait()")(procaio_wait)
-
-
-@QUESTION.contender("procaio, wait(), through a worker", target=at_most(0.5))
-def procaio_worker(work: Work) -> Sample:
-    """Wait likewise, with what procaio could do at once left to its workers."""
-    setting = getattr(need("procaio"), SETTING, None)
-    if setting is None:
-        message = f"procaio.{SETTING}"
-        raise MissingError(message)
-    setting(False)  # noqa: FBT003  called as every setting is
-    return procaio_wait(work)
 
 
 @QUESTION.contender("os.preadv in a loop", Kind.BASELINE)

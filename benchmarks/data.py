@@ -53,7 +53,7 @@ class Data:
 
     def offsets(self, count: int, size: int) -> list[int]:
         """Give `count` random offsets of blocks, the same ones for every contender."""
-        chooser = random.Random(count)  # noqa: S311  repeatable is what is wanted, not secret
+        chooser = random.Random(count)
         return [n * size for n in chooser.choices(range(self.file_bytes // size), k=count)]
 
     def prepare(self, needs: frozenset[str]) -> None:
@@ -67,7 +67,7 @@ class Data:
             if not self.tree.exists():
                 self._make_tree()
             for path in self.paths():
-                os.stat(path)  # noqa: PTH116  the very call that is measured
+                os.stat(path)
 
     def _make_file(self) -> None:
         partial = self.file.with_suffix(".partial")

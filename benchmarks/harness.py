@@ -290,7 +290,7 @@ def take_turn(question: Question, outcome: Outcome, options: Options) -> None:
 
 def _run(command: list[str]) -> tuple[int, str, str]:
     """Run a command, and kill all its processes if it takes too long or we are interrupted."""
-    with subprocess.Popen(  # noqa: S603  our own interpreter and our own arguments
+    with subprocess.Popen(
         command,
         cwd=ROOT,
         stdout=subprocess.PIPE,

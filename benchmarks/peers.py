@@ -105,7 +105,7 @@ def perl(script: str, lines: str, *arguments: int | Path) -> Sample:
     if program is None:
         message = "perl"
         raise MissingError(message)
-    if subprocess.call([program, "-MIO::AIO", "-e", "1"], stderr=subprocess.DEVNULL):  # noqa: S603  fixed
+    if subprocess.call([program, "-MIO::AIO", "-e", "1"], stderr=subprocess.DEVNULL):
         message = "Perl module IO::AIO (Debian: libio-aio-perl)"
         raise MissingError(message)
     answer, _ = output_of([program, str(PERL / script), *map(str, arguments)], lines)
@@ -135,9 +135,7 @@ def add_ring_limit(question: Question, arguments: Callable[[Work], Sequence[Path
 def output_of(command: list[str], lines: str = "") -> tuple[dict[str, Any], float]:
     """Run a program. Gives the JSON it printed, and the CPU seconds it took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(  # noqa: S603  our own programs
-        command, input=lines, stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     return json.loads(done.stdout), cpu

@@ -60,7 +60,7 @@ async def in_tasks(depth: int, items: Sequence[Any], one: AwaitOne) -> Sample:
     return await timed_async(lambda part: tasks(depth, part, one), items)
 
 
-def add_reader(  # noqa: PLR0913  optional ones are keywords
+def add_reader(
     question: Question,
     reader: Reader,
     measure: Measure,

@@ -104,9 +104,9 @@ class Row:
 
 def number(value: float) -> str:
     """Write a number with three or more digits that mean something."""
-    if abs(value) >= 100:  # noqa: PLR2004  three digits before the point
+    if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"  # noqa: PLR2004  as above
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def spread(values: Sequence[float], write: Callable[[float], str] = number) -> str:
@@ -199,7 +199,7 @@ def file_system(path: Path) -> str:
 def warnings(facts: dict[str, Any]) -> list[str]:
     """Say what makes the figures doubtful."""
     found = []
-    if facts["cores"] < 2:  # noqa: PLR2004  the program and one worker
+    if facts["cores"] < 2:
         found.append("one core: program and workers take turns, ratios say little")
     if facts["load_at_start"] > facts["cores"] / 2:
         found.append(f"load {facts['load_at_start']:.1f} at the start: others are computing here")
@@ -216,7 +216,5 @@ def _cpu_model() -> str | None:
 
 def _output(command: list[str]) -> str:
     """Give what a command prints, nothing if it fails."""
-    done = subprocess.run(  # noqa: S603  fixed commands
-        command, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""

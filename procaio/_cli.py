@@ -165,8 +165,8 @@ def _as_json(scan: Scan) -> dict[str, Any]:
         "largest_dirs": [
             {**_path(path), "bytes": size} for size, path in scan.largest_dirs.descending()
         ],
-        "error_count": scan.failed,
-        "errors": [
+        "errors": scan.failed,
+        "failures": [
             {
                 **_path(failure.path),
                 "errno": errno.errorcode.get(failure.errno, str(failure.errno)),

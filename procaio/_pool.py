@@ -109,9 +109,17 @@ class Pool(_core.CorePool):
         _pools.add(self)
 
     def _begin(self) -> None:
+        try:
+            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE, elsewhere=True))
+
+    def _begin_in(self, segment_fd: int) -> None:
         title_at, title_size = title_area()
         self._open(
-            create_shared_memory(_core.SEGMENT_SIZE),
+            segment_fd,
             usable_cores(),
             self._inline,
             self._workers,
@@ -157,6 +165,9 @@ class Pool(_core.CorePool):
     def _close(self, timeout: float | None) -> None:
         if self.closed or self._closing:
             return
+        if self._disown():
+            _pools.discard(self)
+            return
         self._closing = True
         try:
             self._flush(timeout)
@@ -193,6 +204,7 @@ class Pool(_core.CorePool):
     def _reopen(self) -> None:
         """In a forked child, at the first use: a pool of its own, under the same poll_fileno."""
         self._abandon()
+        self._closing = False
         self._loops = weakref.WeakSet()
         self._begin()
 

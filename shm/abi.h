@@ -139,6 +139,7 @@ enum pa_fault_point {
     PA_FAULT_SLEEPING,  /* announced as a sleeper, before the last look */
     PA_NFAULTS
 };
+#define PA_FAULT_ALWAYS INT32_MIN /* for pa_header.fault_countdown: whoever gets there dies */
 
 /* What a worker is doing, in pa_worker.activity. */
 enum pa_activity { PA_SEARCHING, PA_SLEEPING, PA_RUNNING };
@@ -153,8 +154,8 @@ struct pa_worker {
     alignas(PA_CACHE_LINE) _Atomic uint32_t bell; /* futex; +1 wakes the worker */
     _Atomic uint32_t life;                        /* enum pa_life */
     _Atomic uint32_t retire;                      /* program: leave after the current request */
-    _Atomic int32_t pid;                          /* spawner */
-    _Atomic int32_t pidfd;                        /* spawner; -1 until it is watched */
+    _Atomic int32_t pid;                          /* spawner; the kernel, once it exists */
+    _Atomic int32_t pidfd;                        /* spawner; the kernel, just before it exists */
 };
 PA_AT(pa_worker, result_tail, 0);
 PA_AT(pa_worker, activity, 4);

@@ -268,8 +268,9 @@ static int alloc_large(struct pa_arena *arena, uint64_t size, bool reserved, str
 {
     uint32_t row;
     size = (size + PA_PAGE - 1) & ~(uint64_t)(PA_PAGE - 1);
-    int error = segment_add(arena, size, false, reserved, false, &row);
-    if (error == -ENOSPC)
+    /* Without a reservation nobody would notice here that there is no space: elsewhere at once. */
+    int error = segment_add(arena, size, false, reserved, !reserved, &row);
+    if (error == -ENOSPC && reserved)
         error = segment_add(arena, size, false, reserved, true, &row);
     if (error)
         return error;

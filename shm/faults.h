@@ -7,6 +7,7 @@
 #define PROCAIO_SHM_FAULTS_H
 
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,7 +18,10 @@ static inline void pa_fault(struct pa_segment *segment, enum pa_fault_point poin
     struct pa_header *header = &segment->header;
     if (atomic_load_explicit(&header->fault_point, memory_order_relaxed) != (uint32_t)point)
         return;
-    if (atomic_fetch_sub_explicit(&header->fault_countdown, 1, memory_order_relaxed) != 0)
+    bool always = atomic_load_explicit(&header->fault_countdown, memory_order_relaxed) ==
+                  PA_FAULT_ALWAYS;
+    if (!always &&
+        atomic_fetch_sub_explicit(&header->fault_countdown, 1, memory_order_relaxed) != 0)
         return;
     /* The system call, because the C library may remember the program's own pid. */
     long self = syscall(SYS_getpid);

@@ -1,7 +1,8 @@
 /* shm/segment.c - mapping and reserving the control segment.
  *
  * Space is reserved with fallocate before it is touched, so a full /dev/shm is an errno here and
- * never a SIGBUS later.  The result rings are reserved one by one as workers are started.
+ * never a SIGBUS later.  The result rings are reserved one by one as workers are started, but the
+ * first one at once: one worker can always be had.
  */
 #include "segment.h"
 
@@ -15,7 +16,7 @@
 int pa_segment_map(int fd, struct pa_segment **segment)
 {
     if (ftruncate(fd, sizeof **segment) < 0 ||
-        fallocate(fd, 0, 0, (off_t)offsetof(struct pa_segment, results)) < 0)
+        fallocate(fd, 0, 0, (off_t)offsetof(struct pa_segment, results[1])) < 0)
         return -errno;
     void *at = mmap(NULL, sizeof **segment, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (at == MAP_FAILED)

@@ -140,5 +140,6 @@ def fd(data_file: Path) -> Iterator[int]:
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """End a process that may have ended already."""
+    assert pid > 0, "that would be a whole group"
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

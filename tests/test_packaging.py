@@ -22,32 +22,43 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     names = ["pyproject.toml", "README.md", "LICENSE", "procaio", "shm", "workers"]
     subprocess.run(
-        ["tar", "-C", ROOT, "--exclude=*.so", "--exclude=__pycache__", "-cf", tmp / "tree.tar", *names],
+        [
+            "tar",
+            "-C",
+            ROOT,
+            "--exclude=*.so",
+            "--exclude=__pycache__",
+            "-cf",
+            tmp / "tree.tar",
+            *names,
+        ],
         check=True,
     )
     subprocess.run(["tar", "-C", source, "-xf", tmp / "tree.tar"], check=True)
     make = "from setuptools import build_meta; import sys; build_meta.build_sdist(sys.argv[1])"
-    run = {"check": True, "capture_output": True, "timeout": 110}
-    subprocess.run([sys.executable, "-c", make, tmp / "sdist"], cwd=source, **run)
+    subprocess.run([sys.executable, "-c", make, tmp / "sdist"], cwd=source, check=True)
     [sdist] = (tmp / "sdist").glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         assert any(name.endswith("/shm/abi.h") for name in archive.getnames())
     options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check", "-q"]
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", *options, "-w", tmp / "wheel", sdist], **run
+        [sys.executable, "-m", "pip", "wheel", *options, "-w", tmp / "wheel", sdist], check=True
     )
     [made] = (tmp / "wheel").glob("*.whl")
     return made
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_wheel_from_the_sdist_holds_nothing_but_procaio(wheel: Path) -> None:
-    """workers and shm are everybody's names: they are installed below procaio."""
+    """Workers and shm are everybody's names: they are installed below procaio."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"procaio"}
-    assert {"procaio/shm/__init__.py", "procaio/workers/__init__.py", "procaio/py.typed"} <= set(names)
+    assert {"procaio/shm/__init__.py", "procaio/workers/__init__.py", "procaio/py.typed"} <= set(
+        names
+    )
     assert any(name.startswith("procaio/_core.") and name.endswith(".so") for name in names)
     assert not any(name.endswith((".c", ".h")) for name in names)
 

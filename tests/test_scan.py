@@ -342,7 +342,7 @@ def test_json_tells_all_and_gives_back_names_that_are_not_utf8(tree: bytes) -> N
     assert found["complete"] is True
     assert (found["files"], found["dirs"]) == (expected.files, expected.dirs)
     assert (found["bytes"], found["allocated"]) == (expected.bytes, expected.allocated)
-    assert (found["errors"], found["error_count"], found["vanished"]) == ([], 0, 0)
+    assert (found["failures"], found["errors"], found["vanished"]) == ([], 0, 0)
     assert found["entries_per_second"] > 0 < found["seconds"]
     assert {path_of(item) for item in found["largest_dirs"]} == set(reference.dirs)
     odd = tree + b"/" + NOT_UTF8 + b"/" + NOT_UTF8
@@ -431,9 +431,9 @@ def test_unreadable_directories_are_listed_and_passed_by(tmp_path: Path, form: l
             assert f"  {path}: Permission denied\n".encode() in done.stdout
         return
     found = json.loads(done.stdout)
-    assert sorted(error["path"] for error in found["errors"]) == refused
-    assert {error["errno"] for error in found["errors"]} == {"EACCES"}
-    assert found["error_count"] == 3
+    assert sorted(error["path"] for error in found["failures"]) == refused
+    assert {error["errno"] for error in found["failures"]} == {"EACCES"}
+    assert found["errors"] == 3
     expected = Reference(os.fsencode(tmp_path))
     assert found["files"] == len(expected.files) - 3
     assert found["dirs"] == len(expected.dirs)
@@ -486,7 +486,7 @@ def test_ctrl_c_ends_a_scan_whose_workers_hang(tmp_path: Path, form: list[str]) 
         found = json.loads(output)
         assert found["complete"] is False
         assert 0 < found["files"] < 200 * 50
-        assert found["errors"] == []
+        assert found["failures"] == []
     else:
         assert b"INCOMPLETE" in output
 

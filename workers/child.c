@@ -1,9 +1,9 @@
 /* workers/child.c - what a newly cloned process does first: settle, and shed the program's memory.
  *
- * A child begins as a copy of the whole program.  It keeps what its own few functions need (their
- * code, the writable data of the libraries they live in, its stack, the thread pointer's
- * surroundings) and gives everything else back, so that the program can grow, shrink and rewrite its
- * heap without a copy being kept here.  Shared mappings of the program are unmapped: they would
+ * The spawner begins as a copy of the whole program, a worker as a copy of the spawner.  It keeps
+ * what its own few functions need (their code, the writable data of the libraries they live in, its
+ * stack, the thread pointer's surroundings) and gives everything else back, so that the program can
+ * grow, shrink and rewrite its heap without a copy being kept here.  Shared mappings of the program are unmapped: they would
  * keep memory alive that the program has given up.
  */
 #include <errno.h>
@@ -185,6 +185,7 @@ static bool shed_line(struct reader *reader, const struct pa_keep *keep)
 
 void pa_child_shed(const struct pa_birth *birth)
 {
+    /* In the program's table, too, which closes it should this process be killed now (orphans.c). */
     struct reader reader = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
     if (reader.fd < 0)
         return;
@@ -250,8 +251,9 @@ void pa_text_number(char **at, uint32_t value)
 
 /* The kernel shows the argument area, and beyond it the environment's once the arguments' last
  * byte is no longer NUL.  Both are the program's own copy here: nobody reads them any more. */
-static void show_title(const struct pa_header *header, const char *title)
+void pa_child_show_title(const struct pa_birth *birth, const char *title)
 {
+    const struct pa_header *header = &birth->segment->header;
     char *area = (char *)(uintptr_t)header->title_at;
     if (header->title_size < 2)
         return;
@@ -262,15 +264,12 @@ static void show_title(const struct pa_header *header, const char *title)
     memset(area + length, 0, header->title_size - length);
 }
 
-void pa_child_settle(const struct pa_birth *birth, const char *title)
+void pa_child_settle(const struct pa_birth *birth)
 {
-    const struct pa_header *header = &birth->segment->header;
-    expected_parent = header->program_pid;
+    expected_parent = birth->segment->header.program_pid;
     settle_signals();
     prctl(PR_SET_PDEATHSIG, PARENT_DIED, 0, 0, 0);
     /* It may have died before that. */
     if (syscall(SYS_getppid) != expected_parent)
         _exit(0);
-    pa_child_shed(birth);
-    show_title(header, title);
 }

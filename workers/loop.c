@@ -137,10 +137,12 @@ static void run_request(struct self *self, uint32_t entry)
 
     pa_fault(segment, PA_FAULT_CALLED);
     slot->result = result;
-    atomic_store_explicit(&self->record->activity, PA_SEARCHING, memory_order_relaxed);
     /* It fails if the program has given up on this worker: then the slot is none of ours. */
-    if (!pa_state_move(slot, pa_state_word(PA_EXECUTING, self->index + 1, generation), PA_DONE,
-                       self->index + 1, generation, PA_WORKER))
+    bool done = pa_state_move(slot, pa_state_word(PA_EXECUTING, self->index + 1, generation),
+                              PA_DONE, self->index + 1, generation, PA_WORKER);
+    /* Not earlier: a dead worker that has a slot but is not running it has not begun the call. */
+    atomic_store_explicit(&self->record->activity, PA_SEARCHING, memory_order_relaxed);
+    if (!done)
         return;
     pa_fault(segment, PA_FAULT_DONE);
     pa_result_push(segment, self->index, entry);

@@ -4,9 +4,8 @@
  * in the program itself for pools without workers.  Everything here is async-signal-safe.
  *
  * A descriptor that an operation opens is marked with O_ASYNC, which does nothing by itself (no
- * owner is set).  The program puts a second mark beside it when it takes the descriptor over.  If
- * the worker dies before that, the program finds what has the first mark only in its own descriptor
- * table, and closes what nobody will ever report.
+ * owner is set).  If the worker dies before the program has taken it over, the program finds the
+ * mark in its own descriptor table and closes what nobody will ever report (orphans.c).
  */
 #include "ops.h"
 

@@ -32,6 +32,7 @@
 /* Descriptors, working directory and umask are the program's, live; memory is not.  Exit signal 0:
  * the program's SIGCHLD handler and waitpid(-1) never see them. */
 #define CLONE_AS (CLONE_FILES | CLONE_FS | CLONE_PIDFD)
+static_assert(sizeof(_Atomic int32_t) == sizeof(int), "the kernel writes pidfd and pid as ints");
 
 struct monitor {
     struct pa_birth *birth;
@@ -79,19 +80,21 @@ static int clone_worker(struct pa_birth *birth, uint32_t worker)
     atomic_store_explicit(&record->life, PA_STARTING, memory_order_release);
     pa_permit_take(segment, worker);
     birth->worker = worker;
-    int pidfd = -1;
-    pid_t pid = clone(pa_worker_main, birth->worker_stack + PA_STACK_SIZE, CLONE_AS | CLONE_PARENT,
-                      birth, &pidfd);
+    /* The kernel itself writes pidfd and pid into the record: should this process be killed now, the
+     * program finds a worker that was made, and one that was not (pool.c:adopt_workers). */
+    pid_t pid = clone(pa_worker_main, birth->worker_stack + PA_STACK_SIZE,
+                      CLONE_AS | CLONE_PARENT | CLONE_CHILD_SETTID, birth, (int *)&record->pidfd,
+                      NULL, (int *)&record->pid);
     if (pid < 0) {
         error = -errno;
         pa_permits_return(segment, worker);
+        atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
         atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
         return error;
     }
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-    epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
-    atomic_store_explicit(&record->pid, pid, memory_order_release);
-    atomic_store_explicit(&record->pidfd, pidfd, memory_order_release);
+    epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD,
+              atomic_load_explicit(&record->pidfd, memory_order_relaxed), &event);
     return 0;
 }
 
@@ -131,7 +134,8 @@ static bool is_blocked(pid_t pid)
     pa_text(&at, "/proc/");
     pa_text_number(&at, (uint32_t)pid);
     pa_text(&at, "/stat");
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* O_DSYNC is a mark: should this process be killed now, the program closes it (orphans.c). */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_DSYNC);
     if (fd < 0)
         return true;
     ssize_t size = read(fd, text, sizeof text - 1);
@@ -247,7 +251,9 @@ int pa_spawner_main(void *context)
     struct pa_birth *birth = context;
     char title[64];
     title_of(title, "spawner", &birth->segment->header);
-    pa_child_settle(birth, title);
+    pa_child_settle(birth);
+    pa_child_shed(birth);
+    pa_child_show_title(birth, title);
     prctl(PR_SET_NAME, "procaio-spawner", 0, 0, 0);
     struct monitor monitor = {.birth = birth, .segment = birth->segment};
     watch(&monitor);
@@ -263,14 +269,14 @@ int pa_worker_main(void *context)
     pa_text_number(&at, birth->worker);
     char title[64];
     title_of(title, role, &segment->header);
-    pa_child_settle(birth, title);
+    pa_child_settle(birth); /* and it has nothing to shed: the spawner has done so */
+    pa_child_show_title(birth, title);
     memcpy(role, "procaio-", 8);
     at = role + 8;
     pa_text(&at, "w");
     pa_text_number(&at, birth->worker);
     prctl(PR_SET_NAME, role, 0, 0, 0);
     struct pa_worker *record = &segment->workers[birth->worker];
-    atomic_store_explicit(&record->pid, (int32_t)syscall(SYS_getpid), memory_order_relaxed);
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
     pa_worker_loop(segment, birth->worker);
     _exit(0);

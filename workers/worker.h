@@ -40,7 +40,8 @@ int pa_worker_main(void *birth);
 void pa_worker_loop(struct pa_segment *segment, uint32_t worker);
 
 /* child.c: what a new process does before anything else. */
-void pa_child_settle(const struct pa_birth *birth, const char *title);
+void pa_child_settle(const struct pa_birth *birth);
+void pa_child_show_title(const struct pa_birth *birth, const char *title);
 void pa_child_shed(const struct pa_birth *birth);
 void pa_keep_collect(struct pa_keep *keep, const struct pa_segment *segment, const char *region);
 void pa_text_number(char **at, uint32_t value);

@@ -11,6 +11,10 @@ static void give_back(Buffer *self)
 {
     if (!self->block.at)
         return;
+    if (self->pool->fork_count != fork_count && self->arena == self->pool->arena) {
+        self->block.at = NULL; /* just forked: the memory is still the parent's */
+        return;
+    }
     pa_arena_free(self->arena, &self->block);
     /* In a forked child the parent's arena is left to its last Buffer. */
     if (self->arena != self->pool->arena && pa_arena_used(self->arena) == 0)

@@ -126,11 +126,13 @@ struct Pool {
     PyObject *source; /* makes shared memory: (size, elsewhere) -> fd */
     char *region;     /* stacks of the children; stays mapped as long as the pool */
     int segment_fd, event_fd, epoll_fd, dead_fd;
+    int retry_fd; /* a timer, made when the spawner could not be started */
     int spawner_pid, spawner_pidfd;
     unsigned fork_count;
     bool is_inline, closed;
     bool asking; /* workers are to ring; see poll.c */
     bool rung;   /* one did */
+    bool lacks_spawner; /* it could not be started; to be tried again */
     bool watched; /* somebody was given the descriptor */
     unsigned polls;
     uint32_t free_count;
@@ -138,15 +140,15 @@ struct Pool {
     double max_poll_time;
     uint64_t max_poll_reqs, max_outstanding;
     struct pa_spin spin;      /* how long to look for results before sleeping */
-    uint32_t deaths_in_a_row; /* of workers, with nothing completed in between */
-    uint64_t completed_at_death;
+    uint32_t deaths_in_a_row; /* of workers, with no result in between */
     Totals totals;
     /* Threads that wait: one sleeps on the descriptor, the others on `news`. */
     bool somebody_sleeps;
     uint32_t followers;
     _Atomic uint32_t news;
-    /* Descriptors that a dead worker may have left open: see pool.c. */
-    struct orphan *orphans;
+    /* While dead workers' descriptors are hunted: the slots' words when it began (orphans.c). */
+    uint32_t *noted, noted_from;
+    Pool *next_open; /* of `open_pools` */
     PyObject *loop; /* the event loop that was attached last */
     Request *in_flight[PA_NSLOTS];
     uint32_t free_slots[PA_NSLOTS];
@@ -183,6 +185,7 @@ extern struct hooks {
 } hooks;
 
 extern unsigned fork_count; /* grows in a forked child */
+extern Pool *open_pools;    /* those that have a segment */
 
 /* module.c */
 int priority_next(void);
@@ -195,15 +198,16 @@ int pool_check(Pool *pool);     /* open, and this process's own: 0, or -1 with a
 int pool_ensure_spawner(Pool *pool);
 int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exception */
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
-void pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
+bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
 
 /* orphans.c */
 void orphans_look_for(Pool *pool, uint32_t worker);
-void orphans_sweep(Pool *pool);
+void orphans_sweep(void);
 void orphans_forget(Pool *pool);
-void orphans_close_pidfds(Pool *pool);
-void orphans_close_maps(Pool *pool, int pid, bool all_workers);
+void orphans_adopt(int fd);
+void orphans_after_fork(void);
+void orphans_of_spawner(Pool *pool, int pid);
 
 /* queue.c */
 void queue_request(Pool *pool, Request *request);
@@ -213,7 +217,8 @@ bool queue_withdraw(Request *request); /* cancel: true if it will never run */
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);
-void queue_abandon(Pool *pool);
+void queue_abandon(Pool *pool, struct queue *dead);
+void queue_let_go(struct queue *dead);
 uint64_t queue_count_ready(Pool *pool);
 Request *queue_next_pending(Pool *pool);
 int queue_deliver(Pool *pool, Request *request);

@@ -119,6 +119,33 @@ static PyObject *operations(PyObject *module, PyObject *unused)
     return list;
 }
 
+/* In the order of enum pa_fault_point, without `nowhere`. */
+static PyObject *fault_points(void)
+{
+    static const char *const names[PA_NFAULTS] = {
+        [PA_FAULT_NOWHERE] = "",          [PA_FAULT_CLAIMED] = "claimed",
+        [PA_FAULT_TAKEN] = "taken",       [PA_FAULT_CALLED] = "called",
+        [PA_FAULT_DONE] = "done",         [PA_FAULT_PUBLISHED] = "published",
+        [PA_FAULT_SIGNALLED] = "signalled", [PA_FAULT_SLEEPING] = "sleeping",
+    };
+    PyObject *points = PyTuple_New(PA_NFAULTS - 1);
+    for (int point = 1; points && point < PA_NFAULTS; point++) {
+        PyObject *name = PyUnicode_FromString(names[point]);
+        if (!name)
+            Py_CLEAR(points);
+        else
+            PyTuple_SET_ITEM(points, point - 1, name);
+    }
+    return points;
+}
+
+static int add_object(PyObject *module, const char *name, PyObject *object)
+{
+    int failed = object ? PyModule_AddObjectRef(module, name, object) : -1;
+    Py_XDECREF(object);
+    return failed;
+}
+
 static PyMethodDef own_functions[] = {
     {"aioreq_pri", (PyCFunction)(void (*)(void))aioreq_pri, METH_FASTCALL,
      "aioreq_pri(pri=None, /)\n--\n\n"
@@ -169,7 +196,9 @@ PyMODINIT_FUNC PyInit__core(void)
         add_type(module, &Waiter_Spec, "Waiter", &Waiter_Type) < 0 ||
         PyModule_AddIntConstant(module, "SEGMENT_SIZE", (long)sizeof(struct pa_segment)) < 0 ||
         PyModule_AddIntConstant(module, "MAX_WORKERS", PA_MAX_WORKERS) < 0 ||
-        PyModule_AddIntConstant(module, "SLOTS", PA_NSLOTS) < 0) {
+        PyModule_AddIntConstant(module, "SLOTS", PA_NSLOTS) < 0 ||
+        add_object(module, "FAULT_POINTS", fault_points()) < 0 ||
+        PyModule_AddIntConstant(module, "FAULT_ALWAYS", PA_FAULT_ALWAYS) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -133,6 +133,7 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
     }
     if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))
         poll_tell_others(pool);
+    orphans_sweep();
     *processed = done;
     return outcome;
 }

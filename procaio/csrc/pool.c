@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,9 +22,22 @@
 /* What an event of the descriptor's set says: the number of a worker, or one of these. */
 #define EVENT_BELL UINT64_MAX
 #define EVENT_SPAWNER (UINT64_MAX - 1)
+#define EVENT_RETRY (UINT64_MAX - 2)
+#define RETRY_NS 20000000
 
 PyTypeObject *Pool_Type;
 unsigned fork_count;
+Pool *open_pools;
+
+static void take_off_list(Pool *pool)
+{
+    for (Pool **at = &open_pools; *at; at = &(*at)->next_open)
+        if (*at == pool) {
+            *at = pool->next_open;
+            break;
+        }
+    orphans_forget(pool);
+}
 
 /* -- shared memory ---------------------------------------------------------------------------- */
 
@@ -82,7 +96,7 @@ static void reset_private_state(Pool *pool)
         pool->free_slots[i] = PA_NSLOTS - 1 - i;
     memset(pool->result_heads, 0, sizeof pool->result_heads);
     pool->asking = true;
-    pool->rung = pool->somebody_sleeps = false;
+    pool->rung = pool->somebody_sleeps = pool->lacks_spawner = false;
     pool->followers = 0;
     pool->deaths_in_a_row = 0;
     uint32_t limit_ns = pool->segment->header.spin_limit_ns;
@@ -137,6 +151,7 @@ static void give_back(Pool *pool)
     close_fd(&pool->event_fd);
     close_fd(&pool->epoll_fd);
     close_fd(&pool->dead_fd);
+    close_fd(&pool->retry_fd);
     if (pool->region)
         munmap(pool->region, 2 * PA_STACK_SIZE);
     pool->region = NULL;
@@ -154,10 +169,13 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
     int kept_fd = pool->fork_count != fork_count ? pool->epoll_fd : -1;
     pool->segment_fd = segment_fd; /* ours from here on */
     int error = pa_segment_map(segment_fd, &pool->segment);
-    if (!error) {
-        pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
-        error = open_descriptors(pool, kept_fd);
+    if (error) { /* Python may try again with other memory: poll_fileno keeps its number */
+        close_fd(&pool->segment_fd);
+        errno = -error;
+        return PyErr_SetFromErrno(PyExc_OSError);
     }
+    pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
+    error = open_descriptors(pool, kept_fd);
     if (!error)
         error = map_region(pool);
     Py_XSETREF(pool->source, Py_NewRef(source));
@@ -182,21 +200,44 @@ static PyObject *pool_open(Pool *pool, PyObject *args)
     pool->is_inline = is_inline;
     pool->closed = false;
     reset_private_state(pool);
+    pool->next_open = open_pools;
+    open_pools = pool;
     Py_RETURN_NONE;
 }
 
 /* -- children --------------------------------------------------------------------------------- */
 
+/* Too many processes or descriptors, or too little memory: that may pass.  Requests wait. */
+static void retry_soon(Pool *pool)
+{
+    pool->lacks_spawner = true;
+    if (pool->retry_fd < 0) {
+        pool->retry_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_RETRY};
+        if (pool->retry_fd >= 0)
+            epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pool->retry_fd, &event);
+    }
+    struct itimerspec soon = {.it_value.tv_nsec = RETRY_NS};
+    if (pool->retry_fd < 0 || timerfd_settime(pool->retry_fd, 0, &soon, NULL) < 0)
+        poll_kick(pool); /* no timer either: whoever polls tries again at once */
+}
+
 int pool_ensure_spawner(Pool *pool)
 {
     if (likely(pool->spawner_pid > 0) || pool->is_inline)
         return 0;
-    int pidfd, pid = pa_spawner_start(pool->segment, pool->region, &pidfd);
+    int pidfd;
+    int pid = pa_spawner_start(pool->segment, pool->region, &pidfd);
+    if (pid == -EAGAIN || pid == -ENOMEM || pid == -EMFILE || pid == -ENFILE) {
+        retry_soon(pool);
+        return 0;
+    }
     if (pid < 0) {
         errno = -pid;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    pool->lacks_spawner = false;
     pool->spawner_pid = pid;
     pool->spawner_pidfd = pidfd;
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_SPAWNER};
@@ -214,7 +255,17 @@ static bool reap(int pidfd, bool block, bool *crashed)
         failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, flags);
     while (failed && errno == EINTR);
     *crashed = failed || info.si_code != CLD_EXITED || info.si_status != 0;
-    return failed || info.si_pid != 0; /* ECHILD: the program's own waitpid(-1, __WALL) was first */
+    if (failed)
+        return errno == ECHILD; /* the program's own waitpid(-1, __WALL) was first */
+    return info.si_pid != 0;
+}
+
+/* Whether it is a pidfd of a child that was cloned as ours are; the child is not reaped. */
+static bool is_our_child(int pidfd)
+{
+    siginfo_t info;
+    int flags = (int)(WEXITED | WNOHANG | WNOWAIT | __WCLONE);
+    return waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, flags) == 0;
 }
 
 /* The reading end of a pipe that nobody writes to: what aio_close puts in the place of a foreign
@@ -236,9 +287,6 @@ int pool_dead_fd(Pool *pool)
 static void slow_down(Pool *pool)
 {
     struct pa_header *header = &pool->segment->header;
-    if (pool->totals.completed != pool->completed_at_death)
-        pool->deaths_in_a_row = 0;
-    pool->completed_at_death = pool->totals.completed;
     uint32_t step = pool->deaths_in_a_row++;
     if (step < 4)
         return;
@@ -260,8 +308,6 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     if (crashed) {
         pool->totals.worker_deaths++;
         orphans_look_for(pool, worker);
-        if (atomic_load(&record->life) == PA_STARTING)
-            orphans_close_maps(pool, atomic_load(&record->pid), false);
     }
     queue_worker_ended(pool, worker);
     /* What it held of the common good goes back; only then may its number be used again.  Its bit
@@ -279,26 +325,27 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     return true;
 }
 
-/* A worker that the spawner had made but not entered into the set when it died. */
-static void adopt_unwatched(Pool *pool)
+/* The spawner is dead.  It may have been about to make a worker: then the record says so, but there
+ * is no process.  Or it had made one, whose pidfd the kernel has put into the record (spawner.c),
+ * but had not entered it into the set. */
+static void adopt_workers(Pool *pool)
 {
-    struct pa_header *header = &pool->segment->header;
+    struct pa_segment *segment = pool->segment;
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
-        struct pa_worker *record = &pool->segment->workers[worker];
-        if (atomic_load(&record->life) == PA_VACANT || atomic_load(&record->pidfd) >= 0)
+        struct pa_worker *record = &segment->workers[worker];
+        uint32_t life = atomic_load(&record->life);
+        if (life == PA_VACANT)
             continue;
-        int pid = atomic_load(&record->pid);
-        int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-        if (pidfd < 0) {
-            pa_permits_return(pool->segment, worker);
+        int pidfd = atomic_load(&record->pidfd);
+        bool exists = pidfd >= 0 && is_our_child(pidfd);
+        if (!exists && life == PA_STARTING && atomic_load(&record->pid) == 0) {
+            pa_permits_return(segment, worker);
+            atomic_store(&record->pidfd, -1);
+            atomic_store(&record->life, PA_VACANT);
             continue;
         }
-        fcntl(pidfd, F_SETFD, FD_CLOEXEC);
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-        if (epoll_ctl(header->epoll_fd, EPOLL_CTL_ADD, pidfd, &event) == 0)
-            atomic_store(&record->pidfd, pidfd);
-        else
-            close(pidfd);
+        epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pidfd, &event); /* most are in it already */
     }
 }
 
@@ -309,29 +356,42 @@ static bool bury_spawner(Pool *pool)
         return false;
     epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pool->spawner_pidfd, NULL);
     close(pool->spawner_pidfd);
-    orphans_close_maps(pool, pool->spawner_pid, false);
+    orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
     pool->totals.spawner_deaths++;
-    orphans_close_pidfds(pool);
-    adopt_unwatched(pool);
+    adopt_workers(pool);
     atomic_store(&pool->segment->header.monitor_asleep, 0);
-    /* It may have died between taking a sleeper's bit and ringing its bell, as in bury_worker(). */
+    /* It may have died between taking a sleeper's bit and ringing its bell. */
     pa_wake_all(pool->segment);
-    if (pool_ensure_spawner(pool) < 0)
+    if (!pool->closed && pool_ensure_spawner(pool) < 0)
         PyErr_WriteUnraisable((PyObject *)pool);
     return true;
 }
 
-void pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
+static void try_again(Pool *pool)
 {
+    uint64_t expirations;
+    if (pool->retry_fd >= 0)
+        (void)!read(pool->retry_fd, &expirations, sizeof expirations);
+    if (pool->lacks_spawner && !pool->closed && pool_ensure_spawner(pool) < 0)
+        PyErr_WriteUnraisable((PyObject *)pool);
+}
+
+/* True when somebody was buried. */
+bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
+{
+    bool buried = false;
     for (int i = 0; i < count; i++) {
         uint64_t what = events[i].data.u64;
         if (what == EVENT_SPAWNER)
-            bury_spawner(pool);
+            buried |= bury_spawner(pool);
+        else if (what == EVENT_RETRY || (pool->lacks_spawner && pool->retry_fd < 0))
+            try_again(pool);
         else if (what < PA_MAX_WORKERS)
-            bury_worker(pool, (uint32_t)what);
+            buried |= bury_worker(pool, (uint32_t)what);
     }
+    return buried;
 }
 
 bool pool_look_after(Pool *pool)
@@ -339,14 +399,7 @@ bool pool_look_after(Pool *pool)
     enum { MOST = 64 };
     struct epoll_event events[MOST];
     int count = epoll_wait(pool->epoll_fd, events, MOST, 0);
-    bool died = false;
-    for (int i = 0; i < count; i++)
-        died |= events[i].data.u64 != EVENT_BELL;
-    if (died)
-        pool_handle_events(pool, events, count);
-    if (pool->orphans)
-        orphans_sweep(pool);
-    return died;
+    return pool_handle_events(pool, events, count);
 }
 
 /* -- closing ---------------------------------------------------------------------------------- */
@@ -364,16 +417,16 @@ static void end_child(int pidfd, bool *crashed)
 static void end_children(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
-    int spawner_pid = pool->spawner_pid;
     bool crashed;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
-    if (pool->spawner_pidfd >= 0) { /* first, so that nobody is born meanwhile */
-        end_child(pool->spawner_pidfd, &crashed);
-        pool->spawner_pidfd = -1;
+    int spawner = pool->spawner_pidfd, spawner_pid = pool->spawner_pid;
+    if (spawner >= 0) { /* first, so that nobody is born meanwhile */
+        pool->spawner_pidfd = -1; /* before other threads get their turn */
+        end_child(spawner, &crashed);
         pool->spawner_pid = 0;
-        orphans_close_pidfds(pool);
-        adopt_unwatched(pool);
+        orphans_of_spawner(pool, spawner_pid);
+        adopt_workers(pool);
     }
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_exchange(&segment->workers[worker].pidfd, -1);
@@ -382,8 +435,6 @@ static void end_children(Pool *pool)
             orphans_look_for(pool, worker);
         }
     }
-    if (spawner_pid)
-        orphans_close_maps(pool, spawner_pid, true);
 }
 
 static void let_arena_go(Pool *pool)
@@ -409,7 +460,7 @@ static PyObject *pool_kill(Pool *pool, PyObject *args)
     end_children(pool);
     queue_harvest(pool);
     queue_fail_all(pool, error);
-    orphans_sweep(pool);
+    orphans_sweep();
     Py_RETURN_NONE;
 }
 
@@ -425,15 +476,43 @@ static PyObject *pool_release(Pool *pool, PyObject *unused)
         syscall(SYS_sched_yield);
         Py_END_ALLOW_THREADS
     }
-    queue_abandon(pool);
+    struct queue dead = {.first = NULL};
+    queue_abandon(pool, &dead);
+    take_off_list(pool); /* nothing of it is on its way any more */
+    orphans_sweep();
     let_arena_go(pool);
     give_back(pool);
+    queue_let_go(&dead);
     Py_CLEAR(pool->loop);
     Py_RETURN_NONE;
 }
 
-/* In a forked child: let go of what is the parent's.  The mapping is replaced by zeroes, so that
- * nothing here can reach the parent's rings; poll_fileno keeps its number for the child's pool. */
+/* Whether `fd` is a pidfd at all.  In a forked child the number in a record may be one that the
+ * parent has opened after the fork. */
+static bool is_pidfd(int fd)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    int info = open(path, O_RDONLY | O_CLOEXEC);
+    if (info < 0)
+        return false;
+    ssize_t size = read(info, text, sizeof text - 1);
+    close(info);
+    text[size > 0 ? size : 0] = '\0';
+    return strstr(text, "\nPid:");
+}
+
+static bool opens_something(const Pool *pool)
+{
+    for (uint32_t index = 0; index < PA_NSLOTS; index++)
+        if (pool->in_flight[index] && pa_ops[pool->in_flight[index]->op].opens)
+            return true;
+    return false;
+}
+
+/* In a forked child: let go of what is the parent's.  Data segments are replaced by zeroes before
+ * anything is freed, so that nothing here can reach the parent's data; poll_fileno keeps its number
+ * for the child's pool. */
 static PyObject *pool_abandon(Pool *pool, PyObject *unused)
 {
     (void)unused;
@@ -442,26 +521,42 @@ static PyObject *pool_abandon(Pool *pool, PyObject *unused)
     struct pa_segment *segment = pool->segment;
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_load(&segment->workers[worker].pidfd);
-        if (pidfd >= 0)
+        if (pidfd >= 0 && is_pidfd(pidfd))
             close(pidfd);
     }
+    bool opens = opens_something(pool);
     if (pool->arena) /* before anything is freed: it is freed here, and nowhere else */
         pa_arena_abandon(pool->arena);
-    queue_abandon(pool);
+    struct queue dead = {.first = NULL};
+    queue_abandon(pool, &dead);
     let_arena_go(pool);
     pool->arena = NULL; /* what Buffers still have of it they keep: see buffer.c */
-    mmap(segment, sizeof *segment, PROT_READ | PROT_WRITE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     pa_segment_unmap(segment);
     pool->segment = NULL;
-    orphans_forget(pool);
+    take_off_list(pool);
     close_fd(&pool->segment_fd);
     close_fd(&pool->event_fd);
     close_fd(&pool->dead_fd);
     close_fd(&pool->spawner_pidfd);
-    Py_CLEAR(pool->loop);
+    close_fd(&pool->retry_fd);
     pool->region = NULL; /* the parent's stacks: private memory, and only a few pages of it */
+    if (opens)
+        orphans_after_fork();
+    queue_let_go(&dead);
+    Py_CLEAR(pool->loop);
     Py_RETURN_NONE;
+}
+
+/* `_disown()`: in a forked child that has not used the pool since: there is nothing to wait for, it
+ * is just gone.  False where the pool is this process's own. */
+static PyObject *disown(Pool *pool, PyObject *unused)
+{
+    if (pool->closed || pool->fork_count == fork_count)
+        Py_RETURN_FALSE;
+    pool->closed = true;
+    Py_XDECREF(pool_abandon(pool, unused));
+    close_fd(&pool->epoll_fd);
+    Py_RETURN_TRUE;
 }
 
 /* -- the module's view ------------------------------------------------------------------------ */
@@ -508,7 +603,8 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Pool *self = (Pool *)type->tp_alloc(type, 0);
     if (!self)
         return NULL;
-    self->segment_fd = self->event_fd = self->epoll_fd = self->dead_fd = self->spawner_pidfd = -1;
+    self->segment_fd = self->event_fd = self->epoll_fd = self->dead_fd = -1;
+    self->spawner_pidfd = self->retry_fd = -1;
     self->fork_count = fork_count;
     self->closed = true;
     return (PyObject *)self;
@@ -542,9 +638,11 @@ static void dealloc(Pool *self)
         end_children(self);
         Py_XDECREF(pool_release(self, NULL));
     }
+    if (self->arena && self->fork_count != fork_count)
+        pa_arena_abandon(self->arena);
     if (self->arena)
         pa_arena_destroy(self->arena);
-    orphans_forget(self);
+    take_off_list(self);
     clear(self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -787,7 +885,9 @@ static PyObject *snapshot(Pool *pool, PyObject *unused)
     }
     for (uint32_t worker = 0; workers && worker < PA_MAX_WORKERS; worker++) {
         uint32_t life = atomic_load(&pool->segment->workers[worker].life);
-        if (life != PA_STARTING && life != PA_ALIVE)
+        /* One that has no pid yet: whoever sends signals to what is listed must not hit 0. */
+        if ((life != PA_STARTING && life != PA_ALIVE) ||
+            atomic_load(&pool->segment->workers[worker].pid) == 0)
             continue;
         PyObject *item = worker_snapshot(pool, worker);
         if (!item || PyList_Append(workers, item) < 0)
@@ -801,14 +901,14 @@ static PyObject *snapshot(Pool *pool, PyObject *unused)
     }
     const Totals *t = &pool->totals;
     return Py_BuildValue(
-        "{s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:i}", "queued", lanes, "workers",
+        "{s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:i}", "queued", lanes, "workers",
         workers, "outstanding", pool->nreqs, "pending", pool->pending_length, "submitted",
         t->submitted, "completed", t->completed, "failed", t->failed, "cancelled", t->cancelled,
         "rerun", t->rerun, "died", t->died, "worker_deaths", t->worker_deaths, "spawner_deaths",
         t->spawner_deaths, "shared_bytes",
         (uint64_t)offsetof(struct pa_segment, results) +
             (pool->arena ? pa_arena_mapped(pool->arena) : 0),
-        "spawner_pid", pool->spawner_pid, "start_errno",
+        "shared_used", pool->arena ? pa_arena_used(pool->arena) : (uint64_t)0, "spawner_pid", pool->spawner_pid, "start_errno",
         (int)atomic_load(&pool->segment->header.start_errno));
 }
 
@@ -817,6 +917,7 @@ static PyMethodDef methods[] = {
     {"_kill", (PyCFunction)pool_kill, METH_VARARGS, NULL},
     {"_release", (PyCFunction)pool_release, METH_NOARGS, NULL},
     {"_abandon", (PyCFunction)pool_abandon, METH_NOARGS, NULL},
+    {"_disown", (PyCFunction)disown, METH_NOARGS, NULL},
     {"_wanted", (PyCFunction)set_wanted, METH_O, NULL},
     {"_sleep", (PyCFunction)sleep_, METH_O, NULL},
     {"_flush", (PyCFunction)flush, METH_VARARGS, NULL},

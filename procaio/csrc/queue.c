@@ -186,10 +186,10 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
         if (!request->block.at)
             request->length = READDIR_STEP;
         error = give_block(pool, request, request->length, true);
-    } else if (request->op == PA_OP_READ && request->arena_segment == PA_NO_SEGMENT) {
-        bool large = request->length > PA_LARGEST_BLOCK;
+    } else if (request->op == PA_OP_READ &&
+               (request->block.at || request->arena_segment == PA_NO_SEGMENT)) {
         error = give_block(pool, request, request->length, false);
-        if (large) /* reserving takes time: the worker does it */
+        if (request->length > PA_LARGEST_BLOCK) /* reserving takes time: the worker does it */
             slot->call_flags |= PA_RESERVE;
     }
     if (!error && request->fspath)
@@ -379,6 +379,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
     if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
         return;
+    pool->deaths_in_a_row = 0;
     if (unlikely(slot->call_flags & PA_MORE) && result_wants_more(pool, request, slot))
         send_on(pool, request, slot);
     else {
@@ -489,14 +490,15 @@ static bool repeatable(const Request *request)
     return request->op == PA_OP_READ || !(fcntl(request->fd, F_GETFL) & O_APPEND);
 }
 
-/* Its worker is dead.  What can be done twice is done again; of the rest the outcome is unknown. */
-static void rerun_or_fail(Pool *pool, Request *request)
+/* Its worker is dead.  What it had not begun, or what can be done twice, is done again; of the rest
+ * the outcome is unknown. */
+static void rerun_or_fail(Pool *pool, Request *request, bool begun)
 {
     struct pa_slot *slot = &pool->segment->slots[request->slot];
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
     pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
     slot_free(pool, request);
-    if (!request->cancelled && repeatable(request) && request->tries < MOST_TRIES) {
+    if (!request->cancelled && (!begun || repeatable(request)) && request->tries < MOST_TRIES) {
         request->tries++;
         pool->totals.rerun++;
         if (request->op == PA_OP_READDIR) { /* from the start */
@@ -517,6 +519,8 @@ static void rerun_or_fail(Pool *pool, Request *request)
 
 void queue_worker_ended(Pool *pool, uint32_t worker)
 {
+    uint32_t activity =
+        atomic_load_explicit(&pool->segment->workers[worker].activity, memory_order_relaxed);
     harvest_worker(pool, worker);
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         Request *request = pool->in_flight[index];
@@ -527,12 +531,13 @@ void queue_worker_ended(Pool *pool, uint32_t worker)
         if (pa_state_phase(word) == PA_DONE) /* it died before it could publish it */
             accept_result(pool, index, pa_state_generation(word));
         else if (pa_state_phase(word) == PA_EXECUTING)
-            rerun_or_fail(pool, request);
+            rerun_or_fail(pool, request, activity == PA_RUNNING);
     }
     queue_refill(pool);
 }
 
-/* Every request that has not ended fails; the workers are gone. */
+/* Every request that has not ended fails; the workers are gone.  What was done is not undone: its
+ * result is delivered, though its worker was not able to report it. */
 void queue_fail_all(Pool *pool, int error)
 {
     Request *request;
@@ -543,44 +548,63 @@ void queue_fail_all(Pool *pool, int error)
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         request = pool->in_flight[index];
-        if (request && request->place == AT_SLOT) {
-            uint32_t word =
-                atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-            if (pa_state_phase(word) == PA_READY)
-                reopen_handle(request);
-            slot_free(pool, request);
-            queue_fail(pool, request, error);
+        if (!request || request->place != AT_SLOT)
+            continue;
+        struct pa_slot *slot = &pool->segment->slots[index];
+        enum pa_phase phase = pa_state_phase(atomic_load(&slot->state));
+        if (phase == PA_READY)
+            reopen_handle(request);
+        if (phase == PA_DONE && slot->call_flags & PA_MORE) {
+            request->fd = slot->fd;
+            request->dir_open = true;
+        } else if (phase == PA_DONE) {
+            queue_push_pending(pool, request);
+            continue;
         }
+        slot_free(pool, request);
+        queue_fail(pool, request, error);
     }
 }
 
-static void abandon(Request *request)
-{
-    request->place = AT_DEAD;
-    request_release_arguments(request);
-    Py_DECREF(request);
-}
-
-/* In a forked child, or when a pool goes: no callback, no trace. */
-void queue_abandon(Pool *pool)
+/* In a forked child, or when a pool goes: no callback, no trace.  Letting go of a request may run
+ * code of the program, which may use the pool: so all are taken out first, and their memory freed. */
+void queue_abandon(Pool *pool, struct queue *dead)
 {
     Request *request;
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
-        abandon(request);
+        append(dead, request);
     }
     while ((request = queue_next_pending(pool))) {
         if (request->slot != NO_SLOT)
             pool->in_flight[request->slot] = NULL;
-        abandon(request);
+        append(dead, request);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         request = pool->in_flight[index];
         pool->in_flight[index] = NULL;
-        if (request)
-            abandon(request);
+        if (request && request->place == AT_SLOT)
+            append(dead, request);
     }
     pool->nreqs = 0;
+    for (request = dead->first; request; request = request->next) {
+        request->place = AT_DEAD;
+        request->slot = NO_SLOT;
+        close_directory(request);
+        if (request->block.at && pool->arena)
+            pa_arena_free(pool->arena, &request->block);
+        request->block.at = NULL;
+    }
+}
+
+void queue_let_go(struct queue *dead)
+{
+    Request *request;
+    while ((request = dead->first)) {
+        unlink_(dead, request);
+        request_release_arguments(request);
+        Py_DECREF(request);
+    }
 }
 
 /* -- delivery --------------------------------------------------------------------------------- */

@@ -4,7 +4,6 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -381,8 +380,7 @@ static PyObject *take_file(Request *request, int fd)
         close(fd);
         return NULL;
     }
-    /* The handle's from now on: no longer to be swept up after a dead worker (orphans.c). */
-    fcntl(fd, F_SETSIG, SIGIO);
+    orphans_adopt(fd);
     return handle;
 }
 

@@ -244,6 +244,9 @@ class Pool(_core.CorePool):
             left = 0.1 if end is None else min(0.1, end - time.monotonic())
             if left <= 0:
                 raise TimeoutError(f"{self.nworkers()} workers are still busy, not {limit}")
+            if self.npending():  # not processed here, and results end a sleep at once
+                time.sleep(min(left, 0.005))
+                left = 0
             self._sleep(left)
         return previous
 

@@ -67,7 +67,9 @@ def _nothing_is_left_behind() -> Iterator[None]:
     assert after[0] - before[0] == set(), "processes left behind"
     new = {fd: what for fd, what in after[1].items() if before[1].get(fd) != what}
     assert new == {}, "descriptors left behind"
-    assert after[2] - before[2] == set(), "names left in /dev/shm"
+    # Other programs make names there too; theirs go again.
+    names = after[2] - before[2]
+    eventually(lambda: not names & set(os.listdir("/dev/shm")), f"{names} leave /dev/shm")
 
 
 @pytest.fixture(params=["workers", "inline"])

@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,21 @@ def test_max_parallel_returns_when_no_more_live(workers: procaio.Pool, gate: Gat
     opener.join()
     assert workers.nworkers() <= 1
     assert sum(request.state == "pending" for request in held) >= 3
+    workers.flush()
+
+
+def test_max_parallel_sleeps_while_results_wait(workers: procaio.Pool, gate: Gate) -> None:
+    """It does not process them, and does not turn in circles because of them."""
+    gate.hold(workers)
+    procaio.aio_nop(pool=workers)
+    eventually(lambda: workers.npending() == 1, "one is executed")
+    before = time.process_time()
+    with pytest.raises(TimeoutError):
+        workers.max_parallel(0, timeout=0.4)
+    assert time.process_time() - before < 0.2
+    assert workers.npending() == 1
+    gate.open()
+    workers.min_parallel(1)
     workers.flush()
 
 

@@ -142,7 +142,9 @@ def main() -> int:
     arguments = parser.parse_args()
     missing = [tool for tool in ("spin", "gcc") if not shutil.which(tool)]
     if missing:
-        print(f"models not checked: {' and '.join(missing)} not found (Debian: apt install spin gcc)")
+        print(
+            f"models not checked: {' and '.join(missing)} not found (Debian: apt install spin gcc)"
+        )
         return 0
     runs = [run for run in RUNS if not arguments.names or run.name in arguments.names]
     if arguments.quick:

@@ -205,7 +205,7 @@ def test_large_directory_that_is_cancelled_leaves_nothing_open(
     """Wherever the request is when it is cancelled (L1); the leak check of every test looks."""
     fill(tmp_path, 5_000)
     for _ in range(30):
-        request = procaio.aio_readdir(tmp_path, pytest.fail, pool=workers)
+        request = procaio.aio_readdir(tmp_path, pool=workers)
         procaio.aio_nop(pool=workers).wait()
         request.cancel()
     workers.flush()

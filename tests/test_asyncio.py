@@ -318,10 +318,35 @@ def test_descriptor_that_was_delivered_to_a_cancelled_task_is_closed(
         assert task.cancelled()
         await end
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         run(main())
         gc.collect()
+    assert caught == [], "the program could not have closed it"
+
+
+def test_descriptor_delivered_to_a_cancelled_task_and_kept_by_the_program_stays_open(
+    pool: procaio.Pool, run: Any, data_file: Path
+) -> None:
+    """Whoever holds the request can still use what it yielded."""
+    requests = []
+
+    async def opener() -> None:
+        requests.append(procaio.aio_open(data_file, pool=pool, pri=1))
+        await requests[0]
+
+    async def main() -> None:
+        task = asyncio.ensure_future(opener())
+        await asyncio.sleep(0)
+        procaio.aio_nop(task.cancel, pool=pool, pri=-1)
+        eventually(lambda: pool.npending() == 2, "both are executed")
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    run(main())
+    gc.collect()
+    with requests[0].result as handle:
+        assert os.read(handle.fileno(), 16) == data_file.read_bytes()[:16]
 
 
 # -- loops -----------------------------------------------------------------------------------------

@@ -256,6 +256,38 @@ static PyObject *result(Waiter *self, PyObject *unused)
     return NULL;
 }
 
+/* The task will not take the value.  A descriptor that nobody else can reach is closed here: the
+ * program never had it, so it gets no warning either. */
+static void let_value_go(Waiter *self)
+{
+    const Request *request = self->request;
+    if (request->value && FileHandle_Check(request->value) && Py_REFCNT(request) == 1 &&
+        Py_REFCNT(request->value) == 1)
+        filehandle_close(request->value);
+}
+
+/* What the event loop throws into the task (cancelled in the turn in which the result came). */
+static PyObject *throw_(Waiter *self, PyObject *args)
+{
+    PyObject *type, *value = NULL, *traceback = NULL;
+    if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback))
+        return NULL;
+    let_value_go(self);
+    if (PyExceptionInstance_Check(type))
+        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+    else
+        PyErr_SetObject(type, value);
+    return NULL;
+}
+
+/* The coroutine is closed while it awaits. */
+static PyObject *close_(Waiter *self, PyObject *unused)
+{
+    (void)unused;
+    let_value_go(self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *get_loop(Waiter *self, PyObject *unused)
 {
     (void)unused;
@@ -331,6 +363,8 @@ static PyMethodDef methods[] = {
     {"remove_done_callback", (PyCFunction)remove_done_callback, METH_O, NULL},
     {"cancel", (PyCFunction)(void (*)(void))cancel, METH_VARARGS | METH_KEYWORDS, NULL},
     {"result", (PyCFunction)result, METH_NOARGS, NULL},
+    {"throw", (PyCFunction)throw_, METH_VARARGS, NULL},
+    {"close", (PyCFunction)close_, METH_NOARGS, NULL},
     {"get_loop", (PyCFunction)get_loop, METH_NOARGS, NULL},
     {"done", (PyCFunction)done, METH_NOARGS, NULL},
     {"cancelled", (PyCFunction)cancelled, METH_NOARGS, NULL},

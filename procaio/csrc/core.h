@@ -255,6 +255,7 @@ void waiters_wake(Request *request);
 /* filehandle.c */
 PyObject *filehandle_new(int fd, int flags, PyObject *name);
 int filehandle_fd(PyObject *object); /* -1 with ValueError when closed */
+void filehandle_close(PyObject *object); /* without a word */
 #define FileHandle_Check(o) (Py_TYPE(o) == FileHandle_Type)
 #define Buffer_Check(o) (Py_TYPE(o) == Buffer_Type)
 

@@ -24,6 +24,14 @@ int filehandle_fd(PyObject *object)
     return fd;
 }
 
+void filehandle_close(PyObject *object)
+{
+    FileHandle *self = (FileHandle *)object;
+    if (self->fd >= 0)
+        close(self->fd);
+    self->fd = -1;
+}
+
 static void finalize(FileHandle *self)
 {
     if (self->fd < 0)
@@ -32,8 +40,7 @@ static void finalize(FileHandle *self)
     PyErr_Fetch(&type, &value, &traceback);
     if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed %R", self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    close(self->fd);
-    self->fd = -1;
+    filehandle_close((PyObject *)self);
     PyErr_Restore(type, value, traceback);
 }
 

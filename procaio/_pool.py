@@ -157,7 +157,8 @@ class Pool(_core.CorePool):
         Wait until every outstanding request has ended, callbacks included; then end all processes
         and give all shared memory back.
 
-        Requests that callbacks make meanwhile are waited for too. Buffers stay usable until they
+        Requests that callbacks make meanwhile are waited for too. If max_parallel(0) keeps them
+        from running, one worker is allowed to. Buffers stay usable until they
         are released. Closing twice does nothing. In a request's callback it must not be called.
         """
         self._close(None)
@@ -166,8 +167,9 @@ class Pool(_core.CorePool):
         if self.closed or self._closing:
             return
         if self._disown():
-            _pools.discard(self)
             return
+        if self._workers == 0 and self.nreqs():
+            self.min_parallel(1)  # else they would be waited for in vain
         self._closing = True
         try:
             self._flush(timeout)
@@ -186,7 +188,6 @@ class Pool(_core.CorePool):
             else:
                 self._closing = False
                 self._release()
-                _pools.discard(self)
 
     def _detach_all(self) -> None:
         for loop in list(self._loops):

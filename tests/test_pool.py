@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import gc
 import math
 import os
@@ -176,6 +177,21 @@ def test_without_workers_requests_queue_until_there_are_some(workers: procaio.Po
     workers.flush()
     assert [request.state for request in requests[:4]] == ["cancelled", "done"] * 2
     assert {request.state for request in requests[1::2]} == {"done"}
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_close_runs_what_was_queued_without_workers(
+    workers: procaio.Pool, started: bool
+) -> None:
+    """close() waits for what is outstanding, so it lets a worker do it (O3)."""
+    if started:
+        procaio.aio_nop(pool=workers).wait()
+    workers.max_parallel(0)
+    seen: list[int] = []
+    for number in range(3000):
+        procaio.aio_nop(functools.partial(seen.append, number), pool=workers)
+    workers.close()
+    assert seen == list(range(3000))
 
 
 def test_surplus_idle_workers_leave(gate: Gate) -> None:

@@ -181,6 +181,16 @@ static int follow(Pool *pool, double timeout)
     return PyErr_CheckSignals();
 }
 
+/* Signal handlers of the program: one that raises leads out of the pool. */
+static int signals(Pool *pool, const struct pa_segment *segment)
+{
+    if (PyErr_CheckSignals() == 0)
+        return 0;
+    if (pool->segment == segment)
+        poll_leave_readable(pool);
+    return -1;
+}
+
 /* Sleep until something may have happened.  0, or -1 with an exception (of a signal handler). */
 int poll_sleep(Pool *pool, double timeout)
 {
@@ -195,7 +205,7 @@ int poll_sleep(Pool *pool, double timeout)
     if (pool->rung) { /* there is news already */
         pool->rung = false;
         pool_look_after(pool);
-        return PyErr_CheckSignals();
+        return signals(pool, segment);
     }
     pool->somebody_sleeps = true;
     bool awake = false;
@@ -217,11 +227,7 @@ int poll_sleep(Pool *pool, double timeout)
         pool_handle_events(pool, events, count);
     if (pool->followers > 0)
         poll_tell_others(pool);
-    if (PyErr_CheckSignals() == 0)
-        return 0;
-    if (pool->segment == segment)
-        poll_leave_readable(pool);
-    return -1;
+    return signals(pool, segment);
 }
 
 PyObject *poll_wait_for(Request *request, double timeout)

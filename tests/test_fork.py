@@ -226,6 +226,21 @@ def test_buffer_of_the_parent_is_harmless_in_the_child(
         assert buffer[:100] == data_file.read_bytes()[:100]
 
 
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_buffer_of_a_closed_pool_is_harmless_in_the_child(size: int) -> None:
+    """A Buffer that has outlived its pool is a copy in the child, like any other."""
+    with procaio.Pool() as pool:
+        buffer = procaio.Buffer(size, pool)
+    memoryview(buffer)[:] = b"p" * size
+
+    def work() -> None:
+        memoryview(buffer)[:] = b"c" * size
+        buffer.release()
+
+    assert succeeds(in_child(work))
+    assert bytes(buffer) == b"p" * size
+
+
 @pytest.mark.parametrize(
     "how", ["held", "held, and the child has a pool", "held by the pool alone"]
 )

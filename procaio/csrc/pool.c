@@ -516,8 +516,14 @@ static bool opens_something(const Pool *pool)
 static PyObject *pool_abandon(Pool *pool, PyObject *unused)
 {
     (void)unused;
-    if (!pool->segment || pool->fork_count == fork_count)
+    if (pool->fork_count == fork_count)
         Py_RETURN_NONE;
+    if (!pool->segment) { /* closed, but a Buffer has outlived it */
+        if (pool->arena)
+            pa_arena_abandon(pool->arena);
+        pool->arena = NULL;
+        Py_RETURN_NONE;
+    }
     struct pa_segment *segment = pool->segment;
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_load(&segment->workers[worker].pidfd);

@@ -76,20 +76,21 @@ build/asan-venv/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
 	rm -rf build/asan build/asan-temp
 	CFLAGS='$(ADDRESS) -O1 -g' $(ASAN_BIN)/python -c 'from setuptools import setup; setup()' \
 		build --build-lib build/asan --build-temp build/asan-temp --force --quiet
+	echo '$(CURDIR)/build/asan' > $$($(ASAN_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/procaio-asan.pth
 	touch $@
 
 # The interpreter leaks on purpose, so leaks are not looked for.  A signal handler of the sanitizer
 # would take the crashes that tests provoke in workers.
 ASAN_RUN = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigill=0:handle_sigfpe=0 \
-	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=build/asan
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc
 
 asan: build/test_rings_asan build/test_arena_asan build/asan-venv/.installed ## everything under the address and undefined-behaviour sanitizers
 	build/test_rings_asan
 	build/test_arena_asan
 	$(ASAN_RUN) $(ASAN_BIN)/python tests/native/workout.py
 	$(ASAN_RUN) $(ASAN_BIN)/python $(ASAN_BIN)/pytest -q -m 'not slow' -p no:cacheprovider \
-		--timeout 300 --ignore tests/test_native.py $(ASAN_TESTS)
+		--capture=sys --timeout 300 --ignore tests/test_native.py $(ASAN_TESTS)
 
 build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) $(C_HEADERS)
 	mkdir -p build

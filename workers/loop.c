@@ -2,7 +2,7 @@
  *
  * What may be called here: system calls, and C library functions that are async-signal-safe.  No
  * malloc, no stdio, no lock of the program, no Python; the heap of the program is not even there
- * any more.  The process leaves with _exit only.
+ * any more.  The process ends without a word (worker.h).
  *
  * A worker takes requests only while it holds a permit (wake.h).  It may lose it while a system
  * call takes long; then it publishes what it has done, and sleeps unless another permit is free.

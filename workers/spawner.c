@@ -257,7 +257,7 @@ int pa_spawner_main(void *context)
     prctl(PR_SET_NAME, "procaio-spawner", 0, 0, 0);
     struct monitor monitor = {.birth = birth, .segment = birth->segment};
     watch(&monitor);
-    _exit(0);
+    return 0;
 }
 
 /* A worker that is woken on the program's core does not push it off: the program's event loop has
@@ -289,7 +289,7 @@ int pa_worker_main(void *context)
     struct pa_worker *record = &segment->workers[birth->worker];
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
     pa_worker_loop(segment, birth->worker);
-    _exit(0);
+    return 0;
 }
 
 int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)

@@ -31,7 +31,7 @@ struct pa_birth {
  * 2 * PA_STACK_SIZE bytes of private memory that stays mapped for as long as the pool lives. */
 int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd);
 
-/* The children themselves; they never return. */
+/* The children themselves; clone(2) ends them with what these return, and nothing else runs. */
 int pa_spawner_main(void *birth);
 int pa_worker_main(void *birth);
 

@@ -46,7 +46,8 @@ model: ## check the models of the protocol with spin (Debian package: spin)
 	$(PYTHON) tests/model/check.py
 
 # The rings, the slots and the arena without Python and without processes.
-RING_SOURCES = shm/ring.c shm/segment.c shm/state.c shm/wake.c workers/loop.c workers/ops.c
+RING_SOURCES = shm/ring.c shm/segment.c shm/state.c shm/wake.c workers/loop.c workers/ops.c \
+	$(wildcard workers/calls_*.c)
 NATIVE = -std=c11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Wconversion -Wshadow -Werror -pthread
 ADDRESS = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 

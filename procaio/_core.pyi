@@ -34,6 +34,7 @@ _Entries: TypeAlias = tuple[list[_T] | list[tuple[_T, int, int]], int]
 SEGMENT_SIZE: int
 MAX_WORKERS: int
 SLOTS: int
+MS_SYNC: int
 FAULT_POINTS: tuple[str, ...]
 FAULT_ALWAYS: int
 
@@ -71,7 +72,7 @@ class Waiter:
     def done(self) -> bool: ...
     def get_loop(self) -> AbstractEventLoop | None: ...
     def result(self) -> None: ...
-    def throw(self, type: object, value: object = None, traceback: object = None, /) -> Any: ...
+    def throw(self, kind: object, value: object = None, traceback: object = None, /) -> Any: ...
     def close(self) -> None: ...
     def __iter__(self) -> Iterator[Any]: ...
     def __next__(self) -> Any: ...
@@ -92,6 +93,24 @@ class FileHandle:
 class Buffer:
     def __new__(cls, size: SupportsIndex, pool: CorePool | None = None) -> Self: ...
     def release(self) -> None: ...
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+    @overload
+    def __getitem__(self, key: slice, /) -> bytes: ...
+    @overload
+    def __setitem__(self, key: SupportsIndex, value: SupportsIndex, /) -> None: ...
+    @overload
+    def __setitem__(self, key: slice, value: ReadableBuffer, /) -> None: ...
+    def __delitem__(self, key: SupportsIndex | slice, /) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: Unused) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+@final
+class Mapping:
+    def munmap(self) -> None: ...
     def __len__(self) -> int: ...
     @overload
     def __getitem__(self, key: SupportsIndex, /) -> int: ...
@@ -152,7 +171,6 @@ def aioreq_pri(pri: SupportsIndex | None = None, /) -> int: ...
 def aioreq_nice(adjust: SupportsIndex, /) -> None: ...
 def _set_hook(name: str, value: object, /) -> Any: ...
 def _default_pool() -> CorePool | None: ...
-def _operations() -> list[tuple[str, bool, bool]]: ...
 def aio_nop(
     callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
 ) -> Request[None]: ...
@@ -382,3 +400,346 @@ def aio_readdirx(
     pri: _Index | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Entries[bytes]]: ...
+@overload
+def aio_load(
+    path: _Path,
+    data: None = None,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_load(
+    path: _Path,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_load(
+    path: _Path,
+    data: bytearray,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_sendfile(
+    out_fh: _Fh,
+    in_fh: _Fh,
+    in_offset: _Index | None,
+    length: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_readahead(
+    fh: _Fh,
+    offset: _Index,
+    length: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_truncate(
+    fh_or_path: _Fh | _Path,
+    offset: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_sync(
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_sync_file_range(
+    fh: _Fh,
+    offset: _Index,
+    nbytes: _Index,
+    flags: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_pathsync(
+    path: _Path,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_utime(
+    fh_or_path: _Fh | _Path,
+    atime: _Seconds | None = None,
+    mtime: _Seconds | None = None,
+    callback: _Callback = None,
+    *,
+    ns: tuple[_Index, _Index] | None = None,
+    dir_fd: _Fh | None = None,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_utime(
+    fh_or_path: _Fh | _Path,
+    callback: Callable[..., object],
+    /,
+    *,
+    ns: tuple[_Index, _Index] | None = None,
+    dir_fd: _Fh | None = None,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_utime(
+    fh_or_path: _Fh | _Path,
+    atime: _Seconds | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    ns: tuple[_Index, _Index] | None = None,
+    dir_fd: _Fh | None = None,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_chown(
+    fh_or_path: _Fh | _Path,
+    uid: _Index | None,
+    gid: _Index | None,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_chmod(
+    fh_or_path: _Fh | _Path,
+    mode: _Index,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mknod(
+    path: _Path,
+    mode: _Index = ...,
+    dev: _Index = 0,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mknod(
+    path: _Path,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mknod(
+    path: _Path,
+    mode: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_link(
+    src: _Path,
+    dst: _Path,
+    callback: _Callback = None,
+    *,
+    src_dir_fd: _Fh | None = None,
+    dst_dir_fd: _Fh | None = None,
+    follow_symlinks: bool = False,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_symlink(
+    src: _Path,
+    dst: _Path,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_readlink(
+    path: _StrPath,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[str]: ...
+@overload
+def aio_readlink(
+    path: _BytesPath,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_msync(
+    data: ReadableBuffer,
+    offset: _Index | None = 0,
+    length: _Index | None = None,
+    flags: _Index = ...,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_msync(
+    data: ReadableBuffer,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_msync(
+    data: ReadableBuffer,
+    offset: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_msync(
+    data: ReadableBuffer,
+    offset: _Index | None,
+    length: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mtouch(
+    data: ReadableBuffer,
+    offset: _Index | None = 0,
+    length: _Index | None = None,
+    flags: _Index = 0,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mtouch(
+    data: ReadableBuffer,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mtouch(
+    data: ReadableBuffer,
+    offset: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mtouch(
+    data: ReadableBuffer,
+    offset: _Index | None,
+    length: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mlock(
+    data: ReadableBuffer,
+    offset: _Index | None = 0,
+    length: _Index | None = None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mlock(
+    data: ReadableBuffer,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mlock(
+    data: ReadableBuffer,
+    offset: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_mlockall(
+    flags: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def mmap(
+    length: _Index, prot: int, flags: int, fh: _Fh | None = None, offset: _Index = 0
+) -> Mapping: ...
+def munmap(mapping: Mapping, /) -> None: ...
+def madvise(
+    data: ReadableBuffer, offset: _Index | None, length: _Index | None, advice: int
+) -> None: ...
+def mprotect(
+    data: ReadableBuffer, offset: _Index | None, length: _Index | None, protect: int
+) -> None: ...
+def munlock(
+    data: ReadableBuffer, offset: _Index | None = 0, length: _Index | None = None
+) -> None: ...
+def munlockall() -> None: ...
+def mlockall(flags: int, /) -> None: ...

@@ -56,15 +56,43 @@ enum pa_opcode {
     PA_OP_MKDIR,
     PA_OP_RENAME,
     PA_OP_READDIR,
+    PA_OP_SENDFILE,
+    PA_OP_READAHEAD,
+    PA_OP_TRUNCATE,
+    PA_OP_FTRUNCATE,
+    PA_OP_SYNC,
+    PA_OP_SYNC_FILE_RANGE,
+    PA_OP_PATHSYNC,
+    PA_OP_LOAD,
+    PA_OP_CHMOD,
+    PA_OP_FCHMOD,
+    PA_OP_CHOWN,
+    PA_OP_FCHOWN,
+    PA_OP_UTIME,
+    PA_OP_FUTIME,
+    PA_OP_MKNOD,
+    PA_OP_LINK,
+    PA_OP_SYMLINK,
+    PA_OP_READLINK,
+    /* On the program's own memory, so done by its own threads: procaio/csrc/memory.c. */
+    PA_OP_MSYNC,
+    PA_OP_MTOUCH,
+    PA_OP_MLOCK,
+    PA_OP_MLOCKALL,
     PA_NOPS
 };
+
+/* Of mtouch. */
+#define PA_MT_MODIFY 1u
 
 /* Bits of pa_slot.call_flags. */
 enum {
     PA_PATHS_IN_ARENA = 1 << 0, /* too long for the slot: they stand at the start of the block */
     PA_RESERVE = 1 << 1,        /* the worker reserves the block's space before it is written */
-    PA_CONTINUE = 1 << 2,       /* readdir: go on with the directory that `fd` has open */
-    PA_MORE = 1 << 3,           /* readdir, set by the worker: not at the end yet, `fd` stays open */
+    PA_CONTINUE = 1 << 2,       /* readdir, load: go on with what `fd` has open */
+    PA_MORE = 1 << 3,           /* likewise, set by the worker: not at the end yet, `fd` stays open */
+    PA_NO_FOLLOW = 1 << 4,      /* a symlink itself is meant */
+    PA_ONCE = 1 << 5,           /* load, set by the worker: what it reads cannot be read again */
 };
 
 /* One request through its whole life.  The program fills it while it is FREE; the worker that moved
@@ -73,14 +101,29 @@ struct pa_slot {
     alignas(PA_CACHE_LINE) _Atomic uint32_t state; /* phase, owner, generation: state.h */
     uint16_t op;
     uint16_t call_flags;
-    int32_t fd;            /* the descriptor, or the directory of `path` */
-    int32_t fd2;           /* the directory of `path2` */
-    int64_t file_offset;   /* -1: the descriptor's own position */
-    uint64_t length;       /* bytes; nanoseconds for busy */
+    int32_t fd;  /* the descriptor, or the directory of `path` */
+    int32_t fd2; /* what sendfile reads from, or the directory of `path2` */
+    union {
+        int64_t file_offset; /* -1: the descriptor's own position */
+        int64_t atime_s;
+    };
+    union {
+        uint64_t length; /* bytes; nanoseconds for busy */
+        int64_t mtime_s;
+        uint64_t device;
+    };
     uint64_t arena_offset; /* of the block, counted from the start of its data segment */
     uint32_t arena_segment;
-    uint32_t flags; /* open flags */
-    uint32_t mode;
+    union {
+        uint32_t flags; /* of the system call */
+        uint32_t uid;   /* UINT32_MAX: leave it */
+        uint32_t atime_ns;
+    };
+    union {
+        uint32_t mode;
+        uint32_t gid; /* UINT32_MAX: leave it */
+        uint32_t mtime_ns;
+    };
     uint32_t path2_at; /* where path2 begins, counted from path */
     int64_t result;    /* >= 0, or a negated errno */
     alignas(PA_CACHE_LINE) char payload[PA_INLINE]; /* paths going in, struct pa_stat coming out */
@@ -171,8 +214,9 @@ static_assert(sizeof(struct pa_worker) == 192, "a line for each kind of reader a
 
 struct pa_data_segment {
     uint64_t size;
+    uint64_t file_offset; /* where it begins in the file */
     int32_t fd;
-    uint32_t generation; /* +1 each time the row is used for another segment */
+    uint32_t generation; /* +1 each time the row is used for another segment, or for none */
 };
 
 struct pa_header {
@@ -198,6 +242,7 @@ struct pa_header {
     _Atomic uint32_t fault_point;         /* tests: enum pa_fault_point, where a worker dies */
     _Atomic uint32_t fault_signal;
     _Atomic int32_t fault_countdown; /* how often the point is passed before it strikes */
+    _Atomic uint32_t withdrawn;      /* rows of `data_segments` that are to be mapped no more */
 
     /* Written by the program at every submission. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];

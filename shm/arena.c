@@ -37,7 +37,9 @@ struct shared {
 struct segment {
     char *base; /* NULL: the row is vacant */
     uint64_t size, used;
+    uint64_t file_offset;
     int fd;
+    bool lent;             /* not ours: neither unmapped nor closed here */
     struct shared *shared; /* NULL: one block has it all */
 };
 
@@ -111,6 +113,7 @@ static void publish(struct pa_arena *arena, uint32_t row)
         return;
     arena->table[row].fd = arena->segments[row].fd;
     arena->table[row].size = arena->segments[row].size;
+    arena->table[row].file_offset = arena->segments[row].file_offset;
     arena->table[row].generation++;
 }
 
@@ -141,6 +144,33 @@ static int segment_map(struct segment *segment, bool shared)
     return 0;
 }
 
+static int enter(struct pa_arena *arena, const struct segment *segment)
+{
+    uint32_t row = 0;
+    while (row < PA_MAX_SEGMENTS && arena->segments[row].base)
+        row++;
+    if (row == PA_MAX_SEGMENTS)
+        return -ENOMEM;
+    arena->segments[row] = *segment;
+    if (row >= arena->rows)
+        arena->rows = row + 1;
+    publish(arena, row);
+    return (int)row;
+}
+
+int pa_arena_lend(struct pa_arena *arena, char *base, uint64_t size, int fd, uint64_t file_offset)
+{
+    struct segment segment = {
+        .base = base, .size = size, .fd = fd, .file_offset = file_offset, .lent = true};
+    return enter(arena, &segment);
+}
+
+void pa_arena_return(struct pa_arena *arena, uint32_t row)
+{
+    arena->segments[row] = (struct segment){.fd = -1};
+    publish(arena, row);
+}
+
 /* A new segment.  A dedicated one may be asked for with its space reserved. */
 static int segment_add(struct pa_arena *arena, uint64_t size, bool shared, bool reserve,
                        bool elsewhere, uint32_t *row)
@@ -148,19 +178,19 @@ static int segment_add(struct pa_arena *arena, uint64_t size, bool shared, bool 
     int fd = arena->source(arena->context, size, reserve, elsewhere);
     if (fd < 0)
         return fd;
-    for (*row = 0; *row < PA_MAX_SEGMENTS && arena->segments[*row].base; ++*row)
-        ;
     struct segment segment = {.size = size, .fd = fd};
-    int error = *row == PA_MAX_SEGMENTS ? -ENOMEM : segment_map(&segment, shared);
-    if (error) {
+    int error = segment_map(&segment, shared);
+    int entered = error ? error : enter(arena, &segment);
+    if (entered < 0) {
+        if (!error) {
+            munmap(segment.base, size);
+            free(segment.shared);
+        }
         close(fd);
-        return error;
+        return entered;
     }
-    arena->segments[*row] = segment;
+    *row = (uint32_t)entered;
     arena->mapped += size;
-    if (*row >= arena->rows)
-        arena->rows = *row + 1;
-    publish(arena, *row);
     return 0;
 }
 
@@ -345,7 +375,7 @@ uint64_t pa_arena_used(const struct pa_arena *arena)
 void pa_arena_destroy(struct pa_arena *arena)
 {
     for (uint32_t row = 0; row < arena->rows; row++)
-        if (arena->segments[row].base)
+        if (arena->segments[row].base && !arena->segments[row].lent)
             segment_drop(arena, row);
     free(arena);
 }
@@ -362,6 +392,10 @@ void pa_arena_abandon(struct pa_arena *arena)
         struct segment *segment = &arena->segments[row];
         if (!segment->base)
             continue;
+        if (segment->lent) {
+            *segment = (struct segment){.fd = -1};
+            continue;
+        }
         close(segment->fd);
         segment->fd = -1;
         mmap(segment->base, segment->size, PROT_READ | PROT_WRITE,

@@ -40,6 +40,11 @@ void pa_arena_abandon(struct pa_arena *arena);
 int pa_arena_alloc(struct pa_arena *arena, uint64_t size, bool reserved, struct pa_block *block);
 void pa_arena_free(struct pa_arena *arena, struct pa_block *block);
 
+/* Memory of the program's that workers can map too: `size` bytes at `base` are what `fd` holds from
+ * `file_offset` on.  The row, or -errno.  It is the caller's own again after pa_arena_return(). */
+int pa_arena_lend(struct pa_arena *arena, char *base, uint64_t size, int fd, uint64_t file_offset);
+void pa_arena_return(struct pa_arena *arena, uint32_t row);
+
 /* The data segment in which [at, at + size) lies, or PA_NO_SEGMENT; *offset counts from its start. */
 uint32_t pa_arena_find(const struct pa_arena *arena, const void *at, uint64_t size,
                        uint64_t *offset);

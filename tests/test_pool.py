@@ -180,9 +180,7 @@ def test_without_workers_requests_queue_until_there_are_some(workers: procaio.Po
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_close_runs_what_was_queued_without_workers(
-    workers: procaio.Pool, started: bool
-) -> None:
+def test_close_runs_what_was_queued_without_workers(workers: procaio.Pool, started: bool) -> None:
     """close() waits for what is outstanding, so it lets a worker do it (O3)."""
     if started:
         procaio.aio_nop(pool=workers).wait()

@@ -37,6 +37,7 @@ struct self {
     uint32_t index;
     uint32_t permit;
     uint32_t taken;
+    uint32_t withdrawn; /* of the header, as it was seen last */
     struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
     struct mapping mappings[PA_MAX_SEGMENTS];
@@ -59,11 +60,32 @@ static char *map_data(struct self *self, uint32_t row, int *fd)
         return mapping->base;
     if (mapping->base)
         munmap(mapping->base, mapping->size);
-    void *base = mmap(NULL, data->size, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, 0);
+    off_t at = (off_t)data->file_offset;
+    void *base = mmap(NULL, data->size, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, at);
+    if (base == MAP_FAILED && errno == EACCES) /* lent by the program, to be read only */
+        base = mmap(NULL, data->size, PROT_READ, MAP_SHARED, data->fd, at);
     mapping->base = base == MAP_FAILED ? NULL : base;
     mapping->size = data->size;
     mapping->generation = data->generation;
     return mapping->base;
+}
+
+/* What the program has taken back is not kept from going. */
+static void unmap_withdrawn(struct self *self)
+{
+    uint32_t withdrawn =
+        atomic_load_explicit(&self->segment->header.withdrawn, memory_order_acquire);
+    if (withdrawn == self->withdrawn)
+        return;
+    self->withdrawn = withdrawn;
+    for (uint32_t row = 0; row < PA_MAX_SEGMENTS; row++) {
+        struct mapping *mapping = &self->mappings[row];
+        if (mapping->base &&
+            mapping->generation != self->segment->header.data_segments[row].generation) {
+            munmap(mapping->base, mapping->size);
+            mapping->base = NULL;
+        }
+    }
 }
 
 static int64_t perform(struct self *self, struct pa_slot *slot)
@@ -211,6 +233,7 @@ static bool sleep_until_rung(struct self *self)
     struct pa_header *header = &segment->header;
     _Atomic uint32_t *bell = &self->record->bell;
     uint32_t rung = atomic_load_explicit(bell, memory_order_acquire);
+    unmap_withdrawn(self);
     atomic_store_explicit(&self->record->activity, PA_SLEEPING, memory_order_relaxed);
     pa_sleeper_add(segment, self->index);
     pa_fault(segment, PA_FAULT_SLEEPING);

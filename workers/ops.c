@@ -1,29 +1,7 @@
-/* workers/ops.c - the system calls, one row each.
- *
- * Runs in a worker, which shares the program's descriptor table, working directory and umask, and
- * in the program itself for pools without workers.  Everything here is async-signal-safe.
- *
- * A descriptor that an operation opens is marked with O_ASYNC, which does nothing by itself (no
- * owner is set).  If the worker dies before the program has taken it over, the program finds the
- * mark in its own descriptor table and closes what nobody will ever report (orphans.c).
- */
-#include "ops.h"
-
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/syscall.h>
+/* workers/ops.c - the table of operations, and how one is run. */
 #include <time.h>
-#include <unistd.h>
 
-static int64_t outcome(int64_t value)
-{
-    return value < 0 ? -errno : value;
-}
+#include "calls.h"
 
 static int64_t run_nop(const struct pa_call *call)
 {
@@ -41,205 +19,49 @@ static int64_t run_busy(const struct pa_call *call)
     return -error;
 }
 
-static int64_t run_open(const struct pa_call *call)
-{
-    const struct pa_slot *slot = call->slot;
-    return outcome(syscall(SYS_openat, slot->fd, call->path,
-                           slot->flags | O_CLOEXEC | O_ASYNC | O_LARGEFILE, slot->mode));
-}
-
-static int64_t run_close(const struct pa_call *call)
-{
-    /* Linux has released the descriptor even when it says EINTR. */
-    int64_t result = outcome(syscall(SYS_close, call->slot->fd));
-    return result == -EINTR ? 0 : result;
-}
-
-/* Closes what fd has open, but keeps the number taken: fd2 is put in its place. */
-static int64_t run_replace(const struct pa_call *call)
-{
-    int64_t result = outcome(syscall(SYS_dup3, call->slot->fd2, call->slot->fd, O_CLOEXEC));
-    return result < 0 ? result : 0;
-}
-
-static int64_t run_read(const struct pa_call *call)
-{
-    const struct pa_slot *slot = call->slot;
-    if (slot->file_offset < 0)
-        return outcome(syscall(SYS_read, slot->fd, call->data, slot->length));
-    return outcome(syscall(SYS_pread64, slot->fd, call->data, slot->length, slot->file_offset));
-}
-
-static int64_t run_write(const struct pa_call *call)
-{
-    const struct pa_slot *slot = call->slot;
-    if (slot->file_offset < 0)
-        return outcome(syscall(SYS_write, slot->fd, call->data, slot->length));
-    return outcome(syscall(SYS_pwrite64, slot->fd, call->data, slot->length, slot->file_offset));
-}
-
-static int64_t run_fsync(const struct pa_call *call)
-{
-    return outcome(syscall(SYS_fsync, call->slot->fd));
-}
-
-static int64_t run_fdatasync(const struct pa_call *call)
-{
-    return outcome(syscall(SYS_fdatasync, call->slot->fd));
-}
-
-static int64_t give_stat(const struct pa_call *call, int failed, const struct stat *st)
-{
-    if (failed)
-        return -errno;
-    struct pa_stat out = {
-        .dev = st->st_dev,
-        .ino = st->st_ino,
-        .nlink = st->st_nlink,
-        .rdev = st->st_rdev,
-        .size = st->st_size,
-        .blksize = st->st_blksize,
-        .blocks = st->st_blocks,
-        .atime_s = st->st_atim.tv_sec,
-        .mtime_s = st->st_mtim.tv_sec,
-        .ctime_s = st->st_ctim.tv_sec,
-        .atime_ns = (uint32_t)st->st_atim.tv_nsec,
-        .mtime_ns = (uint32_t)st->st_mtim.tv_nsec,
-        .ctime_ns = (uint32_t)st->st_ctim.tv_nsec,
-        .mode = st->st_mode,
-        .uid = st->st_uid,
-        .gid = st->st_gid,
-    };
-    memcpy(call->slot->payload, &out, sizeof out);
-    return 0;
-}
-
-static int64_t run_stat(const struct pa_call *call)
-{
-    struct stat st;
-    return give_stat(call, fstatat(call->slot->fd, call->path, &st, 0), &st);
-}
-
-static int64_t run_lstat(const struct pa_call *call)
-{
-    struct stat st;
-    return give_stat(call, fstatat(call->slot->fd, call->path, &st, AT_SYMLINK_NOFOLLOW), &st);
-}
-
-static int64_t run_fstat(const struct pa_call *call)
-{
-    struct stat st;
-    return give_stat(call, fstat(call->slot->fd, &st), &st);
-}
-
-static int64_t give_statvfs(const struct pa_call *call, int failed, const struct statvfs *st)
-{
-    if (failed)
-        return -errno;
-    struct pa_statvfs out = {
-        .bsize = st->f_bsize,
-        .frsize = st->f_frsize,
-        .blocks = st->f_blocks,
-        .bfree = st->f_bfree,
-        .bavail = st->f_bavail,
-        .files = st->f_files,
-        .ffree = st->f_ffree,
-        .favail = st->f_favail,
-        .flag = st->f_flag,
-        .namemax = st->f_namemax,
-        .fsid = st->f_fsid,
-    };
-    memcpy(call->slot->payload, &out, sizeof out);
-    return 0;
-}
-
-static int64_t run_statvfs(const struct pa_call *call)
-{
-    struct statvfs st;
-    return give_statvfs(call, statvfs(call->path, &st), &st);
-}
-
-static int64_t run_fstatvfs(const struct pa_call *call)
-{
-    struct statvfs st;
-    return give_statvfs(call, fstatvfs(call->slot->fd, &st), &st);
-}
-
-static int64_t run_unlink(const struct pa_call *call)
-{
-    return outcome(unlinkat(call->slot->fd, call->path, 0));
-}
-
-static int64_t run_rmdir(const struct pa_call *call)
-{
-    return outcome(unlinkat(call->slot->fd, call->path, AT_REMOVEDIR));
-}
-
-static int64_t run_mkdir(const struct pa_call *call)
-{
-    return outcome(mkdirat(call->slot->fd, call->path, call->slot->mode));
-}
-
-static int64_t run_rename(const struct pa_call *call)
-{
-    return outcome(renameat(call->slot->fd, call->path, call->slot->fd2, call->path2));
-}
-
-/* Fills the block with the kernel's own records.  A directory that does not fit stays open, and the
- * program comes back for the rest: from then on the descriptor is the program's to close, so that
- * it is closed once, wherever a worker dies. */
-static int64_t run_readdir(const struct pa_call *call)
-{
-    enum { LARGEST_RECORD = 280 }; /* 19 bytes, a name of 255 and its NUL, rounded up to 8 */
-    struct pa_slot *slot = call->slot;
-    int64_t fd = slot->fd;
-    if (!(slot->call_flags & PA_CONTINUE)) {
-        fd = outcome(syscall(SYS_openat, slot->fd, call->path,
-                             O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC | O_ASYNC |
-                                 O_LARGEFILE));
-        if (fd < 0)
-            return fd;
-    }
-    uint64_t filled = 0;
-    int64_t got = 1;
-    while (slot->length - filled >= LARGEST_RECORD) {
-        got = outcome(
-            syscall(SYS_getdents64, fd, call->data + filled, slot->length - filled));
-        if (got <= 0)
-            break;
-        filled += (uint64_t)got;
-    }
-    if (got > 0) {
-        slot->fd = (int32_t)fd;
-        slot->call_flags |= PA_MORE;
-        return (int64_t)filled;
-    }
-    if (!(slot->call_flags & PA_CONTINUE))
-        syscall(SYS_close, (int)fd);
-    return got < 0 ? got : (int64_t)filled;
-}
-
 const struct pa_op pa_ops[PA_NOPS] = {
     /*                   name         call           EINTR  died   opens  cached */
     [PA_OP_NOP] = {"nop", run_nop, true, true, false, NULL},
     [PA_OP_BUSY] = {"busy", run_busy, false, true, false, NULL},
-    [PA_OP_OPEN] = {"open", run_open, true, false, true, NULL},
-    [PA_OP_CLOSE] = {"close", run_close, false, false, false, NULL},
-    [PA_OP_REPLACE] = {"close", run_replace, false, false, false, NULL},
-    [PA_OP_READ] = {"read", run_read, true, true, false, NULL},    /* not from the position */
-    [PA_OP_WRITE] = {"write", run_write, true, true, false, NULL}, /* not with O_APPEND */
-    [PA_OP_FSYNC] = {"fsync", run_fsync, true, false, false, NULL}, /* may hide an earlier EIO */
-    [PA_OP_FDATASYNC] = {"fdatasync", run_fdatasync, true, false, false, NULL},
-    [PA_OP_STAT] = {"stat", run_stat, true, true, false, NULL},
-    [PA_OP_LSTAT] = {"lstat", run_lstat, true, true, false, NULL},
-    [PA_OP_FSTAT] = {"fstat", run_fstat, true, true, false, NULL},
-    [PA_OP_STATVFS] = {"statvfs", run_statvfs, true, true, false, NULL},
-    [PA_OP_FSTATVFS] = {"fstatvfs", run_fstatvfs, true, true, false, NULL},
-    [PA_OP_UNLINK] = {"unlink", run_unlink, true, false, false, NULL},
-    [PA_OP_RMDIR] = {"rmdir", run_rmdir, true, false, false, NULL},
-    [PA_OP_MKDIR] = {"mkdir", run_mkdir, true, false, false, NULL},
-    [PA_OP_RENAME] = {"rename", run_rename, true, false, false, NULL},
-    [PA_OP_READDIR] = {"readdir", run_readdir, true, true, true, NULL},
+    [PA_OP_OPEN] = {"open", pa_call_open, true, false, true, NULL},
+    [PA_OP_CLOSE] = {"close", pa_call_close, false, false, false, NULL},
+    [PA_OP_REPLACE] = {"close", pa_call_replace, false, false, false, NULL},
+    [PA_OP_READ] = {"read", pa_call_read, true, true, false, NULL}, /* not from the position */
+    [PA_OP_WRITE] = {"write", pa_call_write, true, true, false, NULL}, /* not with O_APPEND */
+    [PA_OP_FSYNC] = {"fsync", pa_call_fsync, true, false, false, NULL}, /* may hide an earlier EIO */
+    [PA_OP_FDATASYNC] = {"fdatasync", pa_call_fdatasync, true, false, false, NULL}, /* likewise, all that follow */
+    [PA_OP_SYNC] = {"sync", pa_call_sync, true, true, false, NULL},
+    [PA_OP_SYNC_FILE_RANGE] = {"sync_file_range", pa_call_sync_file_range, true, false, false, NULL},
+    [PA_OP_PATHSYNC] = {"pathsync", pa_call_pathsync, true, false, true, NULL},
+    [PA_OP_SENDFILE] = {"sendfile", pa_call_sendfile, false, false, false, NULL}, /* goes on by itself */
+    [PA_OP_READAHEAD] = {"readahead", pa_call_readahead, true, true, false, NULL},
+    [PA_OP_TRUNCATE] = {"truncate", pa_call_truncate, true, true, false, NULL},
+    [PA_OP_FTRUNCATE] = {"ftruncate", pa_call_ftruncate, true, true, false, NULL},
+    [PA_OP_LOAD] = {"load", pa_call_load, true, true, true, NULL}, /* not from a FIFO or a device */
+    [PA_OP_STAT] = {"stat", pa_call_stat, true, true, false, NULL},
+    [PA_OP_LSTAT] = {"lstat", pa_call_lstat, true, true, false, NULL},
+    [PA_OP_FSTAT] = {"fstat", pa_call_fstat, true, true, false, NULL},
+    [PA_OP_STATVFS] = {"statvfs", pa_call_statvfs, true, true, false, NULL},
+    [PA_OP_FSTATVFS] = {"fstatvfs", pa_call_fstatvfs, true, true, false, NULL},
+    [PA_OP_CHMOD] = {"chmod", pa_call_chmod, true, true, false, NULL},
+    [PA_OP_FCHMOD] = {"fchmod", pa_call_fchmod, true, true, false, NULL},
+    [PA_OP_CHOWN] = {"chown", pa_call_chown, true, true, false, NULL},
+    [PA_OP_FCHOWN] = {"fchown", pa_call_fchown, true, true, false, NULL},
+    [PA_OP_UTIME] = {"utime", pa_call_utime, true, true, false, NULL},
+    [PA_OP_FUTIME] = {"futime", pa_call_futime, true, true, false, NULL},
+    [PA_OP_UNLINK] = {"unlink", pa_call_unlink, true, false, false, NULL},
+    [PA_OP_RMDIR] = {"rmdir", pa_call_rmdir, true, false, false, NULL},
+    [PA_OP_MKDIR] = {"mkdir", pa_call_mkdir, true, false, false, NULL},
+    [PA_OP_MKNOD] = {"mknod", pa_call_mknod, true, false, false, NULL},
+    [PA_OP_RENAME] = {"rename", pa_call_rename, true, false, false, NULL},
+    [PA_OP_LINK] = {"link", pa_call_link, true, false, false, NULL},
+    [PA_OP_SYMLINK] = {"symlink", pa_call_symlink, true, false, false, NULL},
+    [PA_OP_READLINK] = {"readlink", pa_call_readlink, true, true, false, NULL},
+    [PA_OP_READDIR] = {"readdir", pa_call_readdir, true, true, true, NULL},
+    [PA_OP_MSYNC] = {"msync", pa_call_msync, true, false, false, NULL},
+    [PA_OP_MTOUCH] = {"mtouch", pa_call_mtouch, true, false, false, NULL},
+    [PA_OP_MLOCK] = {"mlock", pa_call_mlock, true, false, false, NULL},
+    [PA_OP_MLOCKALL] = {"mlockall", pa_call_mlockall, true, false, false, NULL},
 };
 
 int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd)
@@ -252,7 +74,7 @@ int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd)
     struct pa_call call = {
         .slot = slot, .path = path, .path2 = path + slot->path2_at, .data = data};
     if (slot->call_flags & PA_RESERVE) {
-        int64_t reserved = outcome(
+        int64_t reserved = pa_outcome(
             fallocate(data_fd, 0, (off_t)slot->arena_offset, (off_t)slot->length));
         if (reserved < 0)
             return reserved;

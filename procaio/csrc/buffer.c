@@ -119,7 +119,7 @@ static Py_ssize_t length(Buffer *self)
     return check(self) < 0 ? -1 : self->size;
 }
 
-static PyObject *subscript(PyObject *self, PyObject *key)
+PyObject *buffer_subscript(PyObject *self, PyObject *key)
 {
     PyObject *view = PyMemoryView_FromObject(self);
     if (!view)
@@ -132,7 +132,7 @@ static PyObject *subscript(PyObject *self, PyObject *key)
     return item;
 }
 
-static int assign(PyObject *self, PyObject *key, PyObject *value)
+int buffer_assign(PyObject *self, PyObject *key, PyObject *value)
 {
     PyObject *view = PyMemoryView_FromObject(self);
     if (!view)
@@ -165,8 +165,8 @@ static PyType_Slot slots[] = {
     {Py_bf_getbuffer, get_buffer},
     {Py_bf_releasebuffer, release_buffer},
     {Py_mp_length, length},
-    {Py_mp_subscript, subscript},
-    {Py_mp_ass_subscript, assign},
+    {Py_mp_subscript, buffer_subscript},
+    {Py_mp_ass_subscript, buffer_assign},
     {Py_tp_doc,
      "Buffer(size, pool=None)\n--\n\nZeroed memory that the program and its workers share.\n\n"
      "As the `data` of aio_read and aio_write it is used in place, without a copy; so is any\n"

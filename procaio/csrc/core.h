@@ -1,7 +1,8 @@
 /* procaio/csrc/core.h - the types of procaio._core, and who does what.
  *
  *   module.c      the module, constants, the next request's priority
- *   functions.c   aio_*: parse the arguments, fill a Request
+ *   functions.c   aio_*: their table, and how a call is parsed
+ *   builders.c    from the arguments to a Request; arguments.c has what they are made of
  *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
  *   orphans.c     descriptors that a dead worker has left open
  *   queue.c       requests on their way: overflow, slots, results, callbacks
@@ -9,6 +10,8 @@
  *   results.c     what a slot holds, as Python objects
  *   request.c     Request
  *   await.c       a request as what an asyncio task waits on
+ *   memory.c      what is done to the program's own memory, by threads of the program
+ *   mapping.c     Mapping, and the calls on memory that do not wait
  *   buffer.c filehandle.c
  *
  * Everything here runs with the interpreter lock held unless it says otherwise; the lock is what
@@ -35,6 +38,7 @@
 #include "../../workers/worker.h"
 
 #define NO_SLOT UINT32_MAX
+#define LONGEST_LINK 4096u /* what a symlink can say: PATH_MAX */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -53,6 +57,7 @@ enum result_kind {
     RESULT_STATVFS,
     RESULT_NAMES,
     RESULT_ENTRIES, /* readdirx: (entries, flags) */
+    RESULT_LINK,    /* what a symlink says */
 };
 
 /* Where a request is.  Only these moves: NEW -> OVERFLOW|SLOT|PENDING, OVERFLOW <-> SLOT,
@@ -83,17 +88,30 @@ struct Request {
     Py_buffer *view;           /* export of the caller's data while a read is in flight */
     Waiter *waiters;
     Request *next, *previous; /* in its queue */
-    char *gathered;           /* readdir: records of the steps so far */
+    char *gathered;           /* readdir, load: what the steps so far have brought */
     size_t gathered_size;
     struct pa_block block;    /* its own block of the arena */
-    uint64_t arena_offset;    /* where the data are, also when the block is not its own */
+    union {
+        uint64_t arena_offset; /* where the data are, also when the block is not its own */
+        char *address;         /* of the program's own memory */
+    };
     uint32_t arena_segment;
     uint32_t slot;
-    int64_t offset;
-    uint64_t length;
+    union {
+        int64_t offset, atime_s;
+    };
+    union {
+        uint64_t length, device;
+        int64_t mtime_s;
+    };
     Py_ssize_t data_offset;
     int fd, fd2;
-    uint32_t flags, mode;
+    union {
+        uint32_t flags, uid, atime_ns;
+    };
+    union {
+        uint32_t mode, gid, mtime_ns;
+    };
     int error; /* errno once it has failed */
     uint8_t op, kind, place;
     int8_t pri;
@@ -102,7 +120,8 @@ struct Request {
     bool worker_died : 1; /* the outcome is unknown */
     bool closes_handle : 1; /* aio_close of a FileHandle: `file` gets its number back if withdrawn */
     bool names_are_bytes : 1;
-    bool dir_open : 1; /* readdir: fd is a descriptor of ours, between two steps */
+    bool no_follow : 1;
+    bool step_open : 1; /* readdir, load: fd is a descriptor of ours, between two steps */
     bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
     bool cuts_target : 1; /* read into a bytearray: resize it */
 };
@@ -146,6 +165,8 @@ struct Pool {
     bool somebody_sleeps;
     uint32_t followers;
     _Atomic uint32_t news;
+    struct job *jobs_done; /* memory.c; under its lock */
+    _Atomic uint32_t jobs_done_count;
     /* While dead workers' descriptors are hunted: the slots' words when it began (orphans.c). */
     uint32_t *noted, noted_from;
     Pool *next_open; /* of `open_pools` */
@@ -174,6 +195,7 @@ typedef struct {
 } Buffer;
 
 extern PyTypeObject *Request_Type, *Pool_Type, *FileHandle_Type, *Buffer_Type, *Waiter_Type;
+extern PyTypeObject *Mapping_Type;
 
 /* Objects of the Python half, set once by procaio/__init__.py. */
 extern struct hooks {
@@ -181,6 +203,7 @@ extern struct hooks {
     PyObject *make_default;   /* () -> Pool */
     PyObject *on_error;       /* hook(exception, request), or NULL */
     PyObject *WorkerDied, *RequestCancelled, *PoolClosed;
+    PyObject *utime_now, *utime_omit; /* known by what they are, not by their value */
     PyObject *running_loop;   /* () -> the asyncio loop of this thread, or an error */
 } hooks;
 
@@ -259,8 +282,22 @@ void filehandle_close(PyObject *object); /* without a word */
 #define FileHandle_Check(o) (Py_TYPE(o) == FileHandle_Type)
 #define Buffer_Check(o) (Py_TYPE(o) == Buffer_Type)
 
+/* memory.c */
+bool memory_is_for(enum pa_opcode op);
+int memory_submit(Pool *pool, Request *request, uint32_t index); /* 0 or an errno */
+int64_t memory_run(struct pa_slot *slot, char *address);
+bool memory_next_done(Pool *pool, uint32_t *entry);
+void memory_forget(Pool *pool);
+void memory_after_fork(void);
+
+/* mapping.c */
+bool mapping_lend(Pool *pool, const char *at, uint64_t size); /* if it lies in a Mapping */
+extern PyMethodDef memory_functions[];
+
 /* buffer.c */
 void buffer_unexport(Buffer *buffer);
+PyObject *buffer_subscript(PyObject *self, PyObject *key);
+int buffer_assign(PyObject *self, PyObject *key, PyObject *value);
 
 /* functions.c */
 extern PyMethodDef aio_functions[];

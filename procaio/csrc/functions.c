@@ -1,17 +1,7 @@
-/* procaio/csrc/functions.c - aio_*: one row of `specs` for each, and what fills a Request.
- *
- * Arguments are looked at in the call: whatever is wrong with them is raised here, in the program's
- * own line, with nothing queued and the next request's priority left as it was.
- */
-#include <fcntl.h>
-#include <sys/stat.h>
+/* procaio/csrc/functions.c - aio_*: one row of `specs` for each, how a call is parsed, and its help. */
+#include "builders.h"
 
-#include "core.h"
-
-enum { MOST_PARAMETERS = 5 };
-
-/* Fills the request from the values of its parameters (NULL: not given).  0, or -1 + exception. */
-typedef int build(Request *request, PyObject *const *values);
+enum { MOST_PARAMETERS = 6 };
 
 struct spec {
     const char *name;
@@ -23,492 +13,84 @@ struct spec {
     build *build;
 };
 
-/* -- arguments -------------------------------------------------------------------------------- */
-
-/* A path as the kernel gets it: an ASCII str as it is, everything else as bytes. */
-static PyObject *encode_path(PyObject *path, bool *is_bytes)
-{
-    PyObject *plain = PyOS_FSPath(path);
-    if (!plain)
-        return NULL;
-    *is_bytes = PyBytes_Check(plain);
-    const char *text;
-    Py_ssize_t length;
-    if (PyUnicode_Check(plain)) {
-        if (!PyUnicode_IS_ASCII(plain))
-            Py_SETREF(plain, PyUnicode_EncodeFSDefault(plain));
-        if (!plain)
-            return NULL;
-    }
-    if (PyBytes_Check(plain)) {
-        text = PyBytes_AS_STRING(plain);
-        length = PyBytes_GET_SIZE(plain);
-    } else {
-        text = (const char *)PyUnicode_1BYTE_DATA(plain);
-        length = PyUnicode_GET_LENGTH(plain);
-    }
-    if (memchr(text, '\0', (size_t)length)) {
-        PyErr_SetString(PyExc_ValueError, "embedded null byte in the path");
-        Py_CLEAR(plain);
-    }
-    return plain;
-}
-
-static int take_number(PyObject *value, const char *name, int64_t least, int64_t most,
-                       int64_t *number)
-{
-    PyObject *index = PyNumber_Index(value);
-    if (!index) {
-        if (PyErr_ExceptionMatches(PyExc_TypeError))
-            PyErr_Format(PyExc_TypeError, "%s must be an integer, not %.100s", name,
-                         Py_TYPE(value)->tp_name);
-        return -1;
-    }
-    int overflow;
-    long long n = PyLong_AsLongLongAndOverflow(index, &overflow);
-    Py_DECREF(index);
-    if (n == -1 && !overflow && PyErr_Occurred())
-        return -1;
-    if (overflow || n < least || n > most) {
-        PyErr_Format(PyExc_ValueError, "%s is out of range: %R", name, value);
-        return -1;
-    }
-    *number = n;
-    return 0;
-}
-
-static int take_u32(PyObject *value, const char *name, uint32_t *number)
-{
-    int64_t n;
-    if (!value)
-        return 0;
-    if (take_number(value, name, INT32_MIN, UINT32_MAX, &n) < 0)
-        return -1;
-    *number = (uint32_t)n;
-    return 0;
-}
-
-/* An int is a descriptor, whatever its value; other objects are asked, and kept alive. */
-static int take_fd(Request *request, PyObject *file)
-{
-    if (PyLong_Check(file)) {
-        int overflow;
-        long fd = PyLong_AsLongAndOverflow(file, &overflow);
-        if (overflow || fd > INT32_MAX || fd < INT32_MIN) {
-            PyErr_Format(PyExc_OverflowError, "not a descriptor: %R", file);
-            return -1;
-        }
-        request->fd = (int)fd;
-        return 0;
-    }
-    if (FileHandle_Check(file)) {
-        request->fd = filehandle_fd(file);
-        request->path = Py_NewRef(((FileHandle *)file)->name);
-    } else {
-        request->fd = PyObject_AsFileDescriptor(file);
-    }
-    if (request->fd < 0)
-        return -1;
-    request->file = Py_NewRef(file);
-    return 0;
-}
-
-/* A file object that the request uses stays open at least as long as the request lives. */
-static int keep(Request *request, PyObject *file)
-{
-    PyObject *kept = request->file ? PyTuple_Pack(2, request->file, file) : Py_NewRef(file);
-    if (kept)
-        Py_XSETREF(request->file, kept);
-    return kept ? 0 : -1;
-}
-
-static int take_dir_fd(Request *request, PyObject *value, int *fd)
-{
-    *fd = AT_FDCWD;
-    if (!value || value == Py_None)
-        return 0;
-    if (PyLong_Check(value)) {
-        int64_t n;
-        if (take_number(value, "dir_fd", INT32_MIN, INT32_MAX, &n) < 0)
-            return -1;
-        *fd = (int)n;
-        return 0;
-    }
-    *fd = PyObject_AsFileDescriptor(value);
-    return *fd < 0 ? -1 : keep(request, value);
-}
-
-static int take_path(Request *request, PyObject *path)
-{
-    bool is_bytes;
-    if (!(request->fspath = encode_path(path, &is_bytes)))
-        return -1;
-    request->names_are_bytes = is_bytes;
-    request->path = Py_NewRef(path);
-    return 0;
-}
-
-static bool is_path(PyObject *object)
-{
-    if (PyUnicode_Check(object) || PyBytes_Check(object))
-        return true;
-    if (PyLong_Check(object) || FileHandle_Check(object))
-        return false;
-    return PyObject_HasAttrString((PyObject *)Py_TYPE(object), "__fspath__");
-}
-
-/* -- one function each ------------------------------------------------------------------------ */
-
-static int build_nothing(Request *request, PyObject *const *values)
-{
-    (void)request;
-    (void)values;
-    return 0;
-}
-
-static int build_busy(Request *request, PyObject *const *values)
-{
-    double seconds = PyFloat_AsDouble(values[0]);
-    if (seconds == -1 && PyErr_Occurred())
-        return -1;
-    if (!(seconds >= 0 && seconds < 1e9)) {
-        PyErr_Format(PyExc_ValueError, "seconds is out of range: %R", values[0]);
-        return -1;
-    }
-    request->length = (uint64_t)(seconds * 1e9);
-    return 0;
-}
-
-/* path, dir_fd last */
-static int build_path(Request *request, PyObject *const *values)
-{
-    if (take_path(request, values[0]) < 0)
-        return -1;
-    return take_dir_fd(request, values[1], &request->fd);
-}
-
-static int build_open(Request *request, PyObject *const *values)
-{
-    request->flags = O_RDONLY;
-    request->mode = 0666;
-    if (take_path(request, values[0]) < 0 || take_u32(values[1], "flags", &request->flags) < 0 ||
-        take_u32(values[2], "mode", &request->mode) < 0)
-        return -1;
-    return take_dir_fd(request, values[3], &request->fd);
-}
-
-static int build_mkdir(Request *request, PyObject *const *values)
-{
-    request->mode = 0777;
-    if (take_path(request, values[0]) < 0 || take_u32(values[1], "mode", &request->mode) < 0)
-        return -1;
-    return take_dir_fd(request, values[2], &request->fd);
-}
-
-static int build_rename(Request *request, PyObject *const *values)
-{
-    bool is_bytes;
-    if (take_path(request, values[0]) < 0 ||
-        !(request->fspath2 = encode_path(values[1], &is_bytes)))
-        return -1;
-    request->path2 = Py_NewRef(values[1]);
-    if (take_dir_fd(request, values[2], &request->fd) < 0)
-        return -1;
-    return take_dir_fd(request, values[3], &request->fd2);
-}
-
-static int build_fd(Request *request, PyObject *const *values)
-{
-    return take_fd(request, values[0]);
-}
-
-/* Errors name the descriptor that was given, as those of os.stat do. */
-static int take_fd_as_name(Request *request, PyObject *file)
-{
-    if (take_fd(request, file) < 0)
-        return -1;
-    if (!request->path)
-        request->path = Py_NewRef(file);
-    return 0;
-}
-
-static int build_stat(Request *request, PyObject *const *values)
-{
-    if (is_path(values[0]))
-        return build_path(request, values);
-    if (values[1] && values[1] != Py_None) {
-        PyErr_SetString(PyExc_ValueError, "dir_fd goes with a path, not with a descriptor");
-        return -1;
-    }
-    request->op = PA_OP_FSTAT;
-    return take_fd_as_name(request, values[0]);
-}
-
-static int build_statvfs(Request *request, PyObject *const *values)
-{
-    if (is_path(values[0]))
-        return take_path(request, values[0]);
-    request->op = PA_OP_FSTATVFS;
-    return take_fd_as_name(request, values[0]);
-}
-
-static int build_readdir(Request *request, PyObject *const *values)
-{
-    if (build_path(request, values) < 0)
-        return -1;
-    request->fd2 = request->fd; /* the slot's fd becomes the open directory */
-    return 0;
-}
-
-static int build_readdirx(Request *request, PyObject *const *values)
-{
-    PyObject *const path_and_dir[] = {values[0], values[2]};
-    if (take_u32(values[1], "flags", &request->flags) < 0)
-        return -1;
-    return build_readdir(request, path_and_dir);
-}
-
-/* A descriptor or FileHandle is closed.  A file object of somebody else keeps its number until it
- * is closed itself: dup2 of a dead pipe end takes the place of what it had open. */
-static int build_close(Request *request, PyObject *const *values)
-{
-    if (take_fd(request, values[0]) < 0)
-        return -1;
-    if (PyLong_Check(values[0]))
-        return 0;
-    if (FileHandle_Check(values[0])) {
-        ((FileHandle *)values[0])->fd = -1;
-        request->closes_handle = true;
-        return 0;
-    }
-    request->op = PA_OP_REPLACE;
-    request->fd2 = pool_dead_fd(request->pool);
-    return request->fd2 < 0 ? -1 : 0;
-}
-
-/* fh, offset, length */
-static int take_range(Request *request, PyObject *const *values, int64_t *length)
-{
-    int64_t offset = -1;
-    if (take_fd(request, values[0]) < 0)
-        return -1;
-    if (values[1] && values[1] != Py_None &&
-        take_number(values[1], "offset", 0, INT64_MAX, &offset) < 0)
-        return -1;
-    request->offset = offset;
-    *length = -1;
-    if (values[2] && values[2] != Py_None)
-        return take_number(values[2], "length", 0, INT64_MAX, length);
-    return 0;
-}
-
-static int take_data_offset(PyObject *value, Py_ssize_t size, Py_ssize_t *offset)
-{
-    int64_t n = 0;
-    if (value && value != Py_None &&
-        take_number(value, "dataoffset", PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &n) < 0)
-        return -1;
-    if (n < 0)
-        n += size;
-    if (n < 0 || n > size) {
-        PyErr_Format(PyExc_ValueError, "dataoffset %R is outside the %zd bytes of data", value, size);
-        return -1;
-    }
-    *offset = (Py_ssize_t)n;
-    return 0;
-}
-
-/* Memory that workers see too needs no copy: ours, or whatever lies in ours. */
-static bool find_shared(Request *request, const char *at, uint64_t size)
-{
-    request->arena_segment =
-        pa_arena_find(request->pool->arena, at, size, &request->arena_offset);
-    return request->arena_segment != PA_NO_SEGMENT;
-}
-
-/* A Buffer of another pool, or of the parent before a fork, is memory like any other here. */
-static bool is_own_buffer(const Request *request, PyObject *data)
-{
-    uint64_t offset;
-    if (!Buffer_Check(data) || ((Buffer *)data)->released)
-        return false;
-    const Buffer *buffer = (Buffer *)data;
-    return pa_arena_find(request->pool->arena, buffer->block.at, (uint64_t)buffer->size,
-                         &offset) != PA_NO_SEGMENT;
-}
-
-static void export_buffer(Request *request, PyObject *data)
-{
-    ((Buffer *)data)->exports++;
-    request->target = Py_NewRef(data);
-}
-
-static int export_view(Request *request, PyObject *data, int flags)
-{
-    Py_buffer *view = PyMem_Malloc(sizeof *view);
-    if (!view) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    if (PyObject_GetBuffer(data, view, flags) < 0) {
-        PyMem_Free(view);
-        if (PyErr_ExceptionMatches(PyExc_BufferError))
-            PyErr_Format(PyExc_TypeError, "data must be a contiguous%s buffer, not this %.100s",
-                         flags & PyBUF_WRITABLE ? ", writable" : "", Py_TYPE(data)->tp_name);
-        return -1;
-    }
-    request->view = view;
-    request->target = Py_NewRef(data);
-    return 0;
-}
-
-static int read_into(Request *request, PyObject *data, PyObject *data_offset)
-{
-    Py_ssize_t size;
-    char *memory;
-    if (is_own_buffer(request, data)) {
-        export_buffer(request, data);
-        size = ((Buffer *)data)->size;
-        memory = ((Buffer *)data)->block.at;
-    } else {
-        if (export_view(request, data, PyBUF_WRITABLE) < 0)
-            return -1;
-        size = request->view->len;
-        memory = request->view->buf;
-        request->cuts_target = PyByteArray_Check(data);
-    }
-    if (take_data_offset(data_offset, size, &request->data_offset) < 0)
-        return -1;
-    if (request->cuts_target)
-        return 0;
-    if (request->length > (uint64_t)(size - request->data_offset)) {
-        PyErr_Format(PyExc_ValueError, "%llu bytes do not fit behind dataoffset %zd of %zd bytes",
-                     (unsigned long long)request->length, request->data_offset, size);
-        return -1;
-    }
-    bool shared = find_shared(request, memory + request->data_offset, request->length);
-    if (shared && request->view) { /* hold the export, but read in place */
-        request->data_offset = 0;
-        request->in_place = true;
-    }
-    return 0;
-}
-
-static int build_read(Request *request, PyObject *const *values)
-{
-    int64_t length;
-    if (take_range(request, values, &length) < 0)
-        return -1;
-    if (length < 0) {
-        PyErr_SetString(PyExc_TypeError, "length must be an integer, not None");
-        return -1;
-    }
-    request->length = (uint64_t)length;
-    if (!values[3] || values[3] == Py_None) {
-        request->kind = RESULT_BYTES;
-        if (length > PY_SSIZE_T_MAX / 2)
-            PyErr_Format(PyExc_ValueError, "length is out of range: %R", values[2]);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    return read_into(request, values[3], values[4]);
-}
-
-/* Copied now, so that the caller may use the memory again; large data without the lock. */
-static int copy_in(Request *request, const char *from, uint64_t size)
-{
-    struct pa_block block;
-    int error = pool_alloc(request->pool, size, true, &block);
-    if (error) {
-        errno = -error;
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    if (size >= 256u << 10) {
-        Py_BEGIN_ALLOW_THREADS
-        memcpy(block.at, from, size);
-        Py_END_ALLOW_THREADS
-    } else {
-        memcpy(block.at, from, size);
-    }
-    request->block = block;
-    request->arena_segment =
-        pa_arena_find(request->pool->arena, block.at, size, &request->arena_offset);
-    return 0;
-}
-
-static int build_write(Request *request, PyObject *const *values)
-{
-    int64_t length;
-    Py_ssize_t size;
-    const char *memory;
-    if (take_range(request, values, &length) < 0)
-        return -1;
-    if (is_own_buffer(request, values[3])) {
-        export_buffer(request, values[3]);
-        size = ((Buffer *)values[3])->size;
-        memory = ((Buffer *)values[3])->block.at;
-    } else {
-        if (export_view(request, values[3], PyBUF_SIMPLE) < 0)
-            return -1;
-        size = request->view->len;
-        memory = request->view->buf;
-    }
-    if (take_data_offset(values[4], size, &request->data_offset) < 0)
-        return -1;
-    int64_t rest = size - request->data_offset;
-    if (length > rest) {
-        PyErr_Format(PyExc_ValueError, "length %lld is more than the %lld bytes behind dataoffset",
-                     (long long)length, (long long)rest);
-        return -1;
-    }
-    request->length = (uint64_t)(length < 0 ? rest : length);
-    memory += request->data_offset;
-    if (request->length == 0 || find_shared(request, memory, request->length)) {
-        request->in_place = true;
-        return 0;
-    }
-    if (copy_in(request, memory, request->length) < 0)
-        return -1;
-    PyBuffer_Release(request->view);
-    PyMem_Free(request->view);
-    request->view = NULL;
-    Py_CLEAR(request->target);
-    return 0;
-}
-
-/* -- the table -------------------------------------------------------------------------------- */
-
 enum {
-    NOP, BUSY, OPEN, CLOSE, READ, WRITE, FSYNC, FDATASYNC, STAT, LSTAT, STATVFS, UNLINK, RMDIR,
-    MKDIR, RENAME, READDIR, READDIRX, NSPECS
+    NOP, BUSY, OPEN, CLOSE, READ, WRITE, LOAD, SENDFILE, READAHEAD, TRUNCATE, SYNC, FSYNC,
+    FDATASYNC, SYNC_FILE_RANGE, PATHSYNC, STAT, LSTAT, STATVFS, UTIME, CHOWN, CHMOD, UNLINK,
+    RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, MSYNC, MTOUCH, MLOCK,
+    MLOCKALL, NSPECS
 };
 
 static const struct spec specs[NSPECS] = {
-    [NOP] = {"aio_nop", PA_OP_NOP, RESULT_NOTHING, 0, 0, {NULL}, build_nothing},
-    [BUSY] = {"aio_busy", PA_OP_BUSY, RESULT_NOTHING, 1, 1, {"seconds"}, build_busy},
-    [OPEN] = {"aio_open", PA_OP_OPEN, RESULT_FILE, 1, 3, {"path", "flags", "mode", "dir_fd"},
-              build_open},
-    [CLOSE] = {"aio_close", PA_OP_CLOSE, RESULT_STATUS, 1, 1, {"fh"}, build_close},
+    [NOP] = {"aio_nop", PA_OP_NOP, RESULT_NOTHING, 0, 0,
+        {NULL}, build_nothing},
+    [BUSY] = {"aio_busy", PA_OP_BUSY, RESULT_NOTHING, 1, 1,
+        {"seconds"}, build_busy},
+    [OPEN] = {"aio_open", PA_OP_OPEN, RESULT_FILE, 1, 3,
+        {"path", "flags", "mode", "dir_fd"}, build_open},
+    [CLOSE] = {"aio_close", PA_OP_CLOSE, RESULT_STATUS, 1, 1,
+        {"fh"}, build_close},
     [READ] = {"aio_read", PA_OP_READ, RESULT_COUNT, 3, 5,
-              {"fh", "offset", "length", "data", "dataoffset"}, build_read},
+        {"fh", "offset", "length", "data", "dataoffset"}, build_read},
     [WRITE] = {"aio_write", PA_OP_WRITE, RESULT_COUNT, 4, 5,
-               {"fh", "offset", "length", "data", "dataoffset"}, build_write},
-    [FSYNC] = {"aio_fsync", PA_OP_FSYNC, RESULT_STATUS, 1, 1, {"fh"}, build_fd},
-    [FDATASYNC] = {"aio_fdatasync", PA_OP_FDATASYNC, RESULT_STATUS, 1, 1, {"fh"}, build_fd},
-    [STAT] = {"aio_stat", PA_OP_STAT, RESULT_STAT, 1, 1, {"fh_or_path", "dir_fd"}, build_stat},
-    [LSTAT] = {"aio_lstat", PA_OP_LSTAT, RESULT_STAT, 1, 1, {"fh_or_path", "dir_fd"}, build_stat},
-    [STATVFS] = {"aio_statvfs", PA_OP_STATVFS, RESULT_STATVFS, 1, 1, {"fh_or_path"},
-                 build_statvfs},
-    [UNLINK] = {"aio_unlink", PA_OP_UNLINK, RESULT_STATUS, 1, 1, {"path", "dir_fd"}, build_path},
-    [RMDIR] = {"aio_rmdir", PA_OP_RMDIR, RESULT_STATUS, 1, 1, {"path", "dir_fd"}, build_path},
-    [MKDIR] = {"aio_mkdir", PA_OP_MKDIR, RESULT_STATUS, 1, 2, {"path", "mode", "dir_fd"},
-               build_mkdir},
+        {"fh", "offset", "length", "data", "dataoffset"}, build_write},
+    [LOAD] = {"aio_load", PA_OP_LOAD, RESULT_COUNT, 1, 2,
+        {"path", "data", "dir_fd"}, build_load},
+    [SENDFILE] = {"aio_sendfile", PA_OP_SENDFILE, RESULT_COUNT, 4, 4,
+        {"out_fh", "in_fh", "in_offset", "length"}, build_sendfile},
+    [READAHEAD] = {"aio_readahead", PA_OP_READAHEAD, RESULT_STATUS, 3, 3,
+        {"fh", "offset", "length"}, build_readahead},
+    [TRUNCATE] = {"aio_truncate", PA_OP_TRUNCATE, RESULT_STATUS, 2, 2,
+        {"fh_or_path", "offset"}, build_truncate},
+    [SYNC] = {"aio_sync", PA_OP_SYNC, RESULT_STATUS, 0, 0,
+        {NULL}, build_nothing},
+    [FSYNC] = {"aio_fsync", PA_OP_FSYNC, RESULT_STATUS, 1, 1,
+        {"fh"}, build_fd},
+    [FDATASYNC] = {"aio_fdatasync", PA_OP_FDATASYNC, RESULT_STATUS, 1, 1,
+        {"fh"}, build_fd},
+    [SYNC_FILE_RANGE] = {"aio_sync_file_range", PA_OP_SYNC_FILE_RANGE, RESULT_STATUS, 4, 4,
+        {"fh", "offset", "nbytes", "flags"}, build_sync_file_range},
+    [PATHSYNC] = {"aio_pathsync", PA_OP_PATHSYNC, RESULT_STATUS, 1, 1,
+        {"path", "dir_fd"}, build_path},
+    [STAT] = {"aio_stat", PA_OP_STAT, RESULT_STAT, 1, 1,
+        {"fh_or_path", "dir_fd"}, build_stat},
+    [LSTAT] = {"aio_lstat", PA_OP_LSTAT, RESULT_STAT, 1, 1,
+        {"fh_or_path", "dir_fd"}, build_stat},
+    [STATVFS] = {"aio_statvfs", PA_OP_STATVFS, RESULT_STATVFS, 1, 1,
+        {"fh_or_path"}, build_statvfs},
+    [UTIME] = {"aio_utime", PA_OP_UTIME, RESULT_STATUS, 1, 3,
+        {"fh_or_path", "atime", "mtime", "ns", "dir_fd", "follow_symlinks"}, build_utime},
+    [CHOWN] = {"aio_chown", PA_OP_CHOWN, RESULT_STATUS, 3, 3,
+        {"fh_or_path", "uid", "gid", "dir_fd", "follow_symlinks"}, build_chown},
+    [CHMOD] = {"aio_chmod", PA_OP_CHMOD, RESULT_STATUS, 2, 2,
+        {"fh_or_path", "mode", "dir_fd", "follow_symlinks"}, build_chmod},
+    [UNLINK] = {"aio_unlink", PA_OP_UNLINK, RESULT_STATUS, 1, 1,
+        {"path", "dir_fd"}, build_path},
+    [RMDIR] = {"aio_rmdir", PA_OP_RMDIR, RESULT_STATUS, 1, 1,
+        {"path", "dir_fd"}, build_path},
+    [MKDIR] = {"aio_mkdir", PA_OP_MKDIR, RESULT_STATUS, 1, 2,
+        {"path", "mode", "dir_fd"}, build_mkdir},
+    [MKNOD] = {"aio_mknod", PA_OP_MKNOD, RESULT_STATUS, 1, 3,
+        {"path", "mode", "dev", "dir_fd"}, build_mknod},
+    [LINK] = {"aio_link", PA_OP_LINK, RESULT_STATUS, 2, 2,
+        {"src", "dst", "src_dir_fd", "dst_dir_fd", "follow_symlinks"}, build_link},
+    [SYMLINK] = {"aio_symlink", PA_OP_SYMLINK, RESULT_STATUS, 2, 2,
+        {"src", "dst", "dir_fd"}, build_symlink},
     [RENAME] = {"aio_rename", PA_OP_RENAME, RESULT_STATUS, 2, 2,
-                {"src", "dst", "src_dir_fd", "dst_dir_fd"}, build_rename},
-    [READDIR] = {"aio_readdir", PA_OP_READDIR, RESULT_NAMES, 1, 1, {"path", "dir_fd"},
-                 build_readdir},
-    [READDIRX] = {"aio_readdirx", PA_OP_READDIR, RESULT_ENTRIES, 2, 2, {"path", "flags", "dir_fd"},
-                  build_readdirx},
+        {"src", "dst", "src_dir_fd", "dst_dir_fd"}, build_rename},
+    [READLINK] = {"aio_readlink", PA_OP_READLINK, RESULT_LINK, 1, 1,
+        {"path", "dir_fd"}, build_readlink},
+    [READDIR] = {"aio_readdir", PA_OP_READDIR, RESULT_NAMES, 1, 1,
+        {"path", "dir_fd"}, build_readdir},
+    [READDIRX] = {"aio_readdirx", PA_OP_READDIR, RESULT_ENTRIES, 2, 2,
+        {"path", "flags", "dir_fd"}, build_readdirx},
+    [MSYNC] = {"aio_msync", PA_OP_MSYNC, RESULT_STATUS, 1, 4,
+        {"data", "offset", "length", "flags"}, build_msync},
+    [MTOUCH] = {"aio_mtouch", PA_OP_MTOUCH, RESULT_STATUS, 1, 4,
+        {"data", "offset", "length", "flags"}, build_mtouch},
+    [MLOCK] = {"aio_mlock", PA_OP_MLOCK, RESULT_STATUS, 1, 3,
+        {"data", "offset", "length"}, build_mlock},
+    [MLOCKALL] = {"aio_mlockall", PA_OP_MLOCKALL, RESULT_STATUS, 1, 1,
+        {"flags"}, build_mlockall},
 };
 
 /* Interned names, for keywords. */
@@ -651,17 +233,35 @@ FUNCTION(aio_open, OPEN)
 FUNCTION(aio_close, CLOSE)
 FUNCTION(aio_read, READ)
 FUNCTION(aio_write, WRITE)
+FUNCTION(aio_load, LOAD)
+FUNCTION(aio_sendfile, SENDFILE)
+FUNCTION(aio_readahead, READAHEAD)
+FUNCTION(aio_truncate, TRUNCATE)
+FUNCTION(aio_sync, SYNC)
 FUNCTION(aio_fsync, FSYNC)
 FUNCTION(aio_fdatasync, FDATASYNC)
+FUNCTION(aio_sync_file_range, SYNC_FILE_RANGE)
+FUNCTION(aio_pathsync, PATHSYNC)
 FUNCTION(aio_stat, STAT)
 FUNCTION(aio_lstat, LSTAT)
 FUNCTION(aio_statvfs, STATVFS)
+FUNCTION(aio_utime, UTIME)
+FUNCTION(aio_chown, CHOWN)
+FUNCTION(aio_chmod, CHMOD)
 FUNCTION(aio_unlink, UNLINK)
 FUNCTION(aio_rmdir, RMDIR)
 FUNCTION(aio_mkdir, MKDIR)
+FUNCTION(aio_mknod, MKNOD)
+FUNCTION(aio_link, LINK)
+FUNCTION(aio_symlink, SYMLINK)
 FUNCTION(aio_rename, RENAME)
+FUNCTION(aio_readlink, READLINK)
 FUNCTION(aio_readdir, READDIR)
 FUNCTION(aio_readdirx, READDIRX)
+FUNCTION(aio_msync, MSYNC)
+FUNCTION(aio_mtouch, MTOUCH)
+FUNCTION(aio_mlock, MLOCK)
+FUNCTION(aio_mlockall, MLOCKALL)
 
 #define ROW(name, signature, text) ROW_AT(name, signature, "", text)
 #define ROW_AT(name, signature, keywords, text)                                                    \
@@ -698,10 +298,38 @@ PyMethodDef aio_functions[] = {
         "`offset` None writes at the descriptor's position and moves it. `length` None writes the\n"
         "rest; more than there is raises ValueError. The data are copied in the call, except those\n"
         "in a Buffer, which are written as they are when the request runs."),
+    ROW_AT(aio_load, "path, data=None, ", "dir_fd=None, ",
+        "Read a whole file, to its end and not to its size, so files of /proc load too; yields the\n"
+        "bytes, or None to the callback on failure.\n\n"
+        "With a bytearray as `data` it is filled instead, and the number of bytes is the result (-1\n"
+        "to the callback on failure; the bytearray stays as it was). Opening, reading and closing of\n"
+        "a small file is one round trip. Keyword `dir_fd`. (IO::AIO aio_load)"),
+    ROW(aio_sendfile, "out_fh, in_fh, in_offset, length, ",
+        "Copy `length` bytes of `in_fh`, from `in_offset` on, to `out_fh` at its position; yields how\n"
+        "many were written, or -1 to the callback.\n\n"
+        "Fewer are copied at the end of the file, and where a non-blocking socket takes no more\n"
+        "(EAGAIN if it takes none). The position of `in_fh` stays; `in_offset` None reads at it and\n"
+        "moves it. Where the system cannot (what is no file, or no socket) the data are read and\n"
+        "written instead. See sendfile(2)."),
+    ROW(aio_readahead, "fh, offset, length, ",
+        "Bring a part of a file into the page cache, so that reading it will not wait. Yields 0.\n"
+        "See readahead(2); what it refuses is read and forgotten."),
+    ROW(aio_truncate, "fh_or_path, offset, ",
+        "Cut a file, or extend it with a hole, to `offset` bytes. Yields 0, or -1 to the callback.\n"
+        "See truncate(2)."),
+    ROW(aio_sync, "",
+        "Write everything that waits to be written, of all file systems. Yields 0. See sync(2)."),
     ROW(aio_fsync, "fh, ", "Write a file's data and metadata to the disk. Yields 0. See fsync(2)."),
     ROW(aio_fdatasync, "fh, ",
         "Write a file's data to the disk, and of its metadata what reading them needs. Yields 0.\n"
         "See fdatasync(2)."),
+    ROW(aio_sync_file_range, "fh, offset, nbytes, flags, ",
+        "Start or await the writing of a part of a file, without its metadata, as `flags`\n"
+        "(SYNC_FILE_RANGE_*) say; `nbytes` 0 means to the end. Yields 0, or -1 to the callback.\n"
+        "See sync_file_range(2); where the system lacks it, fdatasync or fsync is done."),
+    ROW_AT(aio_pathsync, "path, ", "dir_fd=None, ",
+        "Open, fsync and close what a path names; after a rename, that of the directory makes it\n"
+        "durable. Yields 0, or -1 to the callback. Keyword `dir_fd`. (IO::AIO aio_pathsync)"),
     ROW_AT(aio_stat, "fh_or_path, ", "dir_fd=None, ",
         "Yields os.stat_result (None to the callback on failure); follows symlinks. Keyword\n"
         "`dir_fd` as in os.stat. See stat(2)."),
@@ -711,6 +339,18 @@ PyMethodDef aio_functions[] = {
     ROW(aio_statvfs, "fh_or_path, ",
         "Yields os.statvfs_result of the file system (None to the callback on failure).\n"
         "See statvfs(3)."),
+    ROW_AT(aio_utime, "fh_or_path, atime=None, mtime=None, ",
+           "ns=None, dir_fd=None, follow_symlinks=True, ",
+        "Set the times of last access and modification. Yields 0, or -1 to the callback.\n\n"
+        "In seconds since the epoch, fractions too; both None is now, one None is 0. Exact times go\n"
+        "into `ns`, a tuple of two numbers of nanoseconds. UTIME_NOW and UTIME_OMIT (leave it) may\n"
+        "stand for any of them. Keywords `dir_fd`, `follow_symlinks`. See utimensat(2)."),
+    ROW_AT(aio_chown, "fh_or_path, uid, gid, ", "dir_fd=None, follow_symlinks=True, ",
+        "Set owner and group; None and -1 leave one as it is. Yields 0, or -1 to the callback.\n"
+        "Keywords `dir_fd`, `follow_symlinks`. See chown(2)."),
+    ROW_AT(aio_chmod, "fh_or_path, mode, ", "dir_fd=None, follow_symlinks=True, ",
+        "Set the permissions. Yields 0, or -1 to the callback. Keywords `dir_fd`, `follow_symlinks`\n"
+        "(a symlink itself has no permissions on Linux: EOPNOTSUPP). See chmod(2)."),
     ROW_AT(aio_unlink, "path, ", "dir_fd=None, ",
         "Remove a name. Yields 0, or -1 to the callback. Keyword `dir_fd`. See unlink(2)."),
     ROW_AT(aio_rmdir, "path, ", "dir_fd=None, ",
@@ -719,9 +359,23 @@ PyMethodDef aio_functions[] = {
     ROW_AT(aio_mkdir, "path, mode=0o777, ", "dir_fd=None, ",
         "Make a directory; `mode` less the umask at that time. Yields 0, or -1 to the callback.\n"
         "Keyword `dir_fd`. See mkdir(2)."),
+    ROW_AT(aio_mknod, "path, mode=0o600, dev=0, ", "dir_fd=None, ",
+        "Make a FIFO, a device or a file, as the S_IF* in `mode` says; permissions less the umask at\n"
+        "that time. `dev` is a number as os.makedev gives it. Yields 0, or -1 to the callback.\n"
+        "Keyword `dir_fd`. See mknod(2)."),
+    ROW_AT(aio_link, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, follow_symlinks=False, ",
+        "Give the file `src` another name `dst`. Yields 0, or -1 to the callback.\n\n"
+        "If `src` is a symlink, it gets the name itself, unless `follow_symlinks`. Keywords\n"
+        "`src_dir_fd`, `dst_dir_fd`. See link(2)."),
+    ROW_AT(aio_symlink, "src, dst, ", "dir_fd=None, ",
+        "Make a symlink `dst` that says `src`. Yields 0, or -1 to the callback. Keyword `dir_fd`, of\n"
+        "`dst`. See symlink(2)."),
     ROW_AT(aio_rename, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
         "Rename, replacing what `dst` names. Yields 0, or -1 to the callback. Keywords\n"
         "`src_dir_fd`, `dst_dir_fd`. See rename(2)."),
+    ROW_AT(aio_readlink, "path, ", "dir_fd=None, ",
+        "Yields what a symlink says, str or bytes like the path; None to the callback on failure.\n"
+        "Keyword `dir_fd`. See readlink(2)."),
     ROW_AT(aio_readdir, "path, ", "dir_fd=None, ",
         "Yields a list of the names in a directory, of any size, unsorted, without '.' and '..';\n"
         "str or bytes like the path. None to the callback on failure. Keyword `dir_fd`.\n"
@@ -732,5 +386,24 @@ PyMethodDef aio_functions[] = {
         "(name, type, inode), type one of DT_*. READDIR_DIRS_FIRST puts likely directories first,\n"
         "READDIR_STAT_ORDER orders for stat'ing all. The flags that come back are those asked for,\n"
         "and READDIR_FOUND_UNKNOWN if some type was DT_UNKNOWN. (IO::AIO aio_readdirx)"),
+    ROW(aio_msync, "data, offset=0, length=None, flags=MS_SYNC, ",
+        "Write the changed pages of mapped memory to its file. Yields 0, or -1 to the callback.\n\n"
+        "`data` is a Mapping, an mmap.mmap or any other contiguous buffer. A negative `offset` counts\n"
+        "from the end; `length` None, or more than there is, means to the end, and a negative one\n"
+        "leaves off as many bytes there. Whole pages are meant. `flags` are MS_*. EFAULT says that the\n"
+        "file has become shorter than the mapping, and what lay beyond its end is lost.\n"
+        "A thread of the program does it, without the interpreter lock. See msync(2)."),
+    ROW(aio_mtouch, "data, offset=0, length=None, flags=0, ",
+        "Bring pages of memory in, so that using them will not wait; with MT_MODIFY as `flags` they\n"
+        "count as changed too, but are not. Yields 0, or -1 to the callback.\n\n"
+        "`data`, `offset` and `length` as for aio_msync. EFAULT says that the file has become shorter\n"
+        "than the mapping; there is no SIGBUS. See MADV_POPULATE_READ in madvise(2)."),
+    ROW(aio_mlock, "data, offset=0, length=None, ",
+        "Bring pages of memory in and keep them there, until munlock(), munlockall() or the end of\n"
+        "the mapping. Yields 0, or -1 to the callback.\n\n"
+        "`data`, `offset` and `length` as for aio_msync. See mlock(2)."),
+    ROW(aio_mlockall, "flags, ",
+        "Keep all memory of the program in memory, as `flags` (MCL_*) say, until munlockall(). Yields\n"
+        "0, or -1 to the callback. See mlockall(2)."),
     {NULL, NULL, 0, NULL},
 };

@@ -1,5 +1,6 @@
 /* procaio/csrc/module.c - the module procaio._core. */
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include "core.h"
 
@@ -9,7 +10,7 @@ _Thread_local int callback_errno;
 /* The priority of the next request that this thread makes. */
 static _Thread_local int next_priority;
 
-extern PyType_Spec Request_Spec, Pool_Spec, FileHandle_Spec, Buffer_Spec, Waiter_Spec;
+extern PyType_Spec Request_Spec, Pool_Spec, FileHandle_Spec, Buffer_Spec, Waiter_Spec, Mapping_Spec;
 
 int priority_next(void)
 {
@@ -85,6 +86,7 @@ static PyObject *set_hook(PyObject *module, PyObject *args)
         {"default_pool", &hooks.default_pool},   {"make_default", &hooks.make_default},
         {"on_error", &hooks.on_error},           {"WorkerDied", &hooks.WorkerDied},
         {"PoolClosed", &hooks.PoolClosed},       {"RequestCancelled", &hooks.RequestCancelled},
+        {"UTIME_NOW", &hooks.utime_now},         {"UTIME_OMIT", &hooks.utime_omit},
     };
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (strcmp(places[i].name, name) != 0)
@@ -101,22 +103,6 @@ static PyObject *get_default_pool(PyObject *module, PyObject *unused)
     (void)module;
     (void)unused;
     return Py_NewRef(hooks.default_pool ? hooks.default_pool : Py_None);
-}
-
-static PyObject *operations(PyObject *module, PyObject *unused)
-{
-    (void)module;
-    (void)unused;
-    PyObject *list = PyList_New(0);
-    for (int op = 0; list && op < PA_NOPS; op++) {
-        PyObject *row = Py_BuildValue("sOO", pa_ops[op].name,
-                                      pa_ops[op].again_on_eintr ? Py_True : Py_False,
-                                      pa_ops[op].again_if_worker_died ? Py_True : Py_False);
-        if (!row || PyList_Append(list, row) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(row);
-    }
-    return list;
 }
 
 /* In the order of enum pa_fault_point, without `nowhere`. */
@@ -159,13 +145,13 @@ static PyMethodDef own_functions[] = {
      "The errno of the request whose callback is running in this thread; 0 on success."},
     {"_set_hook", set_hook, METH_VARARGS, NULL},
     {"_default_pool", get_default_pool, METH_NOARGS, NULL},
-    {"_operations", operations, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static void forked(void)
 {
     fork_count++;
+    memory_after_fork();
 }
 
 static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyTypeObject **type)
@@ -194,9 +180,12 @@ PyMODINIT_FUNC PyInit__core(void)
         add_type(module, &FileHandle_Spec, "FileHandle", &FileHandle_Type) < 0 ||
         add_type(module, &Buffer_Spec, "Buffer", &Buffer_Type) < 0 ||
         add_type(module, &Waiter_Spec, "Waiter", &Waiter_Type) < 0 ||
+        add_type(module, &Mapping_Spec, "Mapping", &Mapping_Type) < 0 ||
+        PyModule_AddFunctions(module, memory_functions) < 0 ||
         PyModule_AddIntConstant(module, "SEGMENT_SIZE", (long)sizeof(struct pa_segment)) < 0 ||
         PyModule_AddIntConstant(module, "MAX_WORKERS", PA_MAX_WORKERS) < 0 ||
         PyModule_AddIntConstant(module, "SLOTS", PA_NSLOTS) < 0 ||
+        PyModule_AddIntMacro(module, MS_SYNC) < 0 || /* a default, for help() */
         add_object(module, "FAULT_POINTS", fault_points()) < 0 ||
         PyModule_AddIntConstant(module, "FAULT_ALWAYS", PA_FAULT_ALWAYS) < 0) {
         Py_DECREF(module);

@@ -133,7 +133,7 @@ static bool is_parked(int fd)
 {
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
         for (uint32_t index = 0; index < PA_NSLOTS; index++)
-            if (pool->in_flight[index] && pool->in_flight[index]->dir_open &&
+            if (pool->in_flight[index] && pool->in_flight[index]->step_open &&
                 pool->in_flight[index]->fd == fd)
                 return true;
     return false;

@@ -459,6 +459,7 @@ static PyObject *pool_kill(Pool *pool, PyObject *args)
     pool->closed = true;
     end_children(pool);
     queue_harvest(pool);
+    memory_forget(pool);
     queue_fail_all(pool, error);
     orphans_sweep();
     Py_RETURN_NONE;
@@ -531,6 +532,8 @@ static PyObject *pool_abandon(Pool *pool, PyObject *unused)
             close(pidfd);
     }
     bool opens = opens_something(pool);
+    pool->jobs_done = NULL; /* few, small, and perhaps in a thread's hands when the fork came */
+    atomic_store(&pool->jobs_done_count, 0);
     if (pool->arena) /* before anything is freed: it is freed here, and nowhere else */
         pa_arena_abandon(pool->arena);
     struct queue dead = {.first = NULL};
@@ -642,6 +645,7 @@ static void dealloc(Pool *self)
     if (self->segment && self->fork_count == fork_count) { /* lost without close() */
         self->closed = true;
         end_children(self);
+        memory_forget(self);
         Py_XDECREF(pool_release(self, NULL));
     }
     if (self->arena && self->fork_count != fork_count)

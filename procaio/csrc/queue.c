@@ -14,8 +14,9 @@
 
 #define GENERATION_MASK ((1u << (32 - PA_GENERATION_SHIFT)) - 1u)
 #define READDIR_STEP (32u << 10)
+#define LOAD_STEP (64u << 10) /* most files are smaller: one round trip */
 #define LONGEST_PATH 8192u /* beyond PATH_MAX the kernel says ENAMETOOLONG whatever follows */
-#define FETCHED_AHEAD 16384u
+#define FETCHED_AHEAD 16384
 #define TAKE_BACK 16
 #define MOST_TRIES 2
 #define INLINE_OWNER 1u /* a pool without workers runs its slots as worker 0 */
@@ -176,15 +177,23 @@ static int fill_paths(Pool *pool, Request *request, struct pa_slot *slot)
     return 0;
 }
 
+/* What does not fit into one block comes in steps. */
+static bool takes_steps(const Request *request)
+{
+    return request->op == PA_OP_READDIR || request->op == PA_OP_LOAD;
+}
+
 /* 0, or an errno: shared memory has run out. */
 static int fill(Pool *pool, Request *request, struct pa_slot *slot)
 {
     int error = 0;
     slot->op = request->op;
-    slot->call_flags = 0;
-    if (request->op == PA_OP_READDIR) {
+    slot->call_flags = request->no_follow ? PA_NO_FOLLOW : 0;
+    if (takes_steps(request)) {
         if (!request->block.at)
-            request->length = READDIR_STEP;
+            request->length = request->op == PA_OP_LOAD ? LOAD_STEP : READDIR_STEP;
+        error = give_block(pool, request, request->length, true);
+    } else if (request->op == PA_OP_READLINK) {
         error = give_block(pool, request, request->length, true);
     } else if (request->op == PA_OP_READ &&
                (request->block.at || request->arena_segment == PA_NO_SEGMENT)) {
@@ -213,6 +222,17 @@ static uint32_t next_generation(uint32_t word)
     return (pa_state_generation(word) + 1) & GENERATION_MASK;
 }
 
+/* To the program's own threads; what they cannot take has failed. */
+static bool submit_memory(Pool *pool, Request *request, uint32_t index)
+{
+    int error = memory_submit(pool, request, index);
+    if (error) {
+        slot_free(pool, request);
+        queue_fail(pool, request, error);
+    }
+    return true;
+}
+
 /* A filled slot, FREE or DONE, becomes READY and goes into its lane.  False: the lane is full. */
 static bool publish(Pool *pool, Request *request, uint32_t index)
 {
@@ -221,6 +241,8 @@ static bool publish(Pool *pool, Request *request, uint32_t index)
     uint32_t generation = next_generation(word), lane = lane_of(request);
     if (!pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM))
         return false;
+    if (unlikely(memory_is_for(request->op)))
+        return submit_memory(pool, request, index);
     if (!pa_lane_push(pool->segment, lane, pa_entry(index, generation))) {
         pa_lane_skip_stale(pool->segment, lane);
         if (!pa_lane_push(pool->segment, lane, pa_entry(index, generation))) {
@@ -233,6 +255,18 @@ static bool publish(Pool *pool, Request *request, uint32_t index)
     return true;
 }
 
+/* The next step of a request goes into the same slot. */
+static void fill_next_step(const Request *request, struct pa_slot *slot)
+{
+    slot->fd = request->fd;
+    slot->length = request->length;
+    slot->arena_segment = request->arena_segment;
+    slot->arena_offset = request->arena_offset;
+    slot->call_flags = (uint16_t)(PA_CONTINUE | (slot->call_flags & PA_ONCE));
+    if (request->length > PA_LARGEST_BLOCK)
+        slot->call_flags |= PA_RESERVE;
+}
+
 /* A pool without workers: here and now, in this process. */
 static void run_inline(Pool *pool, Request *request, uint32_t index)
 {
@@ -242,7 +276,8 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
     pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM);
     pa_state_move(slot, pa_state_word(PA_READY, 0, generation), PA_EXECUTING, INLINE_OWNER,
                   generation, PA_WORKER);
-    char *base = NULL;
+    char *base = NULL, *address = request->address;
+    bool own_memory = memory_is_for(request->op);
     int fd = -1;
     if (slot->arena_segment != PA_NO_SEGMENT) {
         const struct pa_data_segment *data =
@@ -251,17 +286,12 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
         fd = data->fd;
     }
     Py_BEGIN_ALLOW_THREADS
-    slot->result = pa_op_run(slot, base, fd);
+    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, fd);
     Py_END_ALLOW_THREADS
     pa_state_move(slot, pa_state_word(PA_EXECUTING, INLINE_OWNER, generation), PA_DONE,
                   INLINE_OWNER, generation, PA_WORKER);
     if (result_wants_more(pool, request, slot)) {
-        request->error = 0;
-        slot->fd = request->fd;
-        slot->length = request->length;
-        slot->arena_segment = request->arena_segment;
-        slot->arena_offset = request->arena_offset;
-        slot->call_flags = PA_CONTINUE;
+        fill_next_step(request, slot);
         run_inline(pool, request, index);
         return;
     }
@@ -309,7 +339,7 @@ static void make_room(Pool *pool, uint32_t lane)
             Request *request = pool->in_flight[index];
             uint32_t ready = pa_state_word(PA_READY, 0, pa_entry_generation(entry));
             struct pa_slot *slot = &segment->slots[index];
-            if (!request || request->dir_open ||
+            if (!request || request->step_open ||
                 atomic_load_explicit(&slot->state, memory_order_acquire) != ready ||
                 !pa_state_move(slot, ready, PA_FREE, 0, pa_entry_generation(entry), PA_PROGRAM))
                 continue;
@@ -347,14 +377,9 @@ void queue_request(Pool *pool, Request *request)
 
 /* -- results ---------------------------------------------------------------------------------- */
 
-/* The next step of a request that takes several goes into the same slot. */
 static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
 {
-    slot->fd = request->fd;
-    slot->length = request->length;
-    slot->arena_segment = request->arena_segment;
-    slot->arena_offset = request->arena_offset;
-    slot->call_flags = PA_CONTINUE;
+    fill_next_step(request, slot);
     if (!publish(pool, request, request->slot)) {
         request->error = EAGAIN;
         queue_push_pending(pool, request);
@@ -363,10 +388,10 @@ static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
 
 /* Small data that are about to be copied: ask for all cache lines now, while other results are seen
  * to.  They come from another core's cache, and one after the other that takes longer than the read. */
-static void fetch_ahead(const Request *request)
+static void fetch_ahead(const Request *request, int64_t size)
 {
-    if (request->kind == RESULT_BYTES && request->block.at && request->length <= FETCHED_AHEAD)
-        for (uint64_t at = 0; at < request->length; at += PA_CACHE_LINE)
+    if (request->kind == RESULT_BYTES && request->block.at && size <= FETCHED_AHEAD)
+        for (int64_t at = 0; at < size; at += PA_CACHE_LINE)
             __builtin_prefetch(request->block.at + at);
 }
 
@@ -383,7 +408,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     if (unlikely(slot->call_flags & PA_MORE) && result_wants_more(pool, request, slot))
         send_on(pool, request, slot);
     else {
-        fetch_ahead(request);
+        fetch_ahead(request, slot->result);
         queue_push_pending(pool, request);
     }
 }
@@ -406,11 +431,15 @@ void queue_harvest(Pool *pool)
 {
     for (uint32_t worker = 0, limit = worker_limit(pool); worker < limit; worker++)
         harvest_worker(pool, worker);
+    uint32_t entry;
+    while (unlikely(memory_next_done(pool, &entry)))
+        accept_result(pool, pa_entry_index(entry), pa_entry_generation(entry));
 }
 
 bool queue_anything_pending(Pool *pool)
 {
-    if (pool->pending_length > 0)
+    if (pool->pending_length > 0 ||
+        atomic_load_explicit(&pool->jobs_done_count, memory_order_acquire) > 0)
         return true;
     for (uint32_t worker = 0, limit = worker_limit(pool); worker < limit; worker++)
         if (atomic_load_explicit(&pool->segment->workers[worker].result_tail,
@@ -472,17 +501,19 @@ bool queue_withdraw(Request *request)
     return true;
 }
 
-static void close_directory(Request *request)
+static void close_step(Request *request)
 {
-    if (request->dir_open)
+    if (request->step_open)
         close(request->fd);
-    request->dir_open = false;
+    request->step_open = false;
 }
 
-static bool repeatable(const Request *request)
+static bool repeatable(const Request *request, const struct pa_slot *slot)
 {
     if (!pa_ops[request->op].again_if_worker_died)
         return false;
+    if (request->op == PA_OP_LOAD)
+        return !(slot->call_flags & PA_ONCE);
     if (request->op != PA_OP_READ && request->op != PA_OP_WRITE)
         return true;
     if (request->offset < 0) /* the position has moved, or not */
@@ -498,11 +529,11 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
     pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
     slot_free(pool, request);
-    if (!request->cancelled && (!begun || repeatable(request)) && request->tries < MOST_TRIES) {
+    if (!request->cancelled && (!begun || repeatable(request, slot)) && request->tries < MOST_TRIES) {
         request->tries++;
         pool->totals.rerun++;
-        if (request->op == PA_OP_READDIR) { /* from the start */
-            close_directory(request);
+        if (takes_steps(request)) { /* from the start */
+            close_step(request);
             request->fd = request->fd2;
             free(request->gathered);
             request->gathered = NULL;
@@ -556,7 +587,7 @@ void queue_fail_all(Pool *pool, int error)
             reopen_handle(request);
         if (phase == PA_DONE && slot->call_flags & PA_MORE) {
             request->fd = slot->fd;
-            request->dir_open = true;
+            request->step_open = true;
         } else if (phase == PA_DONE) {
             queue_push_pending(pool, request);
             continue;
@@ -590,7 +621,7 @@ void queue_abandon(Pool *pool, struct queue *dead)
     for (request = dead->first; request; request = request->next) {
         request->place = AT_DEAD;
         request->slot = NO_SLOT;
-        close_directory(request);
+        close_step(request);
         if (request->block.at && pool->arena)
             pa_arena_free(pool->arena, &request->block);
         request->block.at = NULL;
@@ -685,7 +716,7 @@ static void conclude(Pool *pool, Request *request)
         }
         request->value = value;
     }
-    close_directory(request);
+    close_step(request);
     if (slot)
         slot_free(pool, request);
     request_release_arguments(request);

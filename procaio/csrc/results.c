@@ -319,19 +319,35 @@ static PyObject *take_directory(Request *request, size_t size)
     return Py_BuildValue("NI", list, flags_to_return(request, unknown));
 }
 
-/* A directory that did not fit: keep what came, and send the request on with a larger block. */
-bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
+/* How large a block the next step gets.  A file says how much is left of it, and gets one byte more,
+ * so that this step finds its end. */
+static uint64_t next_step(const Request *request, const struct pa_slot *slot)
 {
     enum { LARGE_STEP = 1 << 20 };
-    if (request->op != PA_OP_READDIR || !(slot->call_flags & PA_MORE) || slot->result < 0)
+    const uint64_t most = UINT64_C(1) << 30;
+    uint64_t rest = 0;
+    if (request->op == PA_OP_LOAD)
+        memcpy(&rest, slot->payload, sizeof rest);
+    if (rest == 0)
+        return LARGE_STEP;
+    return rest < most ? rest + 1 : most;
+}
+
+/* What did not fit: keep what came, and send the request on with a larger block. */
+bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    if (!(slot->call_flags & PA_MORE) || slot->result < 0 ||
+        (request->op != PA_OP_READDIR && request->op != PA_OP_LOAD))
         return false;
     request->fd = slot->fd;
-    request->dir_open = true;
+    request->step_open = true;
     if (request->cancelled || (uint64_t)slot->result > request->length)
         return false;
+    uint64_t step = next_step(request, slot);
     struct pa_block larger = {.at = NULL};
     if (gather(request, (size_t)slot->result) < 0 ||
-        (request->length < LARGE_STEP && pool_alloc(pool, LARGE_STEP, true, &larger) != 0)) {
+        (request->block.size < step &&
+         pool_alloc(pool, step, step <= PA_LARGEST_BLOCK, &larger) != 0)) {
         PyErr_Clear();
         request->error = ENOMEM;
         return false;
@@ -339,38 +355,65 @@ bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
     if (larger.at) {
         pa_arena_free(pool->arena, &request->block);
         request->block = larger;
-        request->length = LARGE_STEP;
-        request->arena_segment = pa_arena_find(pool->arena, larger.at, LARGE_STEP,
-                                               &request->arena_offset);
+        request->arena_segment =
+            pa_arena_find(pool->arena, larger.at, step, &request->arena_offset);
     }
+    request->length = step;
     return true;
 }
 
 /* -- everything else -------------------------------------------------------------------------- */
 
+/* What the steps so far have brought, and `size` bytes of the block. */
+static void copy_all_out(const Request *request, char *to, size_t size)
+{
+    if (request->gathered_size > 0)
+        copy_out(to, request->gathered, request->gathered_size);
+    if (size > 0)
+        copy_out(to + request->gathered_size, request->block.at, size);
+}
+
 static PyObject *take_bytes(const Request *request, size_t size)
 {
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (bytes && size > 0)
-        copy_out(PyBytes_AS_STRING(bytes), request->block.at, size);
+    size_t total = request->gathered_size + size;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
+    if (bytes)
+        copy_all_out(request, PyBytes_AS_STRING(bytes), size);
     return bytes;
+}
+
+/* A bytearray gets the size of what it holds now, and is held while other threads run. */
+static PyObject *take_into_bytearray(Request *request, size_t size)
+{
+    size_t total = request->gathered_size + size;
+    Py_buffer view;
+    PyBuffer_Release(request->view);
+    PyMem_Free(request->view);
+    request->view = NULL;
+    if (PyByteArray_Resize(request->target, request->data_offset + (Py_ssize_t)total) < 0 ||
+        PyObject_GetBuffer(request->target, &view, PyBUF_WRITABLE) < 0)
+        return NULL;
+    copy_all_out(request, (char *)view.buf + request->data_offset, size);
+    PyBuffer_Release(&view);
+    return PyLong_FromSize_t(total);
 }
 
 /* Into the caller's own memory, which is held by an export until here. */
 static PyObject *take_into_target(Request *request, size_t size)
 {
-    if (request->view && !request->cuts_target && !request->in_place) {
+    if (request->cuts_target)
+        return take_into_bytearray(request, size);
+    if (request->view && !request->in_place)
         copy_out((char *)request->view->buf + request->data_offset, request->block.at, size);
-    } else if (request->cuts_target) {
-        PyBuffer_Release(request->view);
-        PyMem_Free(request->view);
-        request->view = NULL;
-        if (PyByteArray_Resize(request->target, request->data_offset + (Py_ssize_t)size) < 0)
-            return NULL;
-        memcpy(PyByteArray_AS_STRING(request->target) + request->data_offset, request->block.at,
-               size);
-    }
     return PyLong_FromSize_t(size);
+}
+
+/* A path that cannot be decoded is told as the file system's encoding always does (PEP 383). */
+static PyObject *take_link(const Request *request, size_t size)
+{
+    if (request->names_are_bytes)
+        return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)size);
+    return PyUnicode_DecodeFSDefaultAndSize(request->block.at, (Py_ssize_t)size);
 }
 
 static PyObject *take_file(Request *request, int fd)
@@ -384,6 +427,14 @@ static PyObject *take_file(Request *request, int fd)
     return handle;
 }
 
+/* Those whose result says how much of the block, or of the caller's memory, is meant. */
+static bool fills_block(const Request *request)
+{
+    return request->op == PA_OP_READ || request->op == PA_OP_WRITE ||
+           request->op == PA_OP_READDIR || request->op == PA_OP_READLINK ||
+           request->op == PA_OP_LOAD;
+}
+
 PyObject *result_take(Request *request, const struct pa_slot *slot)
 {
     int64_t result = slot->result;
@@ -391,8 +442,7 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         request->error = result > -4096 ? (int)-result : EIO;
         return NULL;
     }
-    if (result > (int64_t)request->length &&
-        (request->op == PA_OP_READ || request->op == PA_OP_WRITE || request->op == PA_OP_READDIR)) {
+    if (fills_block(request) && result > (int64_t)request->length) {
         request->error = EIO; /* no worker of ours says so */
         return NULL;
     }
@@ -415,6 +465,8 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
     case RESULT_NAMES:
     case RESULT_ENTRIES:
         return take_directory(request, (size_t)result);
+    case RESULT_LINK:
+        return take_link(request, (size_t)result);
     }
     Py_UNREACHABLE();
 }

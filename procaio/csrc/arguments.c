@@ -1,0 +1,332 @@
+/* procaio/csrc/arguments.c - numbers, paths, descriptors and memory that the program gives. */
+#include "arguments.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
+
+/* -- numbers ---------------------------------------------------------------------------------- */
+
+int take_number(PyObject *value, const char *name, int64_t least, int64_t most, int64_t *number)
+{
+    PyObject *index = PyNumber_Index(value);
+    if (!index) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError, "%s must be an integer, not %.100s", name,
+                         Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    int overflow;
+    long long n = PyLong_AsLongLongAndOverflow(index, &overflow);
+    Py_DECREF(index);
+    if (n == -1 && !overflow && PyErr_Occurred())
+        return -1;
+    if (overflow || n < least || n > most) {
+        PyErr_Format(PyExc_ValueError, "%s is out of range: %R", name, value);
+        return -1;
+    }
+    *number = n;
+    return 0;
+}
+
+int take_u32(PyObject *value, const char *name, uint32_t *number)
+{
+    int64_t n;
+    if (!value)
+        return 0;
+    if (take_number(value, name, INT32_MIN, UINT32_MAX, &n) < 0)
+        return -1;
+    *number = (uint32_t)n;
+    return 0;
+}
+
+int take_flag(PyObject *value, bool *flag)
+{
+    int truth = value ? PyObject_IsTrue(value) : *flag;
+    if (truth < 0)
+        return -1;
+    *flag = truth;
+    return 0;
+}
+
+/* -- paths ------------------------------------------------------------------------------------ */
+
+/* A path as the kernel gets it: an ASCII str as it is, everything else as bytes. */
+static PyObject *encode_path(PyObject *path, bool *is_bytes)
+{
+    PyObject *plain = PyOS_FSPath(path);
+    if (!plain)
+        return NULL;
+    *is_bytes = PyBytes_Check(plain);
+    const char *text;
+    Py_ssize_t length;
+    if (PyUnicode_Check(plain)) {
+        if (!PyUnicode_IS_ASCII(plain))
+            Py_SETREF(plain, PyUnicode_EncodeFSDefault(plain));
+        if (!plain)
+            return NULL;
+    }
+    if (PyBytes_Check(plain)) {
+        text = PyBytes_AS_STRING(plain);
+        length = PyBytes_GET_SIZE(plain);
+    } else {
+        text = (const char *)PyUnicode_1BYTE_DATA(plain);
+        length = PyUnicode_GET_LENGTH(plain);
+    }
+    if (memchr(text, '\0', (size_t)length)) {
+        PyErr_SetString(PyExc_ValueError, "embedded null byte in the path");
+        Py_CLEAR(plain);
+    }
+    return plain;
+}
+
+int take_path(Request *request, PyObject *path)
+{
+    bool is_bytes;
+    if (!(request->fspath = encode_path(path, &is_bytes)))
+        return -1;
+    request->names_are_bytes = is_bytes;
+    request->path = Py_NewRef(path);
+    return 0;
+}
+
+int take_path2(Request *request, PyObject *path)
+{
+    bool is_bytes;
+    if (!(request->fspath2 = encode_path(path, &is_bytes)))
+        return -1;
+    request->path2 = Py_NewRef(path);
+    return 0;
+}
+
+bool is_path(PyObject *object)
+{
+    if (PyUnicode_Check(object) || PyBytes_Check(object))
+        return true;
+    if (PyLong_Check(object) || FileHandle_Check(object))
+        return false;
+    return PyObject_HasAttrString((PyObject *)Py_TYPE(object), "__fspath__");
+}
+
+/* -- descriptors ------------------------------------------------------------------------------ */
+
+/* A file object that the request uses stays open at least as long as the request lives. */
+static int keep(Request *request, PyObject *file)
+{
+    PyObject *kept = request->file ? PyTuple_Pack(2, request->file, file) : Py_NewRef(file);
+    if (kept)
+        Py_XSETREF(request->file, kept);
+    return kept ? 0 : -1;
+}
+
+static int descriptor_of(PyObject *file, int *fd)
+{
+    if (PyLong_Check(file)) {
+        int overflow;
+        long number = PyLong_AsLongAndOverflow(file, &overflow);
+        if (overflow || number > INT32_MAX || number < INT32_MIN) {
+            PyErr_Format(PyExc_OverflowError, "not a descriptor: %R", file);
+            return -1;
+        }
+        *fd = (int)number;
+        return 0;
+    }
+    *fd = FileHandle_Check(file) ? filehandle_fd(file) : PyObject_AsFileDescriptor(file);
+    return *fd < 0 ? -1 : 0;
+}
+
+int take_fd(Request *request, PyObject *file)
+{
+    if (descriptor_of(file, &request->fd) < 0)
+        return -1;
+    if (PyLong_Check(file))
+        return 0;
+    if (FileHandle_Check(file))
+        request->path = Py_NewRef(((FileHandle *)file)->name);
+    request->file = Py_NewRef(file);
+    return 0;
+}
+
+int take_second_fd(Request *request, PyObject *file)
+{
+    if (descriptor_of(file, &request->fd2) < 0)
+        return -1;
+    return PyLong_Check(file) ? 0 : keep(request, file);
+}
+
+int take_fd_as_name(Request *request, PyObject *file)
+{
+    if (take_fd(request, file) < 0)
+        return -1;
+    if (!request->path)
+        request->path = Py_NewRef(file);
+    return 0;
+}
+
+int take_dir_fd(Request *request, PyObject *value, int *fd)
+{
+    *fd = AT_FDCWD;
+    if (!value || value == Py_None)
+        return 0;
+    if (PyLong_Check(value)) {
+        int64_t n;
+        if (take_number(value, "dir_fd", INT32_MIN, INT32_MAX, &n) < 0)
+            return -1;
+        *fd = (int)n;
+        return 0;
+    }
+    *fd = PyObject_AsFileDescriptor(value);
+    return *fd < 0 ? -1 : keep(request, value);
+}
+
+int take_range(Request *request, PyObject *const *values, int64_t *length)
+{
+    int64_t offset = -1;
+    if (take_fd(request, values[0]) < 0)
+        return -1;
+    if (values[1] && values[1] != Py_None &&
+        take_number(values[1], "offset", 0, INT64_MAX, &offset) < 0)
+        return -1;
+    request->offset = offset;
+    *length = -1;
+    if (values[2] && values[2] != Py_None)
+        return take_number(values[2], "length", 0, INT64_MAX, length);
+    return 0;
+}
+
+/* -- memory ----------------------------------------------------------------------------------- */
+
+bool find_shared(Request *request, const char *at, uint64_t size)
+{
+    Pool *pool = request->pool;
+    request->arena_segment = pa_arena_find(pool->arena, at, size, &request->arena_offset);
+    if (request->arena_segment == PA_NO_SEGMENT && mapping_lend(pool, at, size))
+        request->arena_segment = pa_arena_find(pool->arena, at, size, &request->arena_offset);
+    return request->arena_segment != PA_NO_SEGMENT;
+}
+
+/* A Buffer of another pool, or of the parent before a fork, is memory like any other here. */
+static bool is_own_buffer(const Request *request, PyObject *data)
+{
+    uint64_t offset;
+    if (!Buffer_Check(data) || ((Buffer *)data)->released)
+        return false;
+    const Buffer *buffer = (Buffer *)data;
+    return pa_arena_find(request->pool->arena, buffer->block.at, (uint64_t)buffer->size,
+                         &offset) != PA_NO_SEGMENT;
+}
+
+static int export_view(Request *request, PyObject *data, int flags)
+{
+    Py_buffer *view = PyMem_Malloc(sizeof *view);
+    if (!view) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (PyObject_GetBuffer(data, view, flags) < 0) {
+        PyMem_Free(view);
+        if (PyErr_ExceptionMatches(PyExc_BufferError))
+            PyErr_Format(PyExc_TypeError, "data must be a contiguous%s buffer, not this %.100s",
+                         flags & PyBUF_WRITABLE ? ", writable" : "", Py_TYPE(data)->tp_name);
+        return -1;
+    }
+    request->view = view;
+    request->target = Py_NewRef(data);
+    return 0;
+}
+
+int take_data(Request *request, PyObject *data, bool writable, struct memory *memory)
+{
+    if (is_own_buffer(request, data)) { /* no view is needed */
+        Buffer *buffer = (Buffer *)data;
+        buffer->exports++;
+        request->target = Py_NewRef(data);
+        *memory = (struct memory){buffer->block.at, buffer->size};
+        return 0;
+    }
+    if (export_view(request, data, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return -1;
+    *memory = (struct memory){request->view->buf, request->view->len};
+    return 0;
+}
+
+int take_data_offset(PyObject *value, Py_ssize_t size, Py_ssize_t *offset)
+{
+    int64_t n = 0;
+    if (value && value != Py_None &&
+        take_number(value, "dataoffset", PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &n) < 0)
+        return -1;
+    if (n < 0)
+        n += size;
+    if (n < 0 || n > size) {
+        PyErr_Format(PyExc_ValueError, "dataoffset %R is outside the %zd bytes of data", value, size);
+        return -1;
+    }
+    *offset = (Py_ssize_t)n;
+    return 0;
+}
+
+int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory *memory)
+{
+    int64_t start = 0, end = memory->size, n;
+    if (offset && offset != Py_None) {
+        if (take_number(offset, "offset", PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &start) < 0)
+            return -1;
+        start += start < 0 ? memory->size : 0;
+        if (start < 0 || start > memory->size) {
+            PyErr_Format(PyExc_ValueError, "offset %R is outside the %zd bytes of data", offset,
+                         memory->size);
+            return -1;
+        }
+    }
+    if (length && length != Py_None) {
+        if (take_number(length, "length", PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &n) < 0)
+            return -1;
+        if (n < 0)
+            end += n;
+        else if (n < end - start)
+            end = start + n;
+        if (end < start) {
+            PyErr_Format(PyExc_ValueError, "length %R ends before offset %lld", length,
+                         (long long)start);
+            return -1;
+        }
+    }
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t first = (uintptr_t)memory->at + (uintptr_t)start;
+    uintptr_t last = (uintptr_t)memory->at + (uintptr_t)end;
+    if (end == start)
+        last = first = first & ~(page - 1);
+    else if (outwards) {
+        first &= ~(page - 1);
+        last = (last + page - 1) & ~(page - 1);
+    } else {
+        first = (first + page - 1) & ~(page - 1);
+        last &= ~(page - 1);
+    }
+    *memory = (struct memory){(char *)first, last > first ? (Py_ssize_t)(last - first) : 0};
+    return 0;
+}
+
+int copy_in(Request *request, const char *from, uint64_t size)
+{
+    struct pa_block block;
+    int error = pool_alloc(request->pool, size, true, &block);
+    if (error) {
+        errno = -error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -1;
+    }
+    if (size >= LARGE_COPY) {
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(block.at, from, size);
+        Py_END_ALLOW_THREADS
+    } else {
+        memcpy(block.at, from, size);
+    }
+    request->block = block;
+    request->arena_segment =
+        pa_arena_find(request->pool->arena, block.at, size, &request->arena_offset);
+    return 0;
+}

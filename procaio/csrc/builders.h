@@ -1,0 +1,22 @@
+/* procaio/csrc/builders.h - one function for each kind of request: its values fill the Request.
+ *
+ * Arguments are looked at in the call: whatever is wrong with them is raised here, in the program's
+ * own line, with nothing queued and the next request's priority left as it was.
+ */
+#ifndef PROCAIO_BUILDERS_H
+#define PROCAIO_BUILDERS_H
+
+#include "core.h"
+
+/* The values of the parameters, in the order of the spec (NULL: not given).  0, or -1 + exception. */
+typedef int build(Request *request, PyObject *const *values);
+
+build build_nothing, build_busy;
+build build_open, build_close, build_read, build_write, build_load;
+build build_sendfile, build_readahead, build_truncate, build_fd, build_sync_file_range;
+build build_path, build_stat, build_statvfs, build_chmod, build_chown, build_utime;
+build build_mkdir, build_mknod, build_rename, build_link, build_symlink, build_readlink;
+build build_readdir, build_readdirx;
+build build_msync, build_mtouch, build_mlock, build_mlockall;
+
+#endif

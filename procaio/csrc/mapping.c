@@ -1,0 +1,467 @@
+/* procaio/csrc/mapping.c - Mapping: memory that the program maps; and the calls on memory that are
+ * done at once.
+ *
+ * A Mapping that shares its pages (MAP_SHARED) keeps a descriptor of what it maps, so that workers
+ * can map it too: the first time it is the data of a read or write it is lent to that pool, and
+ * nothing is copied from then on.
+ */
+#include "arguments.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct Mapping Mapping;
+struct Mapping {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    char *base; /* NULL: unmapped */
+    Py_ssize_t length;
+    uint64_t mapped; /* whole pages */
+    int64_t offset;
+    int prot, fd; /* fd -1: private, nobody else can map it */
+    Py_ssize_t exports;
+    Pool *pool; /* that it is lent to, or NULL */
+    struct pa_arena *arena;
+    uint32_t row;
+    Mapping *next, *previous; /* of those with a descriptor */
+};
+
+PyTypeObject *Mapping_Type;
+static Mapping *shareable;
+#define Mapping_Check(o) (Py_TYPE(o) == Mapping_Type)
+
+/* -- lending ---------------------------------------------------------------------------------- */
+
+static void take_back(Mapping *self)
+{
+    Pool *pool = self->pool;
+    self->pool = NULL;
+    if (!pool)
+        return;
+    if (pool->arena == self->arena && pool->fork_count == fork_count) {
+        pa_arena_return(self->arena, self->row);
+        if (pool->segment) {
+            atomic_fetch_add_explicit(&pool->segment->header.withdrawn, 1, memory_order_release);
+            pa_wake_all(pool->segment);
+        }
+    }
+    Py_DECREF(pool);
+}
+
+/* Lent to a pool that is still there. */
+static bool is_lent(const Mapping *self)
+{
+    return self->pool && self->pool->arena == self->arena && self->pool->segment &&
+           self->pool->fork_count == fork_count;
+}
+
+bool mapping_lend(Pool *pool, const char *at, uint64_t size)
+{
+    Mapping *self = shareable;
+    while (self && !(at >= self->base && size <= self->mapped &&
+                     (uint64_t)(at - self->base) <= self->mapped - size))
+        self = self->next;
+    if (!self || pool->is_inline || is_lent(self))
+        return false;
+    take_back(self);
+    int row = pa_arena_lend(pool->arena, self->base, self->mapped, self->fd,
+                            (uint64_t)self->offset);
+    if (row < 0)
+        return false;
+    self->pool = (Pool *)Py_NewRef((PyObject *)pool);
+    self->arena = pool->arena;
+    self->row = (uint32_t)row;
+    return true;
+}
+
+static void enlist(Mapping *self)
+{
+    self->next = shareable;
+    if (shareable)
+        shareable->previous = self;
+    shareable = self;
+}
+
+static void delist(Mapping *self)
+{
+    if (self->previous)
+        self->previous->next = self->next;
+    else if (shareable == self)
+        shareable = self->next;
+    if (self->next)
+        self->next->previous = self->previous;
+    self->next = self->previous = NULL;
+}
+
+/* -- mapping ---------------------------------------------------------------------------------- */
+
+static void unmap(Mapping *self)
+{
+    if (!self->base)
+        return;
+    delist(self);
+    take_back(self);
+    char *base = self->base;
+    int fd = self->fd;
+    self->base = NULL;
+    self->fd = -1;
+    Py_BEGIN_ALLOW_THREADS /* may write a lot */
+    munmap(base, self->mapped);
+    if (fd >= 0)
+        close(fd);
+    Py_END_ALLOW_THREADS
+}
+
+/* What to map: -1 for private memory of nobody's.  The file must be as long as the mapping, or
+ * using its end would be a SIGBUS. */
+static int open_source(PyObject *file, int given, const Mapping *self, bool shared)
+{
+    struct stat st;
+    int fd;
+    if (given < 0) {
+        if (!shared)
+            return -1;
+        fd = memfd_create("procaio-mapping", MFD_CLOEXEC);
+        if (fd >= 0 && ftruncate(fd, self->length) == 0)
+            return fd;
+        PyErr_SetFromErrno(PyExc_OSError);
+        if (fd >= 0)
+            close(fd);
+        return -2;
+    }
+    if (fstat(given, &st) < 0) {
+        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, file);
+        return -2;
+    }
+    if (S_ISREG(st.st_mode) && (self->offset > st.st_size || self->length > st.st_size - self->offset)) {
+        PyErr_Format(PyExc_ValueError, "%zd bytes at offset %lld are more than the file has (%lld)",
+                     self->length, (long long)self->offset, (long long)st.st_size);
+        return -2;
+    }
+    fd = fcntl(given, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0)
+        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, file);
+    return fd < 0 ? -2 : fd;
+}
+
+static int map_source(Mapping *self, PyObject *file, int flags)
+{
+    bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
+    void *base;
+    int failed;
+    Py_BEGIN_ALLOW_THREADS
+    base = mmap(NULL, self->mapped, self->prot, self->fd < 0 ? flags | MAP_ANONYMOUS
+                                                             : flags & ~MAP_ANONYMOUS,
+                self->fd, self->offset);
+    failed = errno;
+    Py_END_ALLOW_THREADS
+    if (base == MAP_FAILED) {
+        errno = failed;
+        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, file);
+        return -1;
+    }
+    self->base = base;
+    if (shared) {
+        enlist(self);
+    } else if (self->fd >= 0) {
+        close(self->fd);
+        self->fd = -1;
+    }
+    return 0;
+}
+
+static PyObject *mmap_(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)module;
+    static char *names[] = {"length", "prot", "flags", "fh", "offset", NULL};
+    Py_ssize_t length;
+    int prot, flags, given = -1;
+    PyObject *file = Py_None;
+    long long offset = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "nii|OL:mmap", names, &length, &prot, &flags,
+                                     &file, &offset))
+        return NULL;
+    if (length <= 0)
+        return PyErr_Format(PyExc_ValueError, "length must be positive: %zd", length);
+    if (offset < 0)
+        return PyErr_Format(PyExc_ValueError, "offset must not be negative: %lld", offset);
+    if (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_GROWSDOWN))
+        return PyErr_Format(PyExc_ValueError, "these flags need an address: %#x", flags);
+    if (file != Py_None) {
+        given = PyObject_AsFileDescriptor(file);
+        if (given < 0)
+            return NULL;
+    }
+    Mapping *self = PyObject_New(Mapping, Mapping_Type);
+    if (!self)
+        return NULL;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+    self->length = length;
+    self->mapped = ((uint64_t)length + page - 1) / page * page;
+    self->offset = offset;
+    self->prot = prot;
+    self->fd = open_source(file, given, self, (flags & MAP_TYPE) != MAP_PRIVATE);
+    if (self->fd == -2 || map_source(self, file == Py_None ? NULL : file, flags) < 0) {
+        if (self->fd >= 0)
+            close(self->fd);
+        self->fd = -1;
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int check(Mapping *self)
+{
+    if (self->base)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "operation on a Mapping that is unmapped");
+    return -1;
+}
+
+static PyObject *munmap_(Mapping *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->base && self->exports > 0) {
+        PyErr_SetString(PyExc_BufferError, "views of the Mapping, or requests with it, still exist");
+        return NULL;
+    }
+    unmap(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *munmap_function(PyObject *module, PyObject *mapping)
+{
+    (void)module;
+    if (!Mapping_Check(mapping))
+        return PyErr_Format(PyExc_TypeError, "munmap() takes a Mapping, not %.100s",
+                            Py_TYPE(mapping)->tp_name);
+    return munmap_((Mapping *)mapping, NULL);
+}
+
+static void dealloc(Mapping *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (self->weakrefs)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    unmap(self);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+static int get_buffer(Mapping *self, Py_buffer *view, int flags)
+{
+    view->obj = NULL;
+    if (check(self) < 0)
+        return -1;
+    if (!(self->prot & PROT_READ)) {
+        PyErr_SetString(PyExc_BufferError, "the Mapping was made without PROT_READ");
+        return -1;
+    }
+    if (PyBuffer_FillInfo(view, (PyObject *)self, self->base, self->length,
+                          !(self->prot & PROT_WRITE), flags) < 0)
+        return -1;
+    self->exports++;
+    return 0;
+}
+
+static void release_buffer(Mapping *self, Py_buffer *view)
+{
+    (void)view;
+    self->exports--;
+}
+
+static Py_ssize_t length(Mapping *self)
+{
+    return check(self) < 0 ? -1 : self->length;
+}
+
+static PyObject *enter(Mapping *self, PyObject *unused)
+{
+    (void)unused;
+    return check(self) < 0 ? NULL : Py_NewRef((PyObject *)self);
+}
+
+static PyObject *repr(Mapping *self)
+{
+    if (!self->base)
+        return PyUnicode_FromString("<Mapping unmapped>");
+    return PyUnicode_FromFormat("<Mapping length=%zd offset=%lld>", self->length,
+                                (long long)self->offset);
+}
+
+static PyMethodDef methods[] = {
+    {"munmap", (PyCFunction)munmap_, METH_NOARGS,
+     "munmap($self, /)\n--\n\nGive the memory back to the system. A BufferError while views of it\n"
+     "exist or requests use it; nothing if that is done already. See munmap(2)."},
+    {"__enter__", (PyCFunction)enter, METH_NOARGS, NULL},
+    {"__exit__", (PyCFunction)munmap_, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Mapping, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_dealloc, dealloc},
+    {Py_tp_repr, repr},
+    {Py_tp_methods, methods},
+    {Py_tp_members, members},
+    {Py_bf_getbuffer, get_buffer},
+    {Py_bf_releasebuffer, release_buffer},
+    {Py_mp_length, length},
+    {Py_mp_subscript, buffer_subscript},
+    {Py_mp_ass_subscript, buffer_assign},
+    {Py_tp_doc,
+     "Memory that mmap() has mapped: a buffer, writable if it was mapped with PROT_WRITE.\n\n"
+     "Supports len(), indexing (slices are copied out) and `with`; it is unmapped by munmap(), at\n"
+     "the end of `with`, or when it is collected. As the `data` of aio_read and aio_write one that\n"
+     "is MAP_SHARED is used in place, without a copy."},
+    {0, NULL},
+};
+
+PyType_Spec Mapping_Spec = {
+    .name = "procaio.Mapping",
+    .basicsize = sizeof(Mapping),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = slots,
+};
+
+/* -- calls on memory that do not wait ----------------------------------------------------------- */
+
+/* Memory in pages of its own: what is done to whole pages does not hit anything else. */
+static bool has_own_pages(PyObject *data)
+{
+    return Mapping_Check(data) || Buffer_Check(data) ||
+           strcmp(Py_TYPE(data)->tp_name, "mmap.mmap") == 0;
+}
+
+typedef int memory_call(void *at, size_t size, int what);
+
+static int call_munlock(void *at, size_t size, int unused)
+{
+    (void)unused;
+    return munlock(at, size);
+}
+
+static PyObject *on_pages(PyObject *data, PyObject *offset, PyObject *size, int what, bool outwards,
+                          memory_call *call)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    struct memory memory = {view.buf, view.len};
+    int failed = take_pages(offset, size, outwards, &memory), error;
+    if (!failed && memory.size > 0) {
+        Py_BEGIN_ALLOW_THREADS
+        failed = call(memory.at, (size_t)memory.size, what);
+        error = errno;
+        Py_END_ALLOW_THREADS
+        if (failed) {
+            errno = error;
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    PyBuffer_Release(&view);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *madvise_(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)module;
+    static char *names[] = {"data", "offset", "length", "advice", NULL};
+    PyObject *data, *offset, *size;
+    int advice;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOi:madvise", names, &data, &offset, &size,
+                                     &advice))
+        return NULL;
+    return on_pages(data, offset, size, advice, has_own_pages(data), madvise);
+}
+
+static PyObject *mprotect_(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)module;
+    static char *names[] = {"data", "offset", "length", "protect", NULL};
+    PyObject *data, *offset, *size;
+    int protect;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOi:mprotect", names, &data, &offset, &size,
+                                     &protect))
+        return NULL;
+    if (!has_own_pages(data))
+        return PyErr_Format(PyExc_TypeError, "data must be a Mapping, mmap.mmap or Buffer, not %.100s",
+                            Py_TYPE(data)->tp_name);
+    return on_pages(data, offset, size, protect, true, mprotect);
+}
+
+static PyObject *munlock_(PyObject *module, PyObject *args, PyObject *kwargs)
+{
+    (void)module;
+    static char *names[] = {"data", "offset", "length", NULL};
+    PyObject *data, *offset = NULL, *size = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OO:munlock", names, &data, &offset, &size))
+        return NULL;
+    return on_pages(data, offset, size, 0, true, call_munlock);
+}
+
+static PyObject *munlockall_(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    if (munlockall() < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyObject *mlockall_(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    int flags = (int)PyLong_AsLong(arg), failed, error;
+    if (PyErr_Occurred())
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    failed = mlockall(flags);
+    error = errno;
+    Py_END_ALLOW_THREADS
+    if (failed) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+#define WITH_KEYWORDS(function) (PyCFunction)(void (*)(void))function, METH_VARARGS | METH_KEYWORDS
+
+PyMethodDef memory_functions[] = {
+    {"mmap", WITH_KEYWORDS(mmap_),
+     "mmap(length, prot, flags, fh=None, offset=0)\n--\n\n"
+     "Map `length` bytes of a file, from `offset` (whole pages) on, or of fresh memory if `fh` is\n"
+     "None; gives a Mapping.\n\n"
+     "`prot` and `flags` are PROT_* and MAP_*. ValueError for a length of 0, and for more than the\n"
+     "file has: using what lies beyond its end would kill the program. See mmap(2)."},
+    {"munmap", munmap_function, METH_O,
+     "munmap(mapping, /)\n--\n\nUnmap what mmap() has mapped; see Mapping.munmap()."},
+    {"madvise", WITH_KEYWORDS(madvise_),
+     "madvise(data, offset, length, advice)\n--\n\n"
+     "Tell the system how memory will be used (MADV_*). `offset` and `length` as for aio_msync. Of\n"
+     "memory that shares its pages with other objects only whole pages are meant. See madvise(2)."},
+    {"mprotect", WITH_KEYWORDS(mprotect_),
+     "mprotect(data, offset, length, protect)\n--\n\n"
+     "Allow or forbid the use of pages (PROT_*) of a Mapping, mmap.mmap or Buffer. What is forbidden\n"
+     "and done all the same kills the program. `offset` and `length` as for aio_msync.\n"
+     "See mprotect(2)."},
+    {"munlock", WITH_KEYWORDS(munlock_),
+     "munlock(data, offset=0, length=None)\n--\n\n"
+     "Undo aio_mlock. `offset` and `length` as for aio_msync. See munlock(2)."},
+    {"munlockall", munlockall_, METH_NOARGS,
+     "munlockall()\n--\n\nUndo all locking of memory. See munlockall(2)."},
+    {"mlockall", mlockall_, METH_O,
+     "mlockall(flags, /)\n--\n\nLike aio_mlockall, here and now. See mlockall(2)."},
+    {NULL, NULL, 0, NULL},
+};

@@ -1,0 +1,239 @@
+/* procaio/csrc/memory.c - what is done to the program's own memory: msync, mtouch, mlock.
+ *
+ * Workers have address spaces of their own, so threads of the program do this, started on demand
+ * and without the interpreter lock.  A request takes its usual way through a slot: a thread moves it
+ * to EXECUTING and DONE as a worker would, so state, cancelling and counting know no difference.
+ *
+ * One lock guards the queue, and all that threads touch of a pool.  A pool that goes takes its jobs
+ * back under it (memory_forget); a thread that is stuck in a system call then finds nobody to tell.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "../../workers/calls.h"
+#include "core.h"
+
+enum { MOST_THREADS = 4, IDLE_SECONDS = 10, STACK_SIZE = 64 << 10 };
+#define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: not the number of any worker */
+
+struct job {
+    struct job *next;
+    Pool *pool; /* NULL: it has gone */
+    uint32_t entry, lane;
+    char *address;
+    struct pa_slot slot; /* a copy: workers may write to the one that is shared */
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    struct job *waiting; /* by priority */
+    struct job *running;
+    unsigned threads, idle;
+} memory = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
+
+bool memory_is_for(enum pa_opcode op)
+{
+    return op >= PA_OP_MSYNC && op <= PA_OP_MLOCKALL;
+}
+
+int64_t memory_run(struct pa_slot *slot, char *address)
+{
+    const struct pa_call call = {.slot = slot, .data = address};
+    int64_t result;
+    do
+        result = pa_ops[slot->op].run(&call);
+    while (result == -EINTR && pa_ops[slot->op].again_on_eintr);
+    return result;
+}
+
+/* -- threads ---------------------------------------------------------------------------------- */
+
+static struct pa_slot *slot_of(const struct job *job)
+{
+    return &job->pool->segment->slots[pa_entry_index(job->entry)];
+}
+
+static bool move(const struct job *job, enum pa_phase from, uint32_t owner, enum pa_phase to)
+{
+    uint32_t generation = pa_entry_generation(job->entry);
+    return pa_state_move(slot_of(job), pa_state_word(from, owner, generation), to, THREAD_OWNER,
+                         generation, PA_WORKER);
+}
+
+/* False: it was cancelled, or its pool has gone. */
+static bool begin(const struct job *job)
+{
+    return job->pool && move(job, PA_READY, 0, PA_EXECUTING);
+}
+
+/* True: the pool has it now. */
+static bool end(struct job *job, int64_t result)
+{
+    if (!job->pool)
+        return false;
+    slot_of(job)->result = result;
+    if (!move(job, PA_EXECUTING, THREAD_OWNER, PA_DONE))
+        return false;
+    job->next = job->pool->jobs_done;
+    job->pool->jobs_done = job;
+    atomic_fetch_add_explicit(&job->pool->jobs_done_count, 1, memory_order_release);
+    pa_signal_program(job->pool->segment);
+    return true;
+}
+
+static void take_off(struct job **list, const struct job *job)
+{
+    while (*list != job)
+        list = &(*list)->next;
+    *list = job->next;
+}
+
+static void work_on(struct job *job)
+{
+    bool delivered = false;
+    job->next = memory.running;
+    memory.running = job;
+    if (begin(job)) {
+        pthread_mutex_unlock(&memory.lock);
+        int64_t result = memory_run(&job->slot, job->address);
+        pthread_mutex_lock(&memory.lock);
+        take_off(&memory.running, job);
+        delivered = end(job, result);
+    } else {
+        take_off(&memory.running, job);
+    }
+    if (!delivered)
+        free(job);
+}
+
+/* False: nothing has come for a long time. */
+static bool wait_for_work(void)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += IDLE_SECONDS;
+    int error = 0;
+    memory.idle++;
+    while (!memory.waiting && !error)
+        error = pthread_cond_timedwait(&memory.work, &memory.lock, &until);
+    memory.idle--;
+    return memory.waiting != NULL;
+}
+
+static void *thread_main(void *unused)
+{
+    (void)unused;
+    pthread_mutex_lock(&memory.lock);
+    while (memory.waiting || wait_for_work()) {
+        struct job *job = memory.waiting;
+        memory.waiting = job->next;
+        work_on(job);
+    }
+    memory.threads--;
+    pthread_mutex_unlock(&memory.lock);
+    return NULL;
+}
+
+/* Signals are for the program's other threads. */
+static int start_thread(void)
+{
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    int error = pthread_attr_init(&attributes);
+    if (error)
+        return error;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attributes, thread_main, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (!error)
+        memory.threads++;
+    return error;
+}
+
+/* -- the program's side ------------------------------------------------------------------------ */
+
+static void enqueue(struct job *job)
+{
+    struct job **at = &memory.waiting;
+    while (*at && (*at)->lane <= job->lane)
+        at = &(*at)->next;
+    job->next = *at;
+    *at = job;
+}
+
+/* The slot is READY already. */
+int memory_submit(Pool *pool, Request *request, uint32_t index)
+{
+    struct pa_slot *slot = &pool->segment->slots[index];
+    struct job *job = malloc(sizeof *job);
+    if (!job)
+        return ENOMEM;
+    uint32_t word = atomic_load_explicit(&slot->state, memory_order_relaxed);
+    *job = (struct job){.pool = pool,
+                        .entry = pa_entry(index, pa_state_generation(word)),
+                        .lane = (uint32_t)(4 - request->pri),
+                        .address = request->address};
+    job->slot.op = request->op;
+    job->slot.length = request->length;
+    job->slot.flags = request->flags;
+    int error = 0;
+    pthread_mutex_lock(&memory.lock);
+    enqueue(job);
+    if (memory.idle > 0)
+        pthread_cond_signal(&memory.work);
+    else if (memory.threads < MOST_THREADS)
+        error = start_thread();
+    if (memory.threads > 0)
+        error = 0; /* one of those will come to it */
+    else
+        take_off(&memory.waiting, job);
+    pthread_mutex_unlock(&memory.lock);
+    if (error)
+        free(job);
+    return error;
+}
+
+bool memory_next_done(Pool *pool, uint32_t *entry)
+{
+    if (atomic_load_explicit(&pool->jobs_done_count, memory_order_acquire) == 0)
+        return false;
+    pthread_mutex_lock(&memory.lock);
+    struct job *job = pool->jobs_done;
+    pool->jobs_done = job->next;
+    atomic_fetch_sub_explicit(&pool->jobs_done_count, 1, memory_order_relaxed);
+    pthread_mutex_unlock(&memory.lock);
+    *entry = job->entry;
+    free(job);
+    return true;
+}
+
+/* The pool goes: nobody touches it from here on. */
+void memory_forget(Pool *pool)
+{
+    uint32_t entry;
+    pthread_mutex_lock(&memory.lock);
+    for (struct job *job = memory.waiting; job; job = job->next)
+        job->pool = job->pool == pool ? NULL : job->pool;
+    for (struct job *job = memory.running; job; job = job->next)
+        job->pool = job->pool == pool ? NULL : job->pool;
+    pthread_mutex_unlock(&memory.lock);
+    while (memory_next_done(pool, &entry))
+        ;
+}
+
+/* In a forked child: the threads are not there, and the lock may be held by one of them. */
+void memory_after_fork(void)
+{
+    memory.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    memory.work = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+    memory.waiting = memory.running = NULL;
+    memory.threads = memory.idle = 0;
+}

@@ -1,0 +1,77 @@
+/* workers/calls.h - what the rows of pa_ops are made of: one function for each system call.
+ *
+ * They run in a worker, which shares the program's descriptor table, working directory and umask,
+ * and in the program itself for pools without workers.  All are async-signal-safe: system calls, and
+ * nothing that allocates or locks.  Each gives a number >= 0 or a negated errno.
+ */
+#ifndef PROCAIO_WORKERS_CALLS_H
+#define PROCAIO_WORKERS_CALLS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "ops.h"
+
+static inline int64_t pa_outcome(int64_t value)
+{
+    return value < 0 ? -errno : value;
+}
+
+/* Opened by an operation for itself.  O_ASYNC does nothing (no owner is set): it is a mark.  Should
+ * the worker die before the descriptor is closed, or before the program has taken it over, the
+ * program finds it in its own table and closes what nobody will ever report (orphans.c). */
+static inline int64_t pa_open_marked(const struct pa_call *call, uint32_t flags)
+{
+    return pa_outcome(syscall(SYS_openat, call->slot->fd, call->path,
+                              flags | O_CLOEXEC | O_ASYNC | O_LARGEFILE, call->slot->mode));
+}
+
+/* calls_data.c */
+int64_t pa_call_read(const struct pa_call *call);
+int64_t pa_call_write(const struct pa_call *call);
+int64_t pa_call_load(const struct pa_call *call);
+int64_t pa_call_sendfile(const struct pa_call *call);
+int64_t pa_call_readahead(const struct pa_call *call);
+int64_t pa_call_truncate(const struct pa_call *call);
+int64_t pa_call_ftruncate(const struct pa_call *call);
+int64_t pa_call_sync(const struct pa_call *call);
+int64_t pa_call_fsync(const struct pa_call *call);
+int64_t pa_call_fdatasync(const struct pa_call *call);
+int64_t pa_call_sync_file_range(const struct pa_call *call);
+int64_t pa_call_pathsync(const struct pa_call *call);
+
+/* calls_names.c */
+int64_t pa_call_open(const struct pa_call *call);
+int64_t pa_call_close(const struct pa_call *call);
+int64_t pa_call_replace(const struct pa_call *call);
+int64_t pa_call_stat(const struct pa_call *call);
+int64_t pa_call_lstat(const struct pa_call *call);
+int64_t pa_call_fstat(const struct pa_call *call);
+int64_t pa_call_statvfs(const struct pa_call *call);
+int64_t pa_call_fstatvfs(const struct pa_call *call);
+int64_t pa_call_chmod(const struct pa_call *call);
+int64_t pa_call_fchmod(const struct pa_call *call);
+int64_t pa_call_chown(const struct pa_call *call);
+int64_t pa_call_fchown(const struct pa_call *call);
+int64_t pa_call_utime(const struct pa_call *call);
+int64_t pa_call_futime(const struct pa_call *call);
+int64_t pa_call_unlink(const struct pa_call *call);
+int64_t pa_call_rmdir(const struct pa_call *call);
+int64_t pa_call_mkdir(const struct pa_call *call);
+int64_t pa_call_mknod(const struct pa_call *call);
+int64_t pa_call_rename(const struct pa_call *call);
+int64_t pa_call_link(const struct pa_call *call);
+int64_t pa_call_symlink(const struct pa_call *call);
+int64_t pa_call_readlink(const struct pa_call *call);
+int64_t pa_call_readdir(const struct pa_call *call);
+
+/* calls_memory.c; `data` is an address of the program. */
+int64_t pa_call_msync(const struct pa_call *call);
+int64_t pa_call_mtouch(const struct pa_call *call);
+int64_t pa_call_mlock(const struct pa_call *call);
+int64_t pa_call_mlockall(const struct pa_call *call);
+int64_t pa_touch_pages(char *at, uint64_t length, bool modify);
+
+#endif

@@ -13,7 +13,7 @@ from typing import (
     overload,
 )
 
-from _typeshed import ReadableBuffer, Unused, WriteableBuffer
+from _typeshed import ReadableBuffer, Unused, WriteableBuffer, structseq
 from typing_extensions import Self
 
 _T = TypeVar("_T")
@@ -125,6 +125,43 @@ class Mapping:
     def __exit__(self, *exception: Unused) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __release_buffer__(self, buffer: memoryview, /) -> None: ...
+
+@final
+class statx_result(structseq[int], tuple[int, ...]):  # noqa: N801 - as os.stat_result
+    @property
+    def stx_mask(self) -> int: ...
+    @property
+    def stx_blksize(self) -> int: ...
+    @property
+    def stx_attributes(self) -> int: ...
+    @property
+    def stx_attributes_mask(self) -> int: ...
+    @property
+    def stx_nlink(self) -> int: ...
+    @property
+    def stx_uid(self) -> int: ...
+    @property
+    def stx_gid(self) -> int: ...
+    @property
+    def stx_mode(self) -> int: ...
+    @property
+    def stx_ino(self) -> int: ...
+    @property
+    def stx_size(self) -> int: ...
+    @property
+    def stx_blocks(self) -> int: ...
+    @property
+    def stx_dev(self) -> int: ...
+    @property
+    def stx_rdev(self) -> int: ...
+    @property
+    def stx_atime_ns(self) -> int: ...
+    @property
+    def stx_btime_ns(self) -> int: ...
+    @property
+    def stx_ctime_ns(self) -> int: ...
+    @property
+    def stx_mtime_ns(self) -> int: ...
 
 class CorePool:
     @property
@@ -610,6 +647,450 @@ def aio_readlink(
     pri: _Index | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
+@overload
+def aio_slurp(
+    path: _Path,
+    offset: _Index,
+    length: _Index,
+    data: None = None,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_slurp(
+    path: _Path,
+    offset: _Index,
+    length: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_slurp(
+    path: _Path,
+    offset: _Index,
+    length: _Index,
+    data: bytearray,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_replace(
+    path: _Path,
+    data: ReadableBuffer,
+    mode: _Index = ...,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_replace(
+    path: _Path,
+    data: ReadableBuffer,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_seek(
+    fh: _Fh,
+    offset: _Index,
+    whence: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_allocate(
+    fh: _Fh,
+    mode: _Index,
+    offset: _Index,
+    length: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_fadvise(
+    fh: _Fh,
+    offset: _Index,
+    length: _Index,
+    advice: _Index,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_syncfs(
+    fh: _Fh,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_copy_file_range(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    offset_src: _Index | None = None,
+    offset_dst: _Index | None = None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_copy_file_range(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_copy_file_range(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    offset_src: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_splice(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    offset_src: _Index | None = None,
+    offset_dst: _Index | None = None,
+    flags: _Index = 0,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_splice(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_splice(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    offset_src: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_splice(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    offset_src: _Index | None,
+    offset_dst: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_tee(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    flags: _Index = 0,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_tee(
+    src: _Fh,
+    dst: _Fh,
+    count: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_access(
+    path: _Path,
+    mode: _Index,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    effective_ids: bool = False,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bool]: ...
+@overload
+def aio_realpath(
+    path: _StrPath,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[str]: ...
+@overload
+def aio_realpath(
+    path: _BytesPath,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+def aio_wd(
+    path: _Path,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[FileHandle]: ...
+def aio_rename2(
+    src: _Path,
+    dst: _Path,
+    flags: _Index,
+    callback: _Callback = None,
+    *,
+    src_dir_fd: _Fh | None = None,
+    dst_dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_statx(
+    fh_or_path: _Fh | _Path,
+    flags: _Index = 0,
+    mask: _Index = 0xFFF,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[statx_result]: ...
+@overload
+def aio_statx(
+    fh_or_path: _Fh | _Path,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[statx_result]: ...
+@overload
+def aio_statx(
+    fh_or_path: _Fh | _Path,
+    flags: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[statx_result]: ...
+def aio_getxattr(
+    fh_or_path: _Fh | _Path,
+    attribute: _Path,
+    callback: _Callback = None,
+    *,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_setxattr(
+    fh_or_path: _Fh | _Path,
+    attribute: _Path,
+    value: ReadableBuffer,
+    flags: _Index = 0,
+    callback: _Callback = None,
+    *,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_setxattr(
+    fh_or_path: _Fh | _Path,
+    attribute: _Path,
+    value: ReadableBuffer,
+    callback: Callable[..., object],
+    /,
+    *,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_listxattr(
+    fh_or_path: _Fh | _Path,
+    callback: _Callback = None,
+    *,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[str]]: ...
+def aio_removexattr(
+    fh_or_path: _Fh | _Path,
+    attribute: _Path,
+    callback: _Callback = None,
+    *,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_fiemap(
+    fh: _Fh,
+    start: _Index = 0,
+    length: _Index | None = None,
+    flags: _Index = 0,
+    count: _Index | None = None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[tuple[int, int, int, int]]]: ...
+@overload
+def aio_fiemap(
+    fh: _Fh,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[tuple[int, int, int, int]]]: ...
+@overload
+def aio_fiemap(
+    fh: _Fh,
+    start: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[tuple[int, int, int, int]]]: ...
+@overload
+def aio_fiemap(
+    fh: _Fh,
+    start: _Index,
+    length: _Index | None,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[tuple[int, int, int, int]]]: ...
+@overload
+def aio_fiemap(
+    fh: _Fh,
+    start: _Index,
+    length: _Index | None,
+    flags: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[list[tuple[int, int, int, int]]]: ...
+@overload
+def aio_fcntl(  # type: ignore[overload-overlap]  # bytes are a buffer too
+    fh: _Fh,
+    cmd: _Index,
+    arg: bytes,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_fcntl(
+    fh: _Fh,
+    cmd: _Index,
+    arg: _Index | WriteableBuffer = 0,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_fcntl(
+    fh: _Fh,
+    cmd: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_ioctl(  # type: ignore[overload-overlap]  # bytes are a buffer too
+    fh: _Fh,
+    request: _Index,
+    buf: bytes,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+@overload
+def aio_ioctl(
+    fh: _Fh,
+    request: _Index,
+    buf: _Index | WriteableBuffer = 0,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_ioctl(
+    fh: _Fh,
+    request: _Index,
+    callback: Callable[..., object],
+    /,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
 @overload
 def aio_msync(
     data: ReadableBuffer,

@@ -74,6 +74,24 @@ enum pa_opcode {
     PA_OP_LINK,
     PA_OP_SYMLINK,
     PA_OP_READLINK,
+    PA_OP_SEEK,
+    PA_OP_ALLOCATE,
+    PA_OP_FADVISE,
+    PA_OP_SYNCFS,
+    PA_OP_COPY_FILE_RANGE,
+    PA_OP_SPLICE,
+    PA_OP_TEE,
+    PA_OP_ACCESS,
+    PA_OP_REALPATH,
+    PA_OP_STATX,
+    PA_OP_GETXATTR,
+    PA_OP_SETXATTR,
+    PA_OP_LISTXATTR,
+    PA_OP_REMOVEXATTR,
+    PA_OP_FIEMAP,
+    PA_OP_FCNTL,
+    PA_OP_IOCTL,
+    PA_OP_REPLACE_FILE,
     /* On the program's own memory, so done by its own threads: procaio/csrc/memory.c. */
     PA_OP_MSYNC,
     PA_OP_MTOUCH,
@@ -93,6 +111,8 @@ enum {
     PA_MORE = 1 << 3,           /* likewise, set by the worker: not at the end yet, `fd` stays open */
     PA_NO_FOLLOW = 1 << 4,      /* a symlink itself is meant */
     PA_ONCE = 1 << 5,           /* load, set by the worker: what it reads cannot be read again */
+    PA_BY_FD = 1 << 6,          /* `fd` is the file itself; there is no path */
+    PA_DATA_IS_ARGUMENT = 1 << 7, /* fcntl, ioctl: the argument is the block, else file_offset */
 };
 
 /* One request through its whole life.  The program fills it while it is FREE; the worker that moved
@@ -112,7 +132,10 @@ struct pa_slot {
         int64_t mtime_s;
         uint64_t device;
     };
-    uint64_t arena_offset; /* of the block, counted from the start of its data segment */
+    union {
+        uint64_t arena_offset; /* of the block, counted from the start of its data segment */
+        int64_t file_offset2;  /* where there is no block: of fd2, -1 is its position */
+    };
     uint32_t arena_segment;
     union {
         uint32_t flags; /* of the system call */
@@ -125,7 +148,10 @@ struct pa_slot {
         uint32_t mtime_ns;
     };
     uint32_t path2_at; /* where path2 begins, counted from path */
-    int64_t result;    /* >= 0, or a negated errno */
+    union {
+        int64_t result; /* >= 0, or a negated errno */
+        uint64_t limit; /* load, until it has run: at most so many bytes */
+    };
     alignas(PA_CACHE_LINE) char payload[PA_INLINE]; /* paths going in, struct pa_stat coming out */
 };
 

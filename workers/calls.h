@@ -41,6 +41,25 @@ int64_t pa_call_fsync(const struct pa_call *call);
 int64_t pa_call_fdatasync(const struct pa_call *call);
 int64_t pa_call_sync_file_range(const struct pa_call *call);
 int64_t pa_call_pathsync(const struct pa_call *call);
+int64_t pa_call_syncfs(const struct pa_call *call);
+int64_t pa_call_seek(const struct pa_call *call);
+int64_t pa_call_allocate(const struct pa_call *call);
+int64_t pa_call_fadvise(const struct pa_call *call);
+int64_t pa_call_copy_file_range(const struct pa_call *call);
+int64_t pa_call_splice(const struct pa_call *call);
+int64_t pa_call_tee(const struct pa_call *call);
+
+/* calls_control.c */
+int64_t pa_call_fcntl(const struct pa_call *call);
+int64_t pa_call_ioctl(const struct pa_call *call);
+int64_t pa_call_fiemap(const struct pa_call *call);
+int64_t pa_call_getxattr(const struct pa_call *call);
+int64_t pa_call_setxattr(const struct pa_call *call);
+int64_t pa_call_listxattr(const struct pa_call *call);
+int64_t pa_call_removexattr(const struct pa_call *call);
+
+/* calls_replace.c */
+int64_t pa_call_replace_file(const struct pa_call *call);
 
 /* calls_names.c */
 int64_t pa_call_open(const struct pa_call *call);
@@ -66,6 +85,9 @@ int64_t pa_call_link(const struct pa_call *call);
 int64_t pa_call_symlink(const struct pa_call *call);
 int64_t pa_call_readlink(const struct pa_call *call);
 int64_t pa_call_readdir(const struct pa_call *call);
+int64_t pa_call_access(const struct pa_call *call);
+int64_t pa_call_realpath(const struct pa_call *call);
+int64_t pa_call_statx(const struct pa_call *call);
 
 /* calls_memory.c; `data` is an address of the program. */
 int64_t pa_call_msync(const struct pa_call *call);

@@ -26,14 +26,22 @@ int64_t pa_call_write(const struct pa_call *call)
     return pa_outcome(syscall(SYS_pwrite64, slot->fd, call->data, slot->length, slot->file_offset));
 }
 
-/* Opens what is to be loaded, and says what is in for the program: whether it can be done again,
- * should this worker die over it. */
+/* Opens what is to be loaded, and goes to its offset (below 0: counted from the end).  Says whether
+ * it can be done again, should this worker die over it. */
 static int64_t open_to_load(const struct pa_call *call)
 {
     struct stat st;
+    off_t offset = call->slot->file_offset;
     int64_t fd = pa_open_marked(call, O_RDONLY | O_NOCTTY);
-    if (fd >= 0 && (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode)))
+    if (fd < 0)
+        return fd;
+    if (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode))
         call->slot->call_flags |= PA_ONCE;
+    if (offset != 0 && lseek((int)fd, offset, offset < 0 ? SEEK_END : SEEK_SET) < 0) {
+        int error = errno;
+        close((int)fd);
+        return -error;
+    }
     return fd;
 }
 
@@ -56,15 +64,15 @@ int64_t pa_call_load(const struct pa_call *call)
     int64_t fd = goes_on ? slot->fd : open_to_load(call);
     if (fd < 0)
         return fd;
-    uint64_t filled = 0;
+    uint64_t filled = 0, most = slot->length < slot->limit ? slot->length : slot->limit;
     int64_t got = 1;
-    while (filled < slot->length && got > 0) {
+    while (filled < most && got > 0) {
         do
-            got = pa_outcome(syscall(SYS_read, fd, call->data + filled, slot->length - filled));
+            got = pa_outcome(syscall(SYS_read, fd, call->data + filled, most - filled));
         while (got == -EINTR);
         filled += got > 0 ? (uint64_t)got : 0;
     }
-    if (got > 0) {
+    if (got > 0 && filled < slot->limit) {
         uint64_t rest = rest_of((int)fd);
         memcpy(slot->payload, &rest, sizeof rest);
         slot->fd = (int32_t)fd;
@@ -225,4 +233,59 @@ int64_t pa_call_pathsync(const struct pa_call *call)
     int64_t result = pa_outcome(syscall(SYS_fsync, (int)fd));
     syscall(SYS_close, (int)fd);
     return result;
+}
+
+int64_t pa_call_syncfs(const struct pa_call *call)
+{
+    return pa_outcome(syncfs(call->slot->fd));
+}
+
+int64_t pa_call_fadvise(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    return -posix_fadvise(slot->fd, slot->file_offset, (off_t)slot->length, (int)slot->flags);
+}
+
+/* -- positions and space ---------------------------------------------------------------------- */
+
+int64_t pa_call_seek(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    return pa_outcome(lseek(slot->fd, slot->file_offset, (int)slot->flags));
+}
+
+int64_t pa_call_allocate(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    return pa_outcome(
+        fallocate(slot->fd, (int)slot->flags, slot->file_offset, (off_t)slot->length));
+}
+
+/* -- between two descriptors ------------------------------------------------------------------- */
+
+static off_t *offset_or_position(off_t *offset)
+{
+    return *offset < 0 ? NULL : offset;
+}
+
+int64_t pa_call_copy_file_range(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    off_t from = slot->file_offset, to = slot->file_offset2;
+    return pa_outcome(copy_file_range(slot->fd, offset_or_position(&from), slot->fd2,
+                                      offset_or_position(&to), slot->length, 0));
+}
+
+int64_t pa_call_splice(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    off_t from = slot->file_offset, to = slot->file_offset2;
+    return pa_outcome(splice(slot->fd, offset_or_position(&from), slot->fd2,
+                             offset_or_position(&to), slot->length, slot->flags));
+}
+
+int64_t pa_call_tee(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    return pa_outcome(tee(slot->fd, slot->fd2, slot->length, slot->flags));
 }

@@ -169,7 +169,10 @@ int64_t pa_call_mknod(const struct pa_call *call)
 
 int64_t pa_call_rename(const struct pa_call *call)
 {
-    return pa_outcome(renameat(call->slot->fd, call->path, call->slot->fd2, call->path2));
+    const struct pa_slot *slot = call->slot;
+    if (slot->flags == 0)
+        return pa_outcome(renameat(slot->fd, call->path, slot->fd2, call->path2));
+    return pa_outcome(renameat2(slot->fd, call->path, slot->fd2, call->path2, slot->flags));
 }
 
 int64_t pa_call_link(const struct pa_call *call)
@@ -220,4 +223,39 @@ int64_t pa_call_readdir(const struct pa_call *call)
     if (!(slot->call_flags & PA_CONTINUE))
         syscall(SYS_close, (int)fd);
     return got < 0 ? got : (int64_t)filled;
+}
+
+/* 1, or 0 for whatever reason, as access() of Python's os has it. */
+int64_t pa_call_access(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    int flags = at_flags(call) | (slot->flags ? AT_EACCESS : 0);
+    return faccessat(slot->fd, call->path, (int)slot->mode, flags) == 0;
+}
+
+/* The system knows the name of what is open. */
+int64_t pa_call_realpath(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    char link[32] = "/proc/self/fd/";
+    int64_t fd = pa_outcome(syscall(SYS_openat, slot->fd, call->path, O_PATH | O_CLOEXEC));
+    if (fd < 0)
+        return fd;
+    char digits[12];
+    int count = 0;
+    for (int64_t rest = fd; count == 0 || rest > 0; rest /= 10)
+        digits[count++] = (char)('0' + rest % 10);
+    for (char *at = link + 14; count > 0;)
+        *at++ = digits[--count];
+    int64_t result = pa_outcome(readlinkat(AT_FDCWD, link, call->data, slot->length));
+    syscall(SYS_close, (int)fd);
+    return result;
+}
+
+int64_t pa_call_statx(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    const char *path = slot->call_flags & PA_BY_FD ? "" : call->path;
+    uint32_t flags = slot->flags | (slot->call_flags & PA_BY_FD ? AT_EMPTY_PATH : 0u);
+    return pa_outcome(syscall(SYS_statx, slot->fd, path, flags, slot->mode, call->data));
 }

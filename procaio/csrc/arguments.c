@@ -309,10 +309,12 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
     return 0;
 }
 
-int copy_in(Request *request, const char *from, uint64_t size)
+int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind)
 {
     struct pa_block block;
-    int error = pool_alloc(request->pool, size, true, &block);
+    if (size + behind == 0)
+        return 0;
+    int error = pool_alloc(request->pool, size + behind, true, &block);
     if (error) {
         errno = -error;
         PyErr_SetFromErrno(PyExc_OSError);
@@ -320,13 +322,13 @@ int copy_in(Request *request, const char *from, uint64_t size)
     }
     if (size >= LARGE_COPY) {
         Py_BEGIN_ALLOW_THREADS
-        memcpy(block.at, from, size);
+        memcpy(block.at + behind, from, size);
         Py_END_ALLOW_THREADS
-    } else {
-        memcpy(block.at, from, size);
+    } else if (size > 0) {
+        memcpy(block.at + behind, from, size);
     }
     request->block = block;
     request->arena_segment =
-        pa_arena_find(request->pool->arena, block.at, size, &request->arena_offset);
+        pa_arena_find(request->pool->arena, block.at, size + behind, &request->arena_offset);
     return 0;
 }

@@ -2,6 +2,7 @@
 #include "builders.h"
 
 #include <fcntl.h>
+#include <linux/fiemap.h>
 #include <math.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -372,11 +373,16 @@ int build_read(Request *request, PyObject *const *values)
     return read_into(request, values[3], values[4]);
 }
 
+/* The data are copied: the program may do with its own what it likes. */
 static void let_data_go(Request *request)
 {
-    PyBuffer_Release(request->view);
-    PyMem_Free(request->view);
-    request->view = NULL;
+    if (request->view) {
+        PyBuffer_Release(request->view);
+        PyMem_Free(request->view);
+        request->view = NULL;
+    } else {
+        buffer_unexport((Buffer *)request->target);
+    }
     Py_CLEAR(request->target);
 }
 
@@ -401,7 +407,7 @@ int build_write(Request *request, PyObject *const *values)
         request->in_place = true;
         return 0;
     }
-    if (copy_in(request, memory.at, request->length) < 0)
+    if (copy_in(request, memory.at, request->length, 0) < 0)
         return -1;
     let_data_go(request);
     return 0;
@@ -414,6 +420,8 @@ int build_load(Request *request, PyObject *const *values)
     struct memory memory;
     if (build_readdir(request, path_and_dir) < 0)
         return -1;
+    request->offset = 0;
+    request->limit = UINT64_MAX;
     if (!values[1] || values[1] == Py_None) {
         request->kind = RESULT_BYTES;
         return 0;
@@ -425,6 +433,275 @@ int build_load(Request *request, PyObject *const *values)
     }
     request->cuts_target = true;
     return take_data(request, values[1], true, &memory);
+}
+
+/* path, offset, length, data, dir_fd */
+int build_slurp(Request *request, PyObject *const *values)
+{
+    PyObject *const as_load[] = {values[0], values[3], values[4]};
+    int64_t length = 0;
+    if (build_load(request, as_load) < 0 ||
+        take_number(values[1], "offset", INT64_MIN, INT64_MAX, &request->offset) < 0 ||
+        take_number(values[2], "length", 0, INT64_MAX, &length) < 0)
+        return -1;
+    if (length > 0)
+        request->limit = (uint64_t)length;
+    return 0;
+}
+
+/* Behind the paths, where these are too long for a slot. */
+static int copy_in_behind_paths(Request *request, PyObject *data)
+{
+    struct memory memory;
+    size_t paths = queue_paths_size(request);
+    request->offset = paths > PA_INLINE ? (int64_t)paths : 0;
+    if (take_data(request, data, false, &memory) < 0)
+        return -1;
+    request->length = (uint64_t)memory.size;
+    int failed = copy_in(request, memory.at, (uint64_t)memory.size, (uint64_t)request->offset);
+    if (!failed)
+        let_data_go(request);
+    return failed;
+}
+
+/* path, data, mode, dir_fd */
+int build_replace(Request *request, PyObject *const *values)
+{
+    request->mode = 0666;
+    if (take_path(request, values[0]) < 0 || take_u32(values[2], "mode", &request->mode) < 0 ||
+        take_dir_fd(request, values[3], &request->fd) < 0)
+        return -1;
+    return copy_in_behind_paths(request, values[1]);
+}
+
+/* -- positions, space, and between two descriptors ----------------------------------------------- */
+
+/* fh, offset, whence */
+int build_seek(Request *request, PyObject *const *values)
+{
+    if (take_fd(request, values[0]) < 0 ||
+        take_number(values[1], "offset", INT64_MIN, INT64_MAX, &request->offset) < 0)
+        return -1;
+    return take_u32(values[2], "whence", &request->flags);
+}
+
+/* fh, mode, offset, length */
+int build_allocate(Request *request, PyObject *const *values)
+{
+    PyObject *const range[] = {values[0], values[2], values[3]};
+    return build_readahead(request, range) < 0 ? -1 : take_u32(values[1], "mode", &request->flags);
+}
+
+/* fh, offset, length, advice */
+int build_fadvise(Request *request, PyObject *const *values)
+{
+    return build_readahead(request, values) < 0 ? -1 : take_u32(values[3], "advice", &request->flags);
+}
+
+static int take_offset(PyObject *value, const char *name, int64_t *offset)
+{
+    *offset = -1;
+    return !value || value == Py_None ? 0 : take_number(value, name, 0, INT64_MAX, offset);
+}
+
+/* src, dst, count, offset_src, offset_dst */
+int build_copy_file_range(Request *request, PyObject *const *values)
+{
+    int64_t count;
+    if (take_fd(request, values[0]) < 0 || take_second_fd(request, values[1]) < 0 ||
+        take_number(values[2], "count", 0, INT64_MAX, &count) < 0 ||
+        take_offset(values[3], "offset_src", &request->offset) < 0)
+        return -1;
+    request->length = (uint64_t)count;
+    return take_offset(values[4], "offset_dst", &request->offset2);
+}
+
+/* src, dst, count, offset_src, offset_dst, flags */
+int build_splice(Request *request, PyObject *const *values)
+{
+    if (build_copy_file_range(request, values) < 0)
+        return -1;
+    return take_u32(values[5], "flags", &request->flags);
+}
+
+/* src, dst, count, flags */
+int build_tee(Request *request, PyObject *const *values)
+{
+    PyObject *const ends[] = {values[0], values[1], values[2], NULL, NULL};
+    if (build_copy_file_range(request, ends) < 0)
+        return -1;
+    return take_u32(values[3], "flags", &request->flags);
+}
+
+/* -- more of what is known of a file ------------------------------------------------------------- */
+
+/* path, mode, dir_fd, effective_ids, follow_symlinks */
+int build_access(Request *request, PyObject *const *values)
+{
+    bool effective = false, follow = true;
+    if (take_path(request, values[0]) < 0 || take_u32(values[1], "mode", &request->mode) < 0 ||
+        take_dir_fd(request, values[2], &request->fd) < 0 || take_flag(values[3], &effective) < 0 ||
+        take_flag(values[4], &follow) < 0)
+        return -1;
+    request->flags = effective;
+    request->no_follow = !follow;
+    return 0;
+}
+
+/* path, dir_fd */
+int build_realpath(Request *request, PyObject *const *values)
+{
+    return build_readlink(request, values);
+}
+
+/* path, dir_fd */
+int build_wd(Request *request, PyObject *const *values)
+{
+    request->flags = O_PATH | O_DIRECTORY;
+    return build_path(request, values);
+}
+
+/* src, dst, flags, src_dir_fd, dst_dir_fd */
+int build_rename2(Request *request, PyObject *const *values)
+{
+    PyObject *const as_rename[] = {values[0], values[1], values[3], values[4]};
+    if (build_rename(request, as_rename) < 0)
+        return -1;
+    return take_u32(values[2], "flags", &request->flags);
+}
+
+/* A path, or a descriptor in its place: then the path is empty. */
+static int take_path_or_fd(Request *request, PyObject *file, PyObject *follow)
+{
+    if (take_fd_or_path(request, file, NULL, follow, request->op) < 0)
+        return -1;
+    if (request->fspath)
+        return 0;
+    request->by_fd = true;
+    request->fspath = PyBytes_FromStringAndSize("", 0);
+    return request->fspath ? 0 : -1;
+}
+
+/* fh_or_path, flags, mask, dir_fd */
+int build_statx(Request *request, PyObject *const *values)
+{
+    request->length = sizeof(struct statx);
+    request->mode = STATX_BASIC_STATS | STATX_BTIME;
+    if (take_path_or_fd(request, values[0], NULL) < 0 ||
+        take_u32(values[1], "flags", &request->flags) < 0 ||
+        take_u32(values[2], "mask", &request->mode) < 0)
+        return -1;
+    if (!request->by_fd)
+        return take_dir_fd(request, values[3], &request->fd);
+    if (!values[3] || values[3] == Py_None)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "dir_fd goes with a path, not with a descriptor");
+    return -1;
+}
+
+enum { LARGEST_ATTRIBUTE = 64 << 10 }; /* XATTR_SIZE_MAX, and XATTR_LIST_MAX */
+
+/* The attribute is no file: it does not belong into an error's file names. */
+static int take_attribute(Request *request, PyObject *attribute)
+{
+    if (take_path2(request, attribute) < 0)
+        return -1;
+    Py_CLEAR(request->path2);
+    return 0;
+}
+
+/* fh_or_path, attribute, follow_symlinks */
+int build_getxattr(Request *request, PyObject *const *values)
+{
+    request->length = LARGEST_ATTRIBUTE;
+    if (take_path_or_fd(request, values[0], values[2]) < 0)
+        return -1;
+    return take_attribute(request, values[1]);
+}
+
+/* fh_or_path, attribute, value, flags, follow_symlinks */
+int build_setxattr(Request *request, PyObject *const *values)
+{
+    if (take_path_or_fd(request, values[0], values[4]) < 0 ||
+        take_attribute(request, values[1]) < 0 || take_u32(values[3], "flags", &request->flags) < 0)
+        return -1;
+    return copy_in_behind_paths(request, values[2]);
+}
+
+/* fh_or_path, follow_symlinks */
+int build_listxattr(Request *request, PyObject *const *values)
+{
+    request->length = LARGEST_ATTRIBUTE;
+    return take_path_or_fd(request, values[0], values[1]);
+}
+
+/* fh_or_path, attribute, follow_symlinks */
+int build_removexattr(Request *request, PyObject *const *values)
+{
+    if (take_path_or_fd(request, values[0], values[2]) < 0)
+        return -1;
+    return take_attribute(request, values[1]);
+}
+
+/* -- control ---------------------------------------------------------------------------------- */
+
+/* fh, start, length, flags, count */
+int build_fiemap(Request *request, PyObject *const *values)
+{
+    const uint64_t extent = sizeof(struct fiemap_extent), step = 1024;
+    int64_t length, count = 0;
+    if (take_range(request, values, &length) < 0 ||
+        take_u32(values[3], "flags", &request->flags) < 0)
+        return -1;
+    request->offset = request->offset < 0 ? 0 : request->offset;
+    request->limit = length < 0 ? UINT64_MAX : (uint64_t)length;
+    request->wants_all = !values[4] || values[4] == Py_None;
+    if (!request->wants_all && take_number(values[4], "count", 1, 1 << 20, &count) < 0)
+        return -1;
+    request->length = sizeof(struct fiemap) + (request->wants_all ? step : (uint64_t)count) * extent;
+    return 0;
+}
+
+/* A number, bytes (and the bytes that come back are the result), or a buffer that is written to. */
+static int take_argument(Request *request, PyObject *argument)
+{
+    enum { LARGEST_ARGUMENT = 64 << 10 };
+    struct memory memory;
+    request->offset = 0;
+    if (!argument || PyIndex_Check(argument))
+        return argument ? take_number(argument, "arg", INT64_MIN, INT64_MAX, &request->offset) : 0;
+    bool writable = !PyBytes_Check(argument) && !PyUnicode_Check(argument);
+    request->has_argument = true;
+    if (take_data(request, argument, writable, &memory) < 0)
+        return -1;
+    if (memory.size > LARGEST_ARGUMENT) {
+        PyErr_Format(PyExc_ValueError, "arg is too large: %zd bytes", memory.size);
+        return -1;
+    }
+    request->length = (uint64_t)memory.size;
+    if (copy_in(request, memory.at, (uint64_t)memory.size, 0) < 0)
+        return -1;
+    if (!writable) {
+        let_data_go(request);
+        request->kind = RESULT_ARGUMENT;
+    }
+    return 0;
+}
+
+/* fh, cmd, arg */
+int build_fcntl(Request *request, PyObject *const *values)
+{
+    if (take_fd(request, values[0]) < 0 || take_u32(values[1], "cmd", &request->flags) < 0)
+        return -1;
+    return take_argument(request, values[2]);
+}
+
+/* fh, request, buf */
+int build_ioctl(Request *request, PyObject *const *values)
+{
+    if (take_fd(request, values[0]) < 0 || take_u32(values[1], "request", &request->flags) < 0)
+        return -1;
+    return take_argument(request, values[2]);
 }
 
 /* -- the program's own memory ------------------------------------------------------------------ */

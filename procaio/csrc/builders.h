@@ -17,6 +17,10 @@ build build_sendfile, build_readahead, build_truncate, build_fd, build_sync_file
 build build_path, build_stat, build_statvfs, build_chmod, build_chown, build_utime;
 build build_mkdir, build_mknod, build_rename, build_link, build_symlink, build_readlink;
 build build_readdir, build_readdirx;
+build build_seek, build_slurp, build_allocate, build_fadvise, build_copy_file_range, build_splice;
+build build_tee, build_access, build_realpath, build_wd, build_rename2, build_statx;
+build build_getxattr, build_setxattr, build_listxattr, build_removexattr;
+build build_fiemap, build_fcntl, build_ioctl, build_replace;
 build build_msync, build_mtouch, build_mlock, build_mlockall;
 
 #endif

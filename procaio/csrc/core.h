@@ -57,7 +57,12 @@ enum result_kind {
     RESULT_STATVFS,
     RESULT_NAMES,
     RESULT_ENTRIES, /* readdirx: (entries, flags) */
-    RESULT_LINK,    /* what a symlink says */
+    RESULT_LINK,    /* what a symlink says, or another path */
+    RESULT_BOOL,
+    RESULT_STATX,
+    RESULT_ATTRIBUTES, /* names of extended ones */
+    RESULT_EXTENTS,
+    RESULT_ARGUMENT, /* of fcntl and ioctl: the bytes that came back */
 };
 
 /* Where a request is.  Only these moves: NEW -> OVERFLOW|SLOT|PENDING, OVERFLOW <-> SLOT,
@@ -94,6 +99,7 @@ struct Request {
     union {
         uint64_t arena_offset; /* where the data are, also when the block is not its own */
         char *address;         /* of the program's own memory */
+        int64_t offset2;
     };
     uint32_t arena_segment;
     uint32_t slot;
@@ -105,6 +111,7 @@ struct Request {
         int64_t mtime_s;
     };
     Py_ssize_t data_offset;
+    uint64_t limit; /* load, fiemap: so many bytes at the most */
     int fd, fd2;
     union {
         uint32_t flags, uid, atime_ns;
@@ -121,6 +128,9 @@ struct Request {
     bool closes_handle : 1; /* aio_close of a FileHandle: `file` gets its number back if withdrawn */
     bool names_are_bytes : 1;
     bool no_follow : 1;
+    bool by_fd : 1; /* no path: `fd` is the file itself */
+    bool has_argument : 1; /* fcntl, ioctl: the block is one */
+    bool wants_all : 1;    /* fiemap: all extents, in as many steps as that takes */
     bool step_open : 1; /* readdir, load: fd is a descriptor of ours, between two steps */
     bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
     bool cuts_target : 1; /* read into a bytearray: resize it */
@@ -195,7 +205,7 @@ typedef struct {
 } Buffer;
 
 extern PyTypeObject *Request_Type, *Pool_Type, *FileHandle_Type, *Buffer_Type, *Waiter_Type;
-extern PyTypeObject *Mapping_Type;
+extern PyTypeObject *Mapping_Type, *Statx_Type;
 
 /* Objects of the Python half, set once by procaio/__init__.py. */
 extern struct hooks {
@@ -234,6 +244,7 @@ void orphans_of_spawner(Pool *pool, int pid);
 
 /* queue.c */
 void queue_request(Pool *pool, Request *request);
+size_t queue_paths_size(const Request *request); /* in a slot, or in a block */
 void queue_refill(Pool *pool);
 void queue_harvest(Pool *pool);
 bool queue_withdraw(Request *request); /* cancel: true if it will never run */

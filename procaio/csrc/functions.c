@@ -16,7 +16,9 @@ struct spec {
 enum {
     NOP, BUSY, OPEN, CLOSE, READ, WRITE, LOAD, SENDFILE, READAHEAD, TRUNCATE, SYNC, FSYNC,
     FDATASYNC, SYNC_FILE_RANGE, PATHSYNC, STAT, LSTAT, STATVFS, UTIME, CHOWN, CHMOD, UNLINK,
-    RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, MSYNC, MTOUCH, MLOCK,
+    RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, REPLACE, SEEK,
+    ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
+    GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FIEMAP, FCNTL, IOCTL, MSYNC, MTOUCH, MLOCK,
     MLOCKALL, NSPECS
 };
 
@@ -83,6 +85,48 @@ static const struct spec specs[NSPECS] = {
         {"path", "dir_fd"}, build_readdir},
     [READDIRX] = {"aio_readdirx", PA_OP_READDIR, RESULT_ENTRIES, 2, 2,
         {"path", "flags", "dir_fd"}, build_readdirx},
+    [SLURP] = {"aio_slurp", PA_OP_LOAD, RESULT_COUNT, 3, 4,
+        {"path", "offset", "length", "data", "dir_fd"}, build_slurp},
+    [REPLACE] = {"aio_replace", PA_OP_REPLACE_FILE, RESULT_STATUS, 2, 3,
+        {"path", "data", "mode", "dir_fd"}, build_replace},
+    [SEEK] = {"aio_seek", PA_OP_SEEK, RESULT_COUNT, 3, 3,
+        {"fh", "offset", "whence"}, build_seek},
+    [ALLOCATE] = {"aio_allocate", PA_OP_ALLOCATE, RESULT_STATUS, 4, 4,
+        {"fh", "mode", "offset", "length"}, build_allocate},
+    [FADVISE] = {"aio_fadvise", PA_OP_FADVISE, RESULT_STATUS, 4, 4,
+        {"fh", "offset", "length", "advice"}, build_fadvise},
+    [SYNCFS] = {"aio_syncfs", PA_OP_SYNCFS, RESULT_STATUS, 1, 1,
+        {"fh"}, build_fd},
+    [COPY_FILE_RANGE] = {"aio_copy_file_range", PA_OP_COPY_FILE_RANGE, RESULT_COUNT, 3, 5,
+        {"src", "dst", "count", "offset_src", "offset_dst"}, build_copy_file_range},
+    [SPLICE] = {"aio_splice", PA_OP_SPLICE, RESULT_COUNT, 3, 6,
+        {"src", "dst", "count", "offset_src", "offset_dst", "flags"}, build_splice},
+    [TEE] = {"aio_tee", PA_OP_TEE, RESULT_COUNT, 3, 4,
+        {"src", "dst", "count", "flags"}, build_tee},
+    [ACCESS] = {"aio_access", PA_OP_ACCESS, RESULT_BOOL, 2, 2,
+        {"path", "mode", "dir_fd", "effective_ids", "follow_symlinks"}, build_access},
+    [REALPATH] = {"aio_realpath", PA_OP_REALPATH, RESULT_LINK, 1, 1,
+        {"path", "dir_fd"}, build_realpath},
+    [WD] = {"aio_wd", PA_OP_OPEN, RESULT_FILE, 1, 1,
+        {"path", "dir_fd"}, build_wd},
+    [RENAME2] = {"aio_rename2", PA_OP_RENAME, RESULT_STATUS, 3, 3,
+        {"src", "dst", "flags", "src_dir_fd", "dst_dir_fd"}, build_rename2},
+    [STATX] = {"aio_statx", PA_OP_STATX, RESULT_STATX, 1, 3,
+        {"fh_or_path", "flags", "mask", "dir_fd"}, build_statx},
+    [GETXATTR] = {"aio_getxattr", PA_OP_GETXATTR, RESULT_BYTES, 2, 2,
+        {"fh_or_path", "attribute", "follow_symlinks"}, build_getxattr},
+    [SETXATTR] = {"aio_setxattr", PA_OP_SETXATTR, RESULT_STATUS, 3, 4,
+        {"fh_or_path", "attribute", "value", "flags", "follow_symlinks"}, build_setxattr},
+    [LISTXATTR] = {"aio_listxattr", PA_OP_LISTXATTR, RESULT_ATTRIBUTES, 1, 1,
+        {"fh_or_path", "follow_symlinks"}, build_listxattr},
+    [REMOVEXATTR] = {"aio_removexattr", PA_OP_REMOVEXATTR, RESULT_STATUS, 2, 2,
+        {"fh_or_path", "attribute", "follow_symlinks"}, build_removexattr},
+    [FIEMAP] = {"aio_fiemap", PA_OP_FIEMAP, RESULT_EXTENTS, 1, 5,
+        {"fh", "start", "length", "flags", "count"}, build_fiemap},
+    [FCNTL] = {"aio_fcntl", PA_OP_FCNTL, RESULT_COUNT, 2, 3,
+        {"fh", "cmd", "arg"}, build_fcntl},
+    [IOCTL] = {"aio_ioctl", PA_OP_IOCTL, RESULT_COUNT, 2, 3,
+        {"fh", "request", "buf"}, build_ioctl},
     [MSYNC] = {"aio_msync", PA_OP_MSYNC, RESULT_STATUS, 1, 4,
         {"data", "offset", "length", "flags"}, build_msync},
     [MTOUCH] = {"aio_mtouch", PA_OP_MTOUCH, RESULT_STATUS, 1, 4,
@@ -176,6 +220,23 @@ static int parse(int which, struct call *call, PyObject *const *args, Py_ssize_t
     return 0;
 }
 
+/* (directory, path) stands for a path and its dir_fd. */
+static void take_tuple_apart(const struct spec *spec, struct call *call, int p)
+{
+    PyObject *tuple = call->values[p];
+    const char *name = strcmp(spec->parameters[p], "src") == 0   ? "src_dir_fd"
+                         : strcmp(spec->parameters[p], "dst") == 0 ? "dst_dir_fd"
+                                                                   : "dir_fd";
+    for (int d = spec->positional; PyTuple_GET_SIZE(tuple) == 2 && d < MOST_PARAMETERS; d++)
+        if (spec->parameters[d] && !call->values[d] &&
+            (strcmp(spec->parameters[d], name) == 0 ||
+             (p == 1 && strcmp(spec->parameters[d], "dir_fd") == 0))) {
+            call->values[d] = PyTuple_GET_ITEM(tuple, 0);
+            call->values[p] = PyTuple_GET_ITEM(tuple, 1);
+            return;
+        }
+}
+
 static int take_priority(PyObject *given, int *priority)
 {
     *priority = priority_next();
@@ -208,6 +269,9 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         return NULL;
     request->pri = (int8_t)priority;
     request->callback = Py_XNewRef(call.callback);
+    for (int p = 0; p < 2; p++)
+        if (call.values[p] && unlikely(PyTuple_CheckExact(call.values[p])))
+            take_tuple_apart(spec, &call, p);
     /* Making the arguments may run the program's code: the pool may be closed by then. */
     if (spec->build(request, call.values) < 0 || pool_check(pool) < 0) {
         if (request->closes_handle)
@@ -258,6 +322,27 @@ FUNCTION(aio_rename, RENAME)
 FUNCTION(aio_readlink, READLINK)
 FUNCTION(aio_readdir, READDIR)
 FUNCTION(aio_readdirx, READDIRX)
+FUNCTION(aio_slurp, SLURP)
+FUNCTION(aio_replace, REPLACE)
+FUNCTION(aio_seek, SEEK)
+FUNCTION(aio_allocate, ALLOCATE)
+FUNCTION(aio_fadvise, FADVISE)
+FUNCTION(aio_syncfs, SYNCFS)
+FUNCTION(aio_copy_file_range, COPY_FILE_RANGE)
+FUNCTION(aio_splice, SPLICE)
+FUNCTION(aio_tee, TEE)
+FUNCTION(aio_access, ACCESS)
+FUNCTION(aio_realpath, REALPATH)
+FUNCTION(aio_wd, WD)
+FUNCTION(aio_rename2, RENAME2)
+FUNCTION(aio_statx, STATX)
+FUNCTION(aio_getxattr, GETXATTR)
+FUNCTION(aio_setxattr, SETXATTR)
+FUNCTION(aio_listxattr, LISTXATTR)
+FUNCTION(aio_removexattr, REMOVEXATTR)
+FUNCTION(aio_fiemap, FIEMAP)
+FUNCTION(aio_fcntl, FCNTL)
+FUNCTION(aio_ioctl, IOCTL)
 FUNCTION(aio_msync, MSYNC)
 FUNCTION(aio_mtouch, MTOUCH)
 FUNCTION(aio_mlock, MLOCK)
@@ -386,6 +471,79 @@ PyMethodDef aio_functions[] = {
         "(name, type, inode), type one of DT_*. READDIR_DIRS_FIRST puts likely directories first,\n"
         "READDIR_STAT_ORDER orders for stat'ing all. The flags that come back are those asked for,\n"
         "and READDIR_FOUND_UNKNOWN if some type was DT_UNKNOWN. (IO::AIO aio_readdirx)"),
+    ROW_AT(aio_slurp, "path, offset, length, data=None, ", "dir_fd=None, ",
+        "Read a part of a file by its path: `length` bytes (0: to the end) from `offset` on, which\n"
+        "counts from the end if it is negative; yields the bytes, or None to the callback on failure.\n\n"
+        "With a bytearray as `data` as in aio_load. Keyword `dir_fd`. (IO::AIO aio_slurp)"),
+    ROW_AT(aio_replace, "path, data, mode=0o666, ", "dir_fd=None, ",
+        "Give a file new content, all of it or nothing: whatever dies, the file is the old one or the\n"
+        "new one, and the new one is on the disk when the request has ended.\n\n"
+        "The content is written to a temporary file of the same directory, synced, and renamed; then\n"
+        "the directory is synced. `mode`, less the umask, is for the new file: nothing is taken over\n"
+        "from the old one. A symlink is replaced itself. Yields 0, or -1 to the callback; after an\n"
+        "error of the last step the new content is there, but may not survive a power cut."),
+    ROW(aio_seek, "fh, offset, whence, ",
+        "Move a descriptor's position; yields the new one, or -1 to the callback. `whence` is SEEK_SET,\n"
+        "SEEK_CUR, SEEK_END, SEEK_DATA or SEEK_HOLE. See lseek(2)."),
+    ROW(aio_allocate, "fh, mode, offset, length, ",
+        "Reserve space for a part of a file, or do to it what `mode` (FALLOC_FL_*) says. Yields 0, or\n"
+        "-1 to the callback. See fallocate(2)."),
+    ROW(aio_fadvise, "fh, offset, length, advice, ",
+        "Tell the system how a part of a file (`length` 0: the rest) will be used (FADV_*). Yields 0,\n"
+        "or -1 to the callback. See posix_fadvise(2)."),
+    ROW(aio_syncfs, "fh, ",
+        "Write everything to the disk that waits for it in the file system of `fh`. Yields 0, or -1 to\n"
+        "the callback. See syncfs(2)."),
+    ROW(aio_copy_file_range, "src, dst, count, offset_src=None, offset_dst=None, ",
+        "Copy up to `count` bytes from the descriptor `src` to `dst` within the kernel, sharing blocks\n"
+        "where the file system can; yields how many, or -1 to the callback.\n\n"
+        "Offsets that are None are the descriptors' positions, which move. See copy_file_range(2)."),
+    ROW(aio_splice, "src, dst, count, offset_src=None, offset_dst=None, flags=0, ",
+        "Move up to `count` bytes between two descriptors, one of them a pipe; yields how many, or -1\n"
+        "to the callback. `flags` are SPLICE_F_*. See splice(2)."),
+    ROW(aio_tee, "src, dst, count, flags=0, ",
+        "Copy up to `count` bytes from one pipe into another one without taking them out; yields how\n"
+        "many, or -1 to the callback. `flags` are SPLICE_F_*. See tee(2)."),
+    ROW_AT(aio_access, "path, mode, ", "dir_fd=None, effective_ids=False, follow_symlinks=True, ",
+        "Yields whether the program may use a path as `mode` (os.F_OK, R_OK, W_OK, X_OK) says; False\n"
+        "for whatever reason. Keywords as in os.access. See access(2)."),
+    ROW_AT(aio_realpath, "path, ", "dir_fd=None, ",
+        "Yields the absolute path without any symlink in it, str or bytes like the path; None to the\n"
+        "callback on failure. The path must exist. (IO::AIO aio_realpath)"),
+    ROW_AT(aio_wd, "path, ", "dir_fd=None, ",
+        "Open a directory to work in; yields a FileHandle that can be `dir_fd`, or the first half of a\n"
+        "(directory, path) tuple wherever a path is taken. None to the callback on failure. Nothing\n"
+        "can be read from it (O_PATH). (IO::AIO aio_wd)"),
+    ROW_AT(aio_rename2, "src, dst, flags, ", "src_dir_fd=None, dst_dir_fd=None, ",
+        "Rename as `flags` say: RENAME_NOREPLACE fails with EEXIST if `dst` is there, RENAME_EXCHANGE\n"
+        "swaps the two. Yields 0, or -1 to the callback. See renameat2(2)."),
+    ROW_AT(aio_statx, "fh_or_path, flags=0, mask=0xFFF, ", "dir_fd=None, ",
+        "Yields a statx_result (None to the callback on failure), with the time of creation among\n"
+        "others. `flags` are AT_*, `mask` says what is wanted (STATX_*; the default is\n"
+        "STATX_BASIC_STATS and STATX_BTIME). See statx(2)."),
+    ROW_AT(aio_getxattr, "fh_or_path, attribute, ", "follow_symlinks=True, ",
+        "Yields the value of an extended attribute, bytes; None to the callback on failure.\n"
+        "See getxattr(2)."),
+    ROW_AT(aio_setxattr, "fh_or_path, attribute, value, flags=0, ", "follow_symlinks=True, ",
+        "Set an extended attribute to `value`, any buffer; `flags` are XATTR_CREATE and XATTR_REPLACE.\n"
+        "Yields 0, or -1 to the callback. See setxattr(2)."),
+    ROW_AT(aio_listxattr, "fh_or_path, ", "follow_symlinks=True, ",
+        "Yields the list of the names of a file's extended attributes; None to the callback on\n"
+        "failure. See listxattr(2)."),
+    ROW_AT(aio_removexattr, "fh_or_path, attribute, ", "follow_symlinks=True, ",
+        "Remove an extended attribute. Yields 0, or -1 to the callback. See removexattr(2)."),
+    ROW(aio_fiemap, "fh, start=0, length=None, flags=0, count=None, ",
+        "Yields where a part of a file (`length` None: the rest) is on the disk, as a list of (logical,\n"
+        "physical, length, flags), the first three in bytes, flags FIEMAP_EXTENT_*; None to the\n"
+        "callback on failure. `flags` are FIEMAP_FLAG_*; at most `count` extents (None: all).\n"
+        "See ioctl_fiemap(2)."),
+    ROW(aio_fcntl, "fh, cmd, arg=0, ",
+        "Yields what fcntl(2) returns, or -1 to the callback. `arg` is a number, a writable buffer that\n"
+        "is changed in place, or bytes: then the bytes that came back are the result (None to the\n"
+        "callback on failure). Record locks belong to the program, as if it had made the call."),
+    ROW(aio_ioctl, "fh, request, buf=0, ",
+        "Yields what ioctl(2) returns, or -1 to the callback. `buf` as `arg` of aio_fcntl; an address in\n"
+        "it means nothing to the worker that makes the call."),
     ROW(aio_msync, "data, offset=0, length=None, flags=MS_SYNC, ",
         "Write the changed pages of mapped memory to its file. Yields 0, or -1 to the callback.\n\n"
         "`data` is a Mapping, an mmap.mmap or any other contiguous buffer. A negative `offset` counts\n"

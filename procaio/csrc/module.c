@@ -181,6 +181,7 @@ PyMODINIT_FUNC PyInit__core(void)
         add_type(module, &Buffer_Spec, "Buffer", &Buffer_Type) < 0 ||
         add_type(module, &Waiter_Spec, "Waiter", &Waiter_Type) < 0 ||
         add_type(module, &Mapping_Spec, "Mapping", &Mapping_Type) < 0 ||
+        PyModule_AddType(module, Statx_Type) < 0 ||
         PyModule_AddFunctions(module, memory_functions) < 0 ||
         PyModule_AddIntConstant(module, "SEGMENT_SIZE", (long)sizeof(struct pa_segment)) < 0 ||
         PyModule_AddIntConstant(module, "MAX_WORKERS", PA_MAX_WORKERS) < 0 ||

@@ -133,6 +133,16 @@ static const char *encoded(PyObject *path, size_t *length)
     return text;
 }
 
+size_t queue_paths_size(const Request *request)
+{
+    size_t length, length2;
+    encoded(request->fspath, &length);
+    if (!request->fspath2)
+        return length + 1;
+    encoded(request->fspath2, &length2);
+    return length + 1 + length2 + 1;
+}
+
 static void put_path(char *at, const char *path, size_t length)
 {
     memcpy(at, path, length);
@@ -161,7 +171,7 @@ static int fill_paths(Pool *pool, Request *request, struct pa_slot *slot)
     const char *path = encoded(request->fspath, &length), *path2 = NULL;
     if (request->fspath2)
         path2 = encoded(request->fspath2, &length2);
-    size_t size = length + 1 + (path2 ? length2 + 1 : 0);
+    size_t size = queue_paths_size(request);
     char *at = slot->payload;
     if (size > PA_INLINE) {
         int error = give_block(pool, request, size, true);
@@ -183,17 +193,27 @@ static bool takes_steps(const Request *request)
     return request->op == PA_OP_READDIR || request->op == PA_OP_LOAD;
 }
 
+/* What comes back has no size of its own, and fits. */
+static bool fills_fixed_block(const Request *request)
+{
+    return request->op == PA_OP_READLINK || request->op == PA_OP_REALPATH ||
+           request->op == PA_OP_STATX || request->op == PA_OP_GETXATTR ||
+           request->op == PA_OP_LISTXATTR || request->op == PA_OP_FIEMAP;
+}
+
 /* 0, or an errno: shared memory has run out. */
 static int fill(Pool *pool, Request *request, struct pa_slot *slot)
 {
     int error = 0;
     slot->op = request->op;
-    slot->call_flags = request->no_follow ? PA_NO_FOLLOW : 0;
+    slot->call_flags = (uint16_t)((request->no_follow ? PA_NO_FOLLOW : 0) |
+                                  (request->by_fd ? PA_BY_FD : 0) |
+                                  (request->has_argument ? PA_DATA_IS_ARGUMENT : 0));
     if (takes_steps(request)) {
         if (!request->block.at)
             request->length = request->op == PA_OP_LOAD ? LOAD_STEP : READDIR_STEP;
         error = give_block(pool, request, request->length, true);
-    } else if (request->op == PA_OP_READLINK) {
+    } else if (fills_fixed_block(request)) {
         error = give_block(pool, request, request->length, true);
     } else if (request->op == PA_OP_READ &&
                (request->block.at || request->arena_segment == PA_NO_SEGMENT)) {
@@ -213,7 +233,7 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
     slot->mode = request->mode;
     slot->arena_segment = request->arena_segment;
     slot->arena_offset = request->arena_offset;
-    slot->result = 0;
+    slot->limit = request->limit;
     return 0;
 }
 
@@ -259,7 +279,9 @@ static bool publish(Pool *pool, Request *request, uint32_t index)
 static void fill_next_step(const Request *request, struct pa_slot *slot)
 {
     slot->fd = request->fd;
+    slot->file_offset = request->offset;
     slot->length = request->length;
+    slot->limit = request->limit - (takes_steps(request) ? request->gathered_size : 0);
     slot->arena_segment = request->arena_segment;
     slot->arena_offset = request->arena_offset;
     slot->call_flags = (uint16_t)(PA_CONTINUE | (slot->call_flags & PA_ONCE));
@@ -405,7 +427,8 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
         return;
     pool->deaths_in_a_row = 0;
-    if (unlikely(slot->call_flags & PA_MORE) && result_wants_more(pool, request, slot))
+    if (unlikely(slot->call_flags & PA_MORE || request->wants_all) &&
+        result_wants_more(pool, request, slot))
         send_on(pool, request, slot);
     else {
         fetch_ahead(request, slot->result);

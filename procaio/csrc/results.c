@@ -4,8 +4,10 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/fiemap.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "core.h"
@@ -22,6 +24,36 @@ enum { /* API.md G: the names and values are the reference's */
 static PyTypeObject *stat_type, *statvfs_type;
 static PyObject *minus_one, *zero;
 
+PyTypeObject *Statx_Type;
+
+static PyStructSequence_Field statx_fields[] = {
+    {"stx_mask", "which fields are filled in (STATX_*)"},
+    {"stx_blksize", "block size for efficient I/O"},
+    {"stx_attributes", "STATX_ATTR_*"},
+    {"stx_attributes_mask", "which attributes the file system knows"},
+    {"stx_nlink", "hard links"},
+    {"stx_uid", "owner"},
+    {"stx_gid", "group"},
+    {"stx_mode", "type and permissions"},
+    {"stx_ino", "inode number"},
+    {"stx_size", "bytes"},
+    {"stx_blocks", "blocks of 512 bytes"},
+    {"stx_dev", "device of the file system"},
+    {"stx_rdev", "device, of a device file"},
+    {"stx_atime_ns", "last access, ns since the epoch"},
+    {"stx_btime_ns", "creation, ns since the epoch"},
+    {"stx_ctime_ns", "last change of metadata, ns since the epoch"},
+    {"stx_mtime_ns", "last modification, ns since the epoch"},
+    {NULL, NULL},
+};
+
+static PyStructSequence_Desc statx_description = {
+    .name = "procaio.statx_result",
+    .doc = "What aio_statx yields: struct statx of statx(2).",
+    .fields = statx_fields,
+    .n_in_sequence = 17,
+};
+
 int results_ready(void)
 {
     PyObject *os = PyImport_ImportModule("os");
@@ -32,7 +64,8 @@ int results_ready(void)
     Py_DECREF(os);
     minus_one = PyLong_FromLong(-1);
     zero = PyLong_FromLong(0);
-    return stat_type && statvfs_type && minus_one && zero ? 0 : -1;
+    Statx_Type = PyStructSequence_NewType(&statx_description);
+    return stat_type && statvfs_type && minus_one && zero && Statx_Type ? 0 : -1;
 }
 
 static void copy_out(void *to, const void *from, size_t size)
@@ -284,15 +317,20 @@ static PyObject *list_sorted(const Request *request, const char *records, size_t
 }
 
 /* Append what this step brought to what the steps before it did. */
-static int gather(Request *request, size_t size)
+static int gather_from(Request *request, const char *from, size_t size)
 {
     char *grown = realloc(request->gathered, request->gathered_size + size);
     if (!grown)
         return -1;
-    memcpy(grown + request->gathered_size, request->block.at, size);
+    memcpy(grown + request->gathered_size, from, size);
     request->gathered = grown;
     request->gathered_size += size;
     return 0;
+}
+
+static int gather(Request *request, size_t size)
+{
+    return gather_from(request, request->block.at, size);
 }
 
 /* What was asked for, and what was found. */
@@ -319,6 +357,29 @@ static PyObject *take_directory(Request *request, size_t size)
     return Py_BuildValue("NI", list, flags_to_return(request, unknown));
 }
 
+/* The next extents are looked for where these end. */
+static bool fiemap_wants_more(Request *request, size_t count)
+{
+    struct fiemap_extent last;
+    const char *extents = request->block.at + sizeof(struct fiemap);
+    size_t room = (request->length - sizeof(struct fiemap)) / sizeof last;
+    if (!request->wants_all || count != room || request->cancelled)
+        return false;
+    memcpy(&last, extents + (count - 1) * sizeof last, sizeof last);
+    uint64_t next = last.fe_logical + last.fe_length;
+    uint64_t passed = next - (uint64_t)request->offset;
+    if (last.fe_flags & FIEMAP_EXTENT_LAST || next <= (uint64_t)request->offset ||
+        next > INT64_MAX || passed >= request->limit)
+        return false;
+    if (gather_from(request, extents, count * sizeof last) < 0) {
+        request->error = ENOMEM;
+        return false;
+    }
+    request->offset = (int64_t)next;
+    request->limit -= passed;
+    return true;
+}
+
 /* How large a block the next step gets.  A file says how much is left of it, and gets one byte more,
  * so that this step finds its end. */
 static uint64_t next_step(const Request *request, const struct pa_slot *slot)
@@ -336,6 +397,8 @@ static uint64_t next_step(const Request *request, const struct pa_slot *slot)
 /* What did not fit: keep what came, and send the request on with a larger block. */
 bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
 {
+    if (request->op == PA_OP_FIEMAP)
+        return slot->result > 0 && fiemap_wants_more(request, (size_t)slot->result);
     if (!(slot->call_flags & PA_MORE) || slot->result < 0 ||
         (request->op != PA_OP_READDIR && request->op != PA_OP_LOAD))
         return false;
@@ -398,12 +461,22 @@ static PyObject *take_into_bytearray(Request *request, size_t size)
     return PyLong_FromSize_t(total);
 }
 
+static void take_argument_back(const Request *request)
+{
+    if (request->length == 0)
+        return;
+    void *to = request->view ? request->view->buf : ((Buffer *)request->target)->block.at;
+    memcpy(to, request->block.at, request->length);
+}
+
 /* Into the caller's own memory, which is held by an export until here. */
 static PyObject *take_into_target(Request *request, size_t size)
 {
     if (request->cuts_target)
         return take_into_bytearray(request, size);
-    if (request->view && !request->in_place)
+    if (request->has_argument) { /* the whole of it, whatever the call has returned */
+        take_argument_back(request);
+    } else if (request->view && !request->in_place)
         copy_out((char *)request->view->buf + request->data_offset, request->block.at, size);
     return PyLong_FromSize_t(size);
 }
@@ -414,6 +487,75 @@ static PyObject *take_link(const Request *request, size_t size)
     if (request->names_are_bytes)
         return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)size);
     return PyUnicode_DecodeFSDefaultAndSize(request->block.at, (Py_ssize_t)size);
+}
+
+static PyObject *take_statx(const Request *request)
+{
+    struct statx st;
+    memcpy(&st, request->block.at, sizeof st);
+    PyObject *result = PyStructSequence_New(Statx_Type);
+    if (!result)
+        return NULL;
+    const struct statx_timestamp *times[] = {&st.stx_atime, &st.stx_btime, &st.stx_ctime,
+                                             &st.stx_mtime};
+    const uint64_t numbers[] = {
+        st.stx_mask, st.stx_blksize, st.stx_attributes, st.stx_attributes_mask, st.stx_nlink,
+        st.stx_uid, st.stx_gid, st.stx_mode, st.stx_ino, st.stx_size, st.stx_blocks,
+        makedev(st.stx_dev_major, st.stx_dev_minor), makedev(st.stx_rdev_major, st.stx_rdev_minor),
+    };
+    Py_ssize_t at = 0;
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        PyStructSequence_SetItem(result, at++, PyLong_FromUnsignedLongLong(numbers[i]));
+    for (size_t i = 0; i < 4; i++)
+        PyStructSequence_SetItem(result, at++, nanoseconds(times[i]->tv_sec, times[i]->tv_nsec));
+    for (Py_ssize_t i = 0; i < at; i++)
+        if (!PyStructSequence_GetItem(result, i)) {
+            Py_DECREF(result);
+            return NULL;
+        }
+    return result;
+}
+
+/* Names, each with a NUL behind it. */
+static PyObject *take_attributes(const Request *request, size_t size)
+{
+    const char *name = request->block.at, *end = name + size;
+    PyObject *list = PyList_New(0);
+    while (list && name < end) {
+        size_t length = strnlen(name, (size_t)(end - name));
+        if (append(list, PyUnicode_DecodeFSDefaultAndSize(name, (Py_ssize_t)length)) < 0)
+            Py_CLEAR(list);
+        name += length + 1;
+    }
+    return list;
+}
+
+static int append_extents(PyObject *list, const char *extents, size_t count)
+{
+    struct fiemap_extent extent;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(&extent, extents + i * sizeof extent, sizeof extent);
+        PyObject *tuple = Py_BuildValue("KKKI", (unsigned long long)extent.fe_logical,
+                                        (unsigned long long)extent.fe_physical,
+                                        (unsigned long long)extent.fe_length, extent.fe_flags);
+        if (append(list, tuple) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static PyObject *take_extents(const Request *request, size_t count)
+{
+    const size_t size = sizeof(struct fiemap_extent);
+    size_t room = (request->length - sizeof(struct fiemap)) / size;
+    PyObject *list = PyList_New(0);
+    if (!list)
+        return NULL;
+    if (append_extents(list, request->gathered, request->gathered_size / size) < 0 ||
+        append_extents(list, request->block.at + sizeof(struct fiemap),
+                       count < room ? count : room) < 0)
+        Py_CLEAR(list);
+    return list;
 }
 
 static PyObject *take_file(Request *request, int fd)
@@ -432,7 +574,8 @@ static bool fills_block(const Request *request)
 {
     return request->op == PA_OP_READ || request->op == PA_OP_WRITE ||
            request->op == PA_OP_READDIR || request->op == PA_OP_READLINK ||
-           request->op == PA_OP_LOAD;
+           request->op == PA_OP_LOAD || request->op == PA_OP_REALPATH ||
+           request->op == PA_OP_GETXATTR || request->op == PA_OP_LISTXATTR;
 }
 
 PyObject *result_take(Request *request, const struct pa_slot *slot)
@@ -467,6 +610,16 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return take_directory(request, (size_t)result);
     case RESULT_LINK:
         return take_link(request, (size_t)result);
+    case RESULT_BOOL:
+        return PyBool_FromLong(result != 0);
+    case RESULT_STATX:
+        return take_statx(request);
+    case RESULT_ATTRIBUTES:
+        return take_attributes(request, (size_t)result);
+    case RESULT_EXTENTS:
+        return take_extents(request, (size_t)result);
+    case RESULT_ARGUMENT:
+        return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)request->length);
     }
     Py_UNREACHABLE();
 }

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from procaio import _core
+from procaio import _constants, _core
 from procaio._constants import *  # noqa: F403 - the reference's names, all of them
-from procaio._constants import __all__ as _constant_names
 from procaio._core import (
     Buffer,
     FileHandle,
@@ -97,8 +96,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [  # noqa: PLE0604 - the names are strings
-    *_constant_names,
+__all__ = [
     "Buffer",
     "FileHandle",
     "Mapping",
@@ -196,6 +194,7 @@ __all__ = [  # noqa: PLE0604 - the names are strings
     "statistics",
     "statx_result",
 ]
+__all__ += _constants.__all__  # as type checkers understand it
 
 _core._set_hook("WorkerDied", WorkerDied)  # noqa: SLF001 - the two halves of one package
 _core._set_hook("RequestCancelled", RequestCancelled)  # noqa: SLF001

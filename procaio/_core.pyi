@@ -35,6 +35,7 @@ SEGMENT_SIZE: int
 MAX_WORKERS: int
 SLOTS: int
 MS_SYNC: int
+CONSTANTS: dict[str, int]
 FAULT_POINTS: tuple[str, ...]
 FAULT_ALWAYS: int
 

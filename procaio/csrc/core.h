@@ -1,6 +1,7 @@
 /* procaio/csrc/core.h - the types of procaio._core, and who does what.
  *
- *   module.c      the module, constants, the next request's priority
+ *   module.c      the module, the next request's priority
+ *   constants.c   the system's constants
  *   functions.c   aio_*: their table, and how a call is parsed
  *   builders.c    from the arguments to a Request; arguments.c has what they are made of
  *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
@@ -309,6 +310,9 @@ extern PyMethodDef memory_functions[];
 void buffer_unexport(Buffer *buffer);
 PyObject *buffer_subscript(PyObject *self, PyObject *key);
 int buffer_assign(PyObject *self, PyObject *key, PyObject *value);
+
+/* constants.c */
+PyObject *constants_dict(void); /* new: name -> value of those that the system has */
 
 /* functions.c */
 extern PyMethodDef aio_functions[];

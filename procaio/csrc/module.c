@@ -187,6 +187,7 @@ PyMODINIT_FUNC PyInit__core(void)
         PyModule_AddIntConstant(module, "MAX_WORKERS", PA_MAX_WORKERS) < 0 ||
         PyModule_AddIntConstant(module, "SLOTS", PA_NSLOTS) < 0 ||
         PyModule_AddIntMacro(module, MS_SYNC) < 0 || /* a default, for help() */
+        add_object(module, "CONSTANTS", constants_dict()) < 0 ||
         add_object(module, "FAULT_POINTS", fault_points()) < 0 ||
         PyModule_AddIntConstant(module, "FAULT_ALWAYS", PA_FAULT_ALWAYS) < 0) {
         Py_DECREF(module);

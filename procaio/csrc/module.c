@@ -175,6 +175,7 @@ PyMODINIT_FUNC PyInit__core(void)
     if (results_ready() < 0 || functions_ready() < 0 ||
         PyModule_AddFunctions(module, own_functions) < 0 ||
         PyModule_AddFunctions(module, aio_functions) < 0 ||
+        PyModule_AddFunctions(module, system_functions) < 0 ||
         add_type(module, &Request_Spec, "Request", &Request_Type) < 0 ||
         add_type(module, &Pool_Spec, "CorePool", &Pool_Type) < 0 ||
         add_type(module, &FileHandle_Spec, "FileHandle", &FileHandle_Type) < 0 ||

@@ -233,6 +233,8 @@ __all__ += _constants.__all__  # as type checkers understand it
 _core._set_hook("WorkerDied", WorkerDied)  # noqa: SLF001 - the two halves of one package
 _core._set_hook("RequestCancelled", RequestCancelled)  # noqa: SLF001
 _core._set_hook("PoolClosed", PoolClosed)  # noqa: SLF001
+_core._set_hook("UTIME_NOW", UTIME_NOW)  # noqa: F405, SLF001
+_core._set_hook("UTIME_OMIT", UTIME_OMIT)  # noqa: F405, SLF001
 
 
 def on_callback_error(

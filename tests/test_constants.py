@@ -241,6 +241,28 @@ def test_special_times_are_objects_of_their_own() -> None:
     assert int(procaio.UTIME_OMIT) == 2**30 - 2
 
 
+def test_special_times_are_known_to_utime_and_numbers_are_times(
+    pool: procaio.Pool, data_file: Path
+) -> None:
+    """Nanosecond by nanosecond: the same number once as the object, once as an int (F3)."""
+    now, omit = procaio.UTIME_NOW, procaio.UTIME_OMIT
+    procaio.aio_utime(data_file, ns=(int(now), int(omit)), pool=pool).wait()
+    found = data_file.stat()
+    assert (found.st_atime_ns, found.st_mtime_ns) == (int(now), int(omit))
+    procaio.aio_utime(data_file, ns=(now, omit), pool=pool).wait()
+    found = data_file.stat()
+    assert abs(found.st_atime - time.time()) < 60
+    assert found.st_mtime_ns == int(omit)
+
+
+def test_utime_without_times_is_now(pool: procaio.Pool, data_file: Path) -> None:
+    os.utime(data_file, (1, 1))
+    procaio.aio_utime(data_file, pool=pool).wait()
+    found = data_file.stat()
+    assert abs(found.st_atime - time.time()) < 60
+    assert abs(found.st_mtime - time.time()) < 60
+
+
 def test_constants_go_where_os_takes_numbers(tmp_path: Path) -> None:
     path = tmp_path / "file"
     flags = procaio.O_WRONLY | procaio.O_CREAT | procaio.O_EXCL

@@ -18,6 +18,7 @@ from procaio._constants import *  # noqa: F403 - the reference's names, all of t
 from procaio._core import (
     Buffer,
     FileHandle,
+    Group,
     Mapping,
     Request,
     aio_access,
@@ -33,6 +34,7 @@ from procaio._core import (
     aio_fiemap,
     aio_fsync,
     aio_getxattr,
+    aio_group,
     aio_ioctl,
     aio_link,
     aio_listxattr,
@@ -117,6 +119,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Buffer",
     "FileHandle",
+    "Group",
     "Mapping",
     "Pool",
     "PoolClosed",
@@ -138,6 +141,7 @@ __all__ = [
     "aio_fiemap",
     "aio_fsync",
     "aio_getxattr",
+    "aio_group",
     "aio_ioctl",
     "aio_link",
     "aio_listxattr",

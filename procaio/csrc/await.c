@@ -224,17 +224,18 @@ static PyObject *cancel(Waiter *self, PyObject *args, PyObject *kwargs)
         return NULL;
     if (self->cancelled || !self->wakeup)
         Py_RETURN_FALSE;
+    bool failed = false;
     self->cancelled = true;
     Py_XSETREF(self->message, Py_NewRef(message));
     Request *request = self->request;
     Py_INCREF(self);
     leave_queue(self);
     if (!request->waiters && !request->callback && !request->cancelled &&
-        request->place < AT_CALLBACK && request->pool->segment)
-        queue_withdraw(request);
+        request->place < AT_CALLBACK)
+        failed = request_cancel(request) < 0;
     schedule(self);
     Py_DECREF(self);
-    Py_RETURN_TRUE;
+    return failed ? NULL : Py_NewRef(Py_True);
 }
 
 /* The task asks for it when it is woken; the value itself is given by the next step. */

@@ -11,6 +11,7 @@
  *   poll.c        waiting, and whose turn it is
  *   results.c     what a slot holds, as Python objects
  *   request.c     Request
+ *   group.c       Group: a request that is done when its members are
  *   await.c       a request as what an asyncio task waits on
  *   memory.c      what is done to the program's own memory, by threads of the program
  *   mapping.c     Mapping, and the calls on memory that do not wait
@@ -47,6 +48,7 @@
 typedef struct Pool Pool;
 typedef struct Request Request;
 typedef struct Waiter Waiter;
+typedef struct Group Group;
 
 /* How a slot's result becomes the callback's argument. */
 enum result_kind {
@@ -65,15 +67,17 @@ enum result_kind {
     RESULT_ATTRIBUTES, /* names of extended ones */
     RESULT_EXTENTS,
     RESULT_ARGUMENT, /* of fcntl and ioctl: the bytes that came back */
+    RESULT_GROUP,
 };
 
 /* Where a request is.  Only these moves: NEW -> OVERFLOW|SLOT|PENDING, OVERFLOW <-> SLOT,
- * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING -> CONCLUDING -> CALLBACK -> DONE,
+ * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING <-> GROUP, PENDING -> CONCLUDING -> CALLBACK -> DONE,
  * anything -> DEAD. */
 enum place {
     AT_NEW,
     AT_OVERFLOW, /* made, no slot yet */
     AT_SLOT,     /* its slot is READY, EXECUTING, or DONE and not harvested */
+    AT_GROUP,    /* a group that waits for its members */
     AT_PENDING,  /* executed, or failed; waits for poll_cb */
     AT_CONCLUDING, /* its value is being made: other threads may run, and still have to wait */
     AT_CALLBACK, /* value, errno and error are there; the callback runs */
@@ -95,6 +99,8 @@ struct Request {
     Py_buffer *view;           /* export of the caller's data while a read is in flight */
     Waiter *waiters;
     Request *next, *previous; /* in its queue */
+    Group *group;             /* whose member it is */
+    Request *group_next, *group_previous;
     char *gathered;           /* readdir, load: what the steps so far have brought */
     size_t gathered_size;
     struct pa_block block;    /* its own block of the arena */
@@ -125,6 +131,7 @@ struct Request {
     uint8_t op, kind, place;
     int8_t pri;
     uint8_t tries;        /* how many workers died over it */
+    bool is_group : 1;
     bool cancelled : 1;   /* nobody wants the result */
     bool worker_died : 1; /* the outcome is unknown */
     bool closes_handle : 1; /* aio_close of a FileHandle: `file` gets its number back if withdrawn */
@@ -136,6 +143,18 @@ struct Request {
     bool step_open : 1; /* readdir, load: fd is a descriptor of ours, between two steps */
     bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
     bool cuts_target : 1; /* read into a bytearray: resize it */
+};
+
+struct Group {
+    Request request;
+    Request *members, *last;
+    uint64_t active; /* members */
+    uint64_t added;  /* members it ever had */
+    uint64_t limit;
+    PyObject *feeder, *values;
+    int error;
+    bool feeding; /* the feeder is being called */
+    bool closed;  /* no more members */
 };
 
 struct queue {
@@ -187,6 +206,7 @@ struct Pool {
     uint32_t free_slots[PA_NSLOTS];
     uint32_t result_heads[PA_MAX_WORKERS];
     struct queue overflow[PA_NLANES], pending[PA_NLANES];
+    struct queue groups; /* that wait for their members */
 };
 
 typedef struct {
@@ -207,7 +227,8 @@ typedef struct {
 } Buffer;
 
 extern PyTypeObject *Request_Type, *Pool_Type, *FileHandle_Type, *Buffer_Type, *Waiter_Type;
-extern PyTypeObject *Mapping_Type, *Statx_Type;
+extern PyTypeObject *Mapping_Type, *Statx_Type, *Group_Type;
+#define Request_Check(o) (Py_TYPE(o) == Request_Type || Py_TYPE(o) == Group_Type)
 
 /* Objects of the Python half, set once by procaio/__init__.py. */
 extern struct hooks {
@@ -260,6 +281,9 @@ Request *queue_next_pending(Pool *pool);
 int queue_deliver(Pool *pool, Request *request);
 void queue_push_pending(Pool *pool, Request *request);
 bool queue_anything_pending(Pool *pool);
+void queue_group(Pool *pool, Request *group);
+void queue_wake_group(Request *group); /* nothing is left to wait for */
+int queue_report(Request *request);
 
 /* poll.c */
 /* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
@@ -283,6 +307,20 @@ Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);
 void request_release_arguments(Request *request);
 PyObject *request_error(const Request *request); /* new exception instance */
 void request_raise(const Request *request);
+
+void request_init(Request *self, Pool *pool, enum pa_opcode op, enum result_kind kind);
+int request_cancel(Request *request); /* 1: it will never run, 0: it may, -1: exception */
+
+/* group.c */
+Request *group_new(Pool *pool);
+bool group_must_wait(const Request *group);
+int group_leave(Request *member); /* it is done, or cancelled; 0, or -1 with an exception */
+void group_forget(Request *member);
+int group_cancel_members(Request *group);
+void group_conclude(Request *group);
+PyObject *group_values(const Request *group);
+void group_clear(Request *group);
+int group_traverse(Request *group, visitproc visit, void *arg);
 
 /* await.c */
 PyObject *request_await(PyObject *request);

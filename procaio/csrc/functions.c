@@ -14,7 +14,7 @@ struct spec {
 };
 
 enum {
-    NOP, BUSY, OPEN, CLOSE, READ, WRITE, LOAD, SENDFILE, READAHEAD, TRUNCATE, SYNC, FSYNC,
+    GROUP, NOP, BUSY, OPEN, CLOSE, READ, WRITE, LOAD, SENDFILE, READAHEAD, TRUNCATE, SYNC, FSYNC,
     FDATASYNC, SYNC_FILE_RANGE, PATHSYNC, STAT, LSTAT, STATVFS, UTIME, CHOWN, CHMOD, UNLINK,
     RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, REPLACE, SEEK,
     ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
@@ -23,6 +23,8 @@ enum {
 };
 
 static const struct spec specs[NSPECS] = {
+    [GROUP] = {"aio_group", PA_OP_NOP, RESULT_GROUP, 0, 0,
+        {NULL}, build_nothing},
     [NOP] = {"aio_nop", PA_OP_NOP, RESULT_NOTHING, 0, 0,
         {NULL}, build_nothing},
     [BUSY] = {"aio_busy", PA_OP_BUSY, RESULT_NOTHING, 1, 1,
@@ -262,9 +264,10 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
     if (parse(which, &call, args, count, keywords) < 0 || take_priority(call.pri, &priority) < 0)
         return NULL;
     Pool *pool = pool_of(call.pool);
-    if (!pool || pool_ensure_spawner(pool) < 0)
+    bool is_group = spec->kind == RESULT_GROUP;
+    if (!pool || (!is_group && pool_ensure_spawner(pool) < 0))
         return NULL;
-    Request *request = request_new(pool, spec->op, spec->kind);
+    Request *request = is_group ? group_new(pool) : request_new(pool, spec->op, spec->kind);
     if (!request)
         return NULL;
     request->pri = (int8_t)priority;
@@ -280,7 +283,7 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         return NULL;
     }
     priority_reset();
-    queue_request(pool, request);
+    (is_group ? queue_group : queue_request)(pool, request);
     return (PyObject *)request;
 }
 
@@ -291,6 +294,7 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         (void)module;                                                                              \
         return submit(which, args, count, keywords);                                               \
     }
+FUNCTION(aio_group, GROUP)
 FUNCTION(aio_nop, NOP)
 FUNCTION(aio_busy, BUSY)
 FUNCTION(aio_open, OPEN)
@@ -354,6 +358,10 @@ FUNCTION(aio_mlockall, MLOCKALL)
      #name "(" signature "callback=None, *, " keywords "pri=None, pool=None)\n--\n\n" text}
 
 PyMethodDef aio_functions[] = {
+    ROW(aio_group, "",
+        "Make a Group: a request that is done when those that are added to it are.\n\n"
+        "The callback gets what Group.result() was given; await and wait() give it too. Without any\n"
+        "member it is done at the next poll_cb(). (IO::AIO aio_group)"),
     ROW(aio_nop, "",
         "Do nothing, the whole way round: useful to measure and to wait for a place in the queue.\n\n"
         "The callback is called without arguments; await and wait() give None. (IO::AIO aio_nop)"),

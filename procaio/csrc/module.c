@@ -10,7 +10,7 @@ _Thread_local int callback_errno;
 /* The priority of the next request that this thread makes. */
 static _Thread_local int next_priority;
 
-extern PyType_Spec Request_Spec, Pool_Spec, FileHandle_Spec, Buffer_Spec, Waiter_Spec, Mapping_Spec;
+extern PyType_Spec Request_Spec, Pool_Spec, FileHandle_Spec, Buffer_Spec, Waiter_Spec, Mapping_Spec, Group_Spec;
 
 int priority_next(void)
 {
@@ -160,6 +160,15 @@ static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyTyp
     return *type ? PyModule_AddObjectRef(module, name, (PyObject *)*type) : -1;
 }
 
+/* Nobody else makes types from Request. */
+static int add_group_type(PyObject *module)
+{
+    Request_Type->tp_flags |= Py_TPFLAGS_BASETYPE;
+    Group_Type = (PyTypeObject *)PyType_FromSpecWithBases(&Group_Spec, (PyObject *)Request_Type);
+    Request_Type->tp_flags &= ~Py_TPFLAGS_BASETYPE;
+    return Group_Type ? PyModule_AddObjectRef(module, "Group", (PyObject *)Group_Type) : -1;
+}
+
 static PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "procaio._core",
@@ -182,6 +191,7 @@ PyMODINIT_FUNC PyInit__core(void)
         add_type(module, &Buffer_Spec, "Buffer", &Buffer_Type) < 0 ||
         add_type(module, &Waiter_Spec, "Waiter", &Waiter_Type) < 0 ||
         add_type(module, &Mapping_Spec, "Mapping", &Mapping_Type) < 0 ||
+        add_group_type(module) < 0 ||
         PyModule_AddType(module, Statx_Type) < 0 ||
         PyModule_AddFunctions(module, memory_functions) < 0 ||
         PyModule_AddIntConstant(module, "SEGMENT_SIZE", (long)sizeof(struct pa_segment)) < 0 ||

@@ -507,6 +507,9 @@ bool queue_withdraw(Request *request)
     pool->totals.cancelled++;
     if (request->place == AT_OVERFLOW) {
         from_overflow(pool, request);
+    } else if (request->place == AT_GROUP) {
+        queue_wake_group(request);
+        return true;
     } else {
         if (request->place != AT_SLOT)
             return false;
@@ -618,6 +621,36 @@ void queue_fail_all(Pool *pool, int error)
         slot_free(pool, request);
         queue_fail(pool, request, error);
     }
+    while (pool->groups.first) {
+        pool->groups.first->error = error;
+        queue_wake_group(pool->groups.first);
+    }
+}
+
+/* -- groups ----------------------------------------------------------------------------------- */
+
+/* Pending at once: the next poll_cb sees whether it has members to wait for. */
+void queue_group(Pool *pool, Request *group)
+{
+    Py_INCREF(group);
+    pool->nreqs++;
+    pool->totals.submitted++;
+    queue_push_pending(pool, group);
+    pa_signal_program(pool->segment);
+}
+
+static void let_wait(Pool *pool, Request *group)
+{
+    append(&pool->groups, group);
+    group->place = AT_GROUP;
+}
+
+void queue_wake_group(Request *group)
+{
+    Pool *pool = group->pool;
+    unlink_(&pool->groups, group);
+    queue_push_pending(pool, group);
+    pa_signal_program(pool->segment);
 }
 
 /* In a forked child, or when a pool goes: no callback, no trace.  Letting go of a request may run
@@ -640,6 +673,10 @@ void queue_abandon(Pool *pool, struct queue *dead)
         if (request && request->place == AT_SLOT)
             append(dead, request);
     }
+    while ((request = pool->groups.first)) {
+        unlink_(&pool->groups, request);
+        append(dead, request);
+    }
     pool->nreqs = 0;
     for (request = dead->first; request; request = request->next) {
         request->place = AT_DEAD;
@@ -656,6 +693,8 @@ void queue_let_go(struct queue *dead)
     Request *request;
     while ((request = dead->first)) {
         unlink_(dead, request);
+        if (request->group)
+            group_forget(request);
         request_release_arguments(request);
         Py_DECREF(request);
     }
@@ -668,7 +707,7 @@ static PyObject *call(Request *request, PyObject *argument)
     PyObject *callback = request->callback;
     if (request->kind == RESULT_NOTHING)
         return PyObject_CallNoArgs(callback);
-    if (request->kind == RESULT_ENTRIES)
+    if (request->kind == RESULT_ENTRIES || request->kind == RESULT_GROUP)
         return PyObject_CallObject(callback, argument);
     return PyObject_CallOneArg(callback, argument);
 }
@@ -680,7 +719,7 @@ static bool must_go_up(void)
 }
 
 /* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
-static int report(Request *request)
+int queue_report(Request *request)
 {
     if (must_go_up())
         return -1;
@@ -708,9 +747,11 @@ static int report(Request *request)
 
 static int call_back(Request *request)
 {
-    PyObject *argument = request->value ? Py_NewRef(request->value) : result_on_failure(request);
+    PyObject *argument = request->is_group ? group_values(request)
+                         : request->value  ? Py_NewRef(request->value)
+                                           : result_on_failure(request);
     if (!argument)
-        return report(request);
+        return queue_report(request);
     int outer = callback_errno;
     callback_errno = request->error;
     PyObject *answer = call(request, argument);
@@ -720,7 +761,7 @@ static int call_back(Request *request)
         Py_DECREF(answer);
         return 0;
     }
-    return report(request);
+    return queue_report(request);
 }
 
 /* Takes the value out of the slot, whatever became of it. */
@@ -739,6 +780,8 @@ static void conclude(Pool *pool, Request *request)
         }
         request->value = value;
     }
+    if (request->is_group)
+        group_conclude(request);
     close_step(request);
     if (slot)
         slot_free(pool, request);
@@ -748,6 +791,10 @@ static void conclude(Pool *pool, Request *request)
 /* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
 int queue_deliver(Pool *pool, Request *request)
 {
+    if (request->is_group && group_must_wait(request)) {
+        let_wait(pool, request);
+        return 0;
+    }
     request->place = AT_CONCLUDING;
     conclude(pool, request);
     if (request->cancelled) /* perhaps just now, by another thread */
@@ -765,6 +812,8 @@ int queue_deliver(Pool *pool, Request *request)
         failed = call_back(request);
     request->place = AT_DONE;
     Py_CLEAR(request->callback);
+    if (request->group && group_leave(request) < 0)
+        failed = -1;
     Py_DECREF(request);
     return failed;
 }

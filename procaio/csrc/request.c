@@ -10,6 +10,18 @@ enum { KEPT = 256 };
 static Request *kept[KEPT];
 static int kept_count;
 
+void request_init(Request *self, Pool *pool, enum pa_opcode op, enum result_kind kind)
+{
+    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
+    self->pool = (Pool *)Py_NewRef((PyObject *)pool);
+    self->op = (uint8_t)op;
+    self->kind = (uint8_t)kind;
+    self->slot = NO_SLOT;
+    self->arena_segment = PA_NO_SEGMENT;
+    self->fd = self->fd2 = -1;
+    self->offset = -1;
+}
+
 Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind)
 {
     Request *self;
@@ -21,14 +33,7 @@ Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind)
         if (!self)
             return NULL;
     }
-    memset((char *)self + sizeof(PyObject), 0, sizeof *self - sizeof(PyObject));
-    self->pool = (Pool *)Py_NewRef((PyObject *)pool);
-    self->op = (uint8_t)op;
-    self->kind = (uint8_t)kind;
-    self->slot = NO_SLOT;
-    self->arena_segment = PA_NO_SEGMENT;
-    self->fd = self->fd2 = -1;
-    self->offset = -1;
+    request_init(self, pool, op, kind);
     PyObject_GC_Track((PyObject *)self);
     return self;
 }
@@ -65,7 +70,7 @@ static int traverse(Request *self, visitproc visit, void *arg)
     Py_VISIT(self->path2);
     Py_VISIT(self->file);
     Py_VISIT(self->target);
-    return 0;
+    return self->is_group ? group_traverse(self, visit, arg) : 0;
 }
 
 static int clear(Request *self)
@@ -75,6 +80,8 @@ static int clear(Request *self)
     Py_CLEAR(self->value);
     Py_CLEAR(self->path);
     Py_CLEAR(self->path2);
+    if (self->is_group)
+        group_clear(self);
     return 0;
 }
 
@@ -87,7 +94,7 @@ static void dealloc(Request *self)
     request_release_arguments(self);
     clear(self);
     Py_CLEAR(self->pool);
-    if (kept_count < KEPT)
+    if (kept_count < KEPT && type == Request_Type)
         kept[kept_count++] = self;
     else
         PyObject_GC_Del(self);
@@ -143,6 +150,8 @@ static const char *state_name(const Request *self)
     case AT_NEW:
     case AT_OVERFLOW:
         return "ready";
+    case AT_GROUP:
+        return "execute";
     case AT_SLOT: {
         uint32_t word =
             atomic_load_explicit(&self->pool->segment->slots[self->slot].state, memory_order_acquire);
@@ -214,20 +223,36 @@ static PyObject *repr(Request *self)
         what = self->fd >= 0 ? PyUnicode_FromFormat(" fd=%d", self->fd) : PyUnicode_New(0, 0);
     if (!what)
         return NULL;
-    PyObject *text = PyUnicode_FromFormat("<Request %s%U %s pri=%d%s>", pa_ops[self->op].name, what,
-                                          state, self->pri, self->error ? " failed" : "");
+    const char *name = self->is_group ? "group" : pa_ops[self->op].name;
+    PyObject *text = PyUnicode_FromFormat("<%s %s%U %s pri=%d%s>",
+                                          self->is_group ? "Group" : "Request", name, what, state,
+                                          self->pri, self->error ? " failed" : "");
     Py_DECREF(what);
     return text;
 }
 
 /* -- methods ---------------------------------------------------------------------------------- */
 
+/* A group takes its members with it; a member does not keep its group waiting. */
+int request_cancel(Request *self)
+{
+    if (self->cancelled || self->place >= AT_CALLBACK || !owned(self) || !self->pool->segment)
+        return 0;
+    Py_INCREF(self);
+    int withdrawn = queue_withdraw(self), failed = 0;
+    if (self->is_group)
+        failed = group_cancel_members(self);
+    if (self->group && group_leave(self) < 0)
+        failed = -1;
+    Py_DECREF(self);
+    return failed ? -1 : withdrawn;
+}
+
 static PyObject *cancel(Request *self, PyObject *unused)
 {
     (void)unused;
-    if (self->cancelled || self->place >= AT_CALLBACK || !owned(self))
-        Py_RETURN_FALSE;
-    return PyBool_FromLong(queue_withdraw(self));
+    int withdrawn = request_cancel(self);
+    return withdrawn < 0 ? NULL : PyBool_FromLong(withdrawn);
 }
 
 static PyObject *set_callback(Request *self, PyObject *callback)

@@ -620,6 +620,8 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return take_extents(request, (size_t)result);
     case RESULT_ARGUMENT:
         return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)request->length);
+    case RESULT_GROUP: /* it has no slot */
+        break;
     }
     Py_UNREACHABLE();
 }

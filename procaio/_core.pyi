@@ -433,6 +433,26 @@ def aio_rename(
     pri: _Index | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
+def aio_copy(
+    src: _Path,
+    dst: _Path,
+    callback: _Callback = None,
+    *,
+    src_dir_fd: _Fh | None = None,
+    dst_dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+def aio_move(
+    src: _Path,
+    dst: _Path,
+    callback: _Callback = None,
+    *,
+    src_dir_fd: _Fh | None = None,
+    dst_dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
 @overload
 def aio_readdir(
     path: _StrPath,

@@ -92,6 +92,8 @@ enum pa_opcode {
     PA_OP_FCNTL,
     PA_OP_IOCTL,
     PA_OP_REPLACE_FILE,
+    PA_OP_COPY,
+    PA_OP_MOVE,
     /* On the program's own memory, so done by its own threads: procaio/csrc/memory.c. */
     PA_OP_MSYNC,
     PA_OP_MTOUCH,
@@ -113,6 +115,7 @@ enum {
     PA_ONCE = 1 << 5,           /* load, set by the worker: what it reads cannot be read again */
     PA_BY_FD = 1 << 6,          /* `fd` is the file itself; there is no path */
     PA_DATA_IS_ARGUMENT = 1 << 7, /* fcntl, ioctl: the argument is the block, else file_offset */
+    PA_STOP = 1 << 8,           /* set by the program while it executes: nobody wants it any more */
 };
 
 /* One request through its whole life.  The program fills it while it is FREE; the worker that moved

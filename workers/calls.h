@@ -19,6 +19,18 @@ static inline int64_t pa_outcome(int64_t value)
     return value < 0 ? -errno : value;
 }
 
+/* The program has cancelled it: a long call looks now and then, and ends early. */
+static inline bool pa_must_stop(const struct pa_call *call)
+{
+    return __atomic_load_n(&call->slot->call_flags, __ATOMIC_RELAXED) & PA_STOP;
+}
+
+/* The program may set PA_STOP at the same time. */
+static inline void pa_raise_flag(const struct pa_call *call, uint16_t flag)
+{
+    __atomic_fetch_or(&call->slot->call_flags, flag, __ATOMIC_RELAXED);
+}
+
 /* Opened by an operation for itself.  O_ASYNC does nothing (no owner is set): it is a mark.  Should
  * the worker die before the descriptor is closed, or before the program has taken it over, the
  * program finds it in its own table and closes what nobody will ever report (orphans.c). */
@@ -57,6 +69,10 @@ int64_t pa_call_getxattr(const struct pa_call *call);
 int64_t pa_call_setxattr(const struct pa_call *call);
 int64_t pa_call_listxattr(const struct pa_call *call);
 int64_t pa_call_removexattr(const struct pa_call *call);
+
+/* calls_copy.c */
+int64_t pa_call_copy(const struct pa_call *call);
+int64_t pa_call_move(const struct pa_call *call);
 
 /* calls_replace.c */
 int64_t pa_call_replace_file(const struct pa_call *call);

@@ -36,7 +36,7 @@ static int64_t open_to_load(const struct pa_call *call)
     if (fd < 0)
         return fd;
     if (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode))
-        call->slot->call_flags |= PA_ONCE;
+        pa_raise_flag(call, PA_ONCE);
     if (offset != 0 && lseek((int)fd, offset, offset < 0 ? SEEK_END : SEEK_SET) < 0) {
         int error = errno;
         close((int)fd);
@@ -66,7 +66,7 @@ int64_t pa_call_load(const struct pa_call *call)
         return fd;
     uint64_t filled = 0, most = slot->length < slot->limit ? slot->length : slot->limit;
     int64_t got = 1;
-    while (filled < most && got > 0) {
+    while (filled < most && got > 0 && !pa_must_stop(call)) {
         do
             got = pa_outcome(syscall(SYS_read, fd, call->data + filled, most - filled));
         while (got == -EINTR);
@@ -76,7 +76,7 @@ int64_t pa_call_load(const struct pa_call *call)
         uint64_t rest = rest_of((int)fd);
         memcpy(slot->payload, &rest, sizeof rest);
         slot->fd = (int32_t)fd;
-        slot->call_flags |= PA_MORE;
+        pa_raise_flag(call, PA_MORE);
         return (int64_t)filled;
     }
     if (!goes_on)

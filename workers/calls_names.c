@@ -208,7 +208,7 @@ int64_t pa_call_readdir(const struct pa_call *call)
     }
     uint64_t filled = 0;
     int64_t got = 1;
-    while (slot->length - filled >= LARGEST_RECORD) {
+    while (slot->length - filled >= LARGEST_RECORD && !pa_must_stop(call)) {
         got = pa_outcome(
             syscall(SYS_getdents64, fd, call->data + filled, slot->length - filled));
         if (got <= 0)
@@ -217,7 +217,7 @@ int64_t pa_call_readdir(const struct pa_call *call)
     }
     if (got > 0) {
         slot->fd = (int32_t)fd;
-        slot->call_flags |= PA_MORE;
+        pa_raise_flag(call, PA_MORE);
         return (int64_t)filled;
     }
     if (!(slot->call_flags & PA_CONTINUE))

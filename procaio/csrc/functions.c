@@ -16,7 +16,7 @@ struct spec {
 enum {
     GROUP, NOP, BUSY, OPEN, CLOSE, READ, WRITE, LOAD, SENDFILE, READAHEAD, TRUNCATE, SYNC, FSYNC,
     FDATASYNC, SYNC_FILE_RANGE, PATHSYNC, STAT, LSTAT, STATVFS, UTIME, CHOWN, CHMOD, UNLINK,
-    RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, REPLACE, SEEK,
+    RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, COPY, MOVE, REPLACE, SEEK,
     ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
     GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FIEMAP, FCNTL, IOCTL, MSYNC, MTOUCH, MLOCK,
     MLOCKALL, NSPECS
@@ -87,6 +87,10 @@ static const struct spec specs[NSPECS] = {
         {"path", "dir_fd"}, build_readdir},
     [READDIRX] = {"aio_readdirx", PA_OP_READDIR, RESULT_ENTRIES, 2, 2,
         {"path", "flags", "dir_fd"}, build_readdirx},
+    [COPY] = {"aio_copy", PA_OP_COPY, RESULT_STATUS, 2, 2,
+        {"src", "dst", "src_dir_fd", "dst_dir_fd"}, build_rename},
+    [MOVE] = {"aio_move", PA_OP_MOVE, RESULT_STATUS, 2, 2,
+        {"src", "dst", "src_dir_fd", "dst_dir_fd"}, build_rename},
     [SLURP] = {"aio_slurp", PA_OP_LOAD, RESULT_COUNT, 3, 4,
         {"path", "offset", "length", "data", "dir_fd"}, build_slurp},
     [REPLACE] = {"aio_replace", PA_OP_REPLACE_FILE, RESULT_STATUS, 2, 3,
@@ -327,6 +331,8 @@ FUNCTION(aio_readlink, READLINK)
 FUNCTION(aio_readdir, READDIR)
 FUNCTION(aio_readdirx, READDIRX)
 FUNCTION(aio_slurp, SLURP)
+FUNCTION(aio_copy, COPY)
+FUNCTION(aio_move, MOVE)
 FUNCTION(aio_replace, REPLACE)
 FUNCTION(aio_seek, SEEK)
 FUNCTION(aio_allocate, ALLOCATE)
@@ -483,6 +489,16 @@ PyMethodDef aio_functions[] = {
         "Read a part of a file by its path: `length` bytes (0: to the end) from `offset` on, which\n"
         "counts from the end if it is negative; yields the bytes, or None to the callback on failure.\n\n"
         "With a bytearray as `data` as in aio_load. Keyword `dir_fd`. (IO::AIO aio_slurp)"),
+    ROW_AT(aio_copy, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
+        "Copy a file as `cp -p` does: content with its holes, times, owner and permissions, these as\n"
+        "far as the program may. Yields 0, or -1 to the callback.\n\n"
+        "The kernel copies, and shares blocks where the file system can. A new file has no permissions\n"
+        "for others until it has the source's. On an error, or when it is cancelled, what there is of\n"
+        "`dst` is removed. EISDIR for a directory, EINVAL for a copy onto itself, which changes\n"
+        "nothing. (IO::AIO aio_copy)"),
+    ROW_AT(aio_move, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
+        "Rename a file, or copy it as aio_copy does and unlink it if `dst` is on another file system.\n"
+        "Yields 0, or -1 to the callback. (IO::AIO aio_move)"),
     ROW_AT(aio_replace, "path, data, mode=0o666, ", "dir_fd=None, ",
         "Give a file new content, all of it or nothing: whatever dies, the file is the old one or the\n"
         "new one, and the new one is on the disk when the request has ended.\n\n"

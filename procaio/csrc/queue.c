@@ -516,8 +516,10 @@ bool queue_withdraw(Request *request)
         struct pa_slot *slot = &pool->segment->slots[request->slot];
         uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
         if (pa_state_phase(word) != PA_READY ||
-            !pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM))
+            !pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM)) {
+            __atomic_fetch_or(&slot->call_flags, PA_STOP, __ATOMIC_RELAXED);
             return false;
+        }
         slot_free(pool, request);
     }
     reopen_handle(request);

@@ -529,6 +529,7 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
     pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
     slot_free(pool, request);
+    begun = begun || request->step_open; /* it begins again with its first step */
     if (!request->cancelled && (!begun || repeatable(request, slot)) && request->tries < MOST_TRIES) {
         request->tries++;
         pool->totals.rerun++;

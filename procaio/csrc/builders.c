@@ -213,13 +213,13 @@ static int take_seconds(PyObject *value, const char *name, int64_t *seconds, uin
     double number = PyFloat_AsDouble(value);
     if (number == -1 && PyErr_Occurred())
         return -1;
-    double whole = floor(number);
+    double whole, rest = floor(modf(number, &whole) * 1e9); /* rounded as os.utime does it */
     if (!(whole >= -9.2e18 && whole <= 9.2e18)) {
         PyErr_Format(PyExc_ValueError, "%s is out of range: %R", name, value);
         return -1;
     }
-    *seconds = (int64_t)whole;
-    *ns = (uint32_t)((number - whole) * 1e9);
+    *seconds = (int64_t)whole - (rest < 0);
+    *ns = (uint32_t)(rest < 0 ? rest + 1e9 : rest);
     return 0;
 }
 

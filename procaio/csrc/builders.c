@@ -263,8 +263,11 @@ int build_utime(Request *request, PyObject *const *values)
             return -1;
         return take_nanoseconds(PyTuple_GET_ITEM(ns, 1), &request->mtime_s, &request->mtime_ns);
     }
-    if (now)
-        atime = mtime = hooks.utime_now;
+    if (now) {
+        request->atime_s = request->mtime_s = 0;
+        request->atime_ns = request->mtime_ns = UTIME_NOW;
+        return 0;
+    }
     if (take_seconds(atime, "atime", &request->atime_s, &request->atime_ns) < 0)
         return -1;
     return take_seconds(mtime, "mtime", &request->mtime_s, &request->mtime_ns);

@@ -183,6 +183,14 @@ static bool takes_steps(const Request *request)
     return request->op == PA_OP_READDIR || request->op == PA_OP_LOAD;
 }
 
+/* A path that is too long lies where the answer would, and may need more room than that. */
+static uint64_t room_for_link(const Request *request)
+{
+    size_t length;
+    encoded(request->fspath, &length);
+    return length < request->length ? request->length : length + 1;
+}
+
 /* 0, or an errno: shared memory has run out. */
 static int fill(Pool *pool, Request *request, struct pa_slot *slot)
 {
@@ -194,7 +202,7 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
             request->length = request->op == PA_OP_LOAD ? LOAD_STEP : READDIR_STEP;
         error = give_block(pool, request, request->length, true);
     } else if (request->op == PA_OP_READLINK) {
-        error = give_block(pool, request, request->length, true);
+        error = give_block(pool, request, room_for_link(request), true);
     } else if (request->op == PA_OP_READ &&
                (request->block.at || request->arena_segment == PA_NO_SEGMENT)) {
         error = give_block(pool, request, request->length, false);

@@ -25,26 +25,50 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+def _no_memory_stays_locked() -> Iterator[None]:
+    yield
+    procaio.munlockall()
+
+
 FUNCTIONS = [getattr(procaio, name) for name in procaio.__all__ if name.startswith("aio_")]
 
 # The fewest positional arguments with which each function does something harmless.
 GOOD: dict[str, tuple[Any, ...]] = {
     "aio_busy": (0,),
+    "aio_chmod": ("", 0),
+    "aio_chown": ("", -1, -1),
     "aio_close": (-1,),
     "aio_fdatasync": (-1,),
     "aio_fsync": (-1,),
+    "aio_link": ("", ""),
+    "aio_load": ("",),
     "aio_lstat": ("",),
     "aio_mkdir": ("",),
+    "aio_mknod": ("",),
+    "aio_mlock": (bytearray(1),),
+    "aio_mlockall": (0,),
+    "aio_msync": (bytearray(1),),
+    "aio_mtouch": (bytearray(1),),
     "aio_nop": (),
     "aio_open": ("",),
+    "aio_pathsync": ("",),
     "aio_read": (-1, 0, 0),
+    "aio_readahead": (-1, 0, 0),
     "aio_readdir": ("",),
     "aio_readdirx": ("", 0),
+    "aio_readlink": ("",),
     "aio_rename": ("", ""),
     "aio_rmdir": ("",),
+    "aio_sendfile": (-1, -1, 0, 1),
     "aio_stat": ("",),
     "aio_statvfs": ("",),
+    "aio_symlink": ("", ""),
+    "aio_sync": (),
+    "aio_sync_file_range": (-1, 0, 0, 0),
+    "aio_truncate": ("", 0),
     "aio_unlink": ("",),
+    "aio_utime": ("",),
     "aio_write": (-1, 0, 0, b""),
 }
 
@@ -175,9 +199,11 @@ def test_wrong_paths_raise_in_the_call(
         refused(TypeError, function, wrong, *rest)
     refused(ZeroDivisionError, function, Nasty(), *rest)
     refused(ValueError, function, Odd("a\0b"), *rest)
-    if function is procaio.aio_statvfs:
+    parameters = inspect.signature(function).parameters
+    dir_fd = "src_dir_fd" if "src_dir_fd" in parameters else "dir_fd"
+    if dir_fd not in parameters:
+        assert function in {procaio.aio_statvfs, procaio.aio_truncate}
         return
-    dir_fd = "src_dir_fd" if function is procaio.aio_rename else "dir_fd"
     for kind, wrong in (
         (TypeError, "."),
         (TypeError, 1.5),
@@ -211,13 +237,53 @@ def test_wrong_descriptors_raise_in_the_call(
     refused(ValueError, function, handle, *rest)
 
 
-@pytest.mark.parametrize("function", DESCRIPTOR_FUNCTIONS, ids=lambda f: f.__name__)
+# What takes a descriptor too, where its first argument is a path above.
+EITHER_FUNCTIONS = [f for f in FUNCTIONS if "fh_or_path" in inspect.signature(f).parameters]
+MEMORY_FUNCTIONS = [f for f in FUNCTIONS if GOOD[f.__name__] == (bytearray(1),)]
+
+
+@pytest.mark.parametrize(
+    "function", DESCRIPTOR_FUNCTIONS + EITHER_FUNCTIONS, ids=lambda f: f.__name__
+)
 def test_an_int_is_always_a_descriptor(pool: procaio.Pool, function: Callable[..., Any]) -> None:
     """-1 is one that is not open: the request fails with EBADF, the call does not raise."""
     for number in (-1, -100, 2**31 - 1, -(2**31)):
         request = function(number, *GOOD[function.__name__][1:], pool=pool)
         pool.flush()
         assert request.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    "function", [f for f in FUNCTIONS if f not in MEMORY_FUNCTIONS and GOOD[f.__name__]],
+    ids=lambda f: f.__name__,
+)  # fmt: skip
+def test_every_parameter_that_goes_wrong_raises_in_the_call(
+    refused: Callable[..., None], function: Callable[..., Any]
+) -> None:
+    """Each in turn, what comes before it being good (A5)."""
+    good = GOOD[function.__name__]
+    for place in range(len(good)):
+        wrong = (*good[:place], Nasty(), *good[place + 1 :])
+        refused((ZeroDivisionError, TypeError), function, *wrong)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in {"pool", "ns"}:
+            refused(ZeroDivisionError, function, *good, **{name: Nasty()})
+
+
+@pytest.mark.parametrize("function", MEMORY_FUNCTIONS, ids=lambda f: f.__name__)
+def test_wrong_memory_raises_in_the_call(
+    refused: Callable[..., None], function: Callable[..., Any]
+) -> None:
+    """What is no buffer, and ranges outside it (A5)."""
+    for wrong in (None, "text", 3, [1], memoryview(bytearray(8))[::2]):
+        refused(TypeError, function, wrong)
+    for offset in (9, -9, 2**70):
+        refused(ValueError, function, bytearray(8), offset)
+    for wrong in ("0", 0.5):
+        refused(TypeError, function, bytearray(8), wrong)
+        refused(TypeError, function, bytearray(8), 0, wrong)
+    refused(ZeroDivisionError, function, bytearray(8), Nasty())
+    refused(ZeroDivisionError, function, bytearray(8), 0, Nasty())
 
 
 # -- reading and writing ---------------------------------------------------------------------------
@@ -327,6 +393,8 @@ WILD = st.one_of(
     st.just(np.zeros(3)),
     st.just(np.int64(-1)),
 )
+# They would sleep long, or lock all memory.
+TOO_WILD = (procaio.aio_busy, procaio.aio_mlockall)
 # Nothing that is open, and no name that exists, is within reach of the wild ones.
 SAFE_PATHS = ("", "\0", "/dev/null/x", b"/dev/null/x", "\udcff")
 
@@ -335,10 +403,25 @@ SAFE_PATHS = ("", "\0", "/dev/null/x", b"/dev/null/x", "\udcff")
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    function=st.sampled_from([f for f in FUNCTIONS if f is not procaio.aio_busy]),
+    function=st.sampled_from([f for f in FUNCTIONS if f not in TOO_WILD]),
     arguments=st.lists(WILD, max_size=6),
     keywords=st.dictionaries(
-        st.sampled_from(["callback", "pri", "dir_fd", "data", "dataoffset", "mode", "x"]),
+        st.sampled_from(
+            [
+                "callback",
+                "pri",
+                "dir_fd",
+                "data",
+                "dataoffset",
+                "mode",
+                "ns",
+                "src_dir_fd",
+                "length",
+                "follow_symlinks",
+                "flags",
+                "x",
+            ]
+        ),
         WILD,
         max_size=2,
     ),
@@ -443,50 +526,226 @@ def outcome(call: Callable[[], Any]) -> tuple[object, ...]:
     return (value,)
 
 
-def open_by_os(path: str, flags: int) -> None:
-    """Open and close."""
-    os.close(os.open(path, flags))
+def open_by_os(path: str, flags: int, *, dir_fd: int | None = None) -> None:
+    """Open and close; with procaio's default mode."""
+    os.close(os.open(path, flags, 0o666, dir_fd=dir_fd))
 
 
+def chmod_by_os(path: str, mode: int, **keywords: Any) -> None:
+    """It has an exception of its own for symlinks, which have no permissions."""
+    try:
+        os.chmod(path, mode, **keywords)
+    except (NotImplementedError, ValueError):  # without dir_fd, and with it
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), path) from None
+
+
+def utime_by_os(path: str, atime: float, mtime: float, **keywords: Any) -> None:
+    """Two arguments, as procaio has them."""
+    os.utime(path, (atime, mtime), **keywords)
+
+
+def link_by_os(src: str, dst: str, *, follow_symlinks: bool = False, **keywords: Any) -> None:
+    """It follows only when a dir_fd is given, whatever it is told."""
+    keywords = {"src_dir_fd": None, "dst_dir_fd": None} | keywords
+    here = os.open(".", os.O_PATH)
+    try:
+        keywords = {name: here if fd is None else fd for name, fd in keywords.items()}
+        os.link(src, dst, follow_symlinks=follow_symlinks, **keywords)
+    finally:
+        os.close(here)
+
+
+def sendfile_by_os(out: int, in_: int, offset: int, count: int) -> int:
+    """What the system refuses is read and written (E3)."""
+    try:
+        return os.sendfile(out, in_, offset, count)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    data = os.pread(in_, count, offset)
+    return os.write(out, data) if data else 0
+
+
+BY_OS = {
+    "chmod": chmod_by_os, "link": link_by_os, "open": open_by_os, "utime": utime_by_os,
+    "readdir": os.listdir, "sendfile": sendfile_by_os,
+}  # fmt: skip
+# procaio names the file in every error; here os does not.
+NAMELESS = {"mknod", "truncate", "utime"}
+
+
+def summary(root: str) -> list[tuple[object, ...]]:
+    """All there is in a tree, as far as it must be the same in the other one."""
+    found: list[tuple[object, ...]] = []
+    for top, dirs, files in os.walk(root):
+        for name in sorted(dirs + files):
+            path = os.path.join(top, name)
+            status = os.lstat(path)
+            regular = stat.S_ISREG(status.st_mode)
+            target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+            times = (status.st_mtime_ns,) if status.st_mtime < 1e8 else ()
+            found.append((
+                os.path.relpath(path, root), status.st_mode, status.st_uid, status.st_gid,
+                status.st_size if regular else 0, status.st_nlink, blank(target), times,
+            ))  # fmt: skip
+    return sorted(found, key=str)
+
+
+# A FIFO may have been made before.
 FLAGS = st.sampled_from(
-    [os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT, os.O_CREAT | os.O_EXCL | os.O_RDWR,
-     os.O_RDONLY | os.O_NOFOLLOW, os.O_DIRECTORY, os.O_WRONLY | os.O_TRUNC, os.O_PATH]
+    [os.O_NONBLOCK | flags for flags in (
+        os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT, os.O_CREAT | os.O_EXCL | os.O_RDWR,
+        os.O_RDONLY | os.O_NOFOLLOW, os.O_DIRECTORY, os.O_WRONLY | os.O_TRUNC, os.O_PATH,
+    )]
 )  # fmt: skip
+MODES = st.sampled_from([0, 0o600, 0o7777, 0o100_644])
+KINDS = st.sampled_from([0o600, stat.S_IFIFO | 0o640, stat.S_IFREG, stat.S_IFDIR, 0o170_000])
+OWNERS = st.sampled_from([-1, 0, 1234])
+SIZES = st.sampled_from([0, 3, 5000, 1 << 40])
+SECONDS = st.one_of(st.integers(-1000, 1000), st.floats(-1e6, 1e6))
+FOLLOW = st.fixed_dictionaries({}, optional={"follow_symlinks": st.booleans()})
+NOTHING = st.just({})
+
+# name, how many paths, what follows them, keywords, those that take a directory's descriptor
+CALLS: list[tuple[str, int, list[st.SearchStrategy[Any]], Any, tuple[str, ...]]] = [
+    *(
+        (name, 1, [], NOTHING, ("dir_fd",))
+        for name in ("stat", "lstat", "unlink", "rmdir", "mkdir")
+    ),
+    ("readdir", 1, [], NOTHING, ()),
+    ("readlink", 1, [], NOTHING, ("dir_fd",)),
+    ("open", 1, [FLAGS], NOTHING, ("dir_fd",)),
+    ("chmod", 1, [MODES], FOLLOW, ("dir_fd",)),
+    ("chown", 1, [OWNERS, OWNERS], FOLLOW, ("dir_fd",)),
+    ("utime", 1, [SECONDS, SECONDS], FOLLOW, ("dir_fd",)),
+    ("mknod", 1, [KINDS], NOTHING, ("dir_fd",)),
+    ("truncate", 1, [SIZES], NOTHING, ()),
+    ("rename", 2, [], NOTHING, ("src_dir_fd", "dst_dir_fd")),
+    ("link", 2, [], FOLLOW, ("src_dir_fd", "dst_dir_fd")),
+    ("symlink", 2, [], NOTHING, ("dir_fd",)),
+]
+STEPS = st.one_of([
+    st.tuples(
+        st.just(name), st.tuples(*[NAMES] * paths), st.tuples(*others), keywords,
+        st.sets(st.sampled_from(dir_fds)) if dir_fds else st.just(set()),
+    )
+    for name, paths, others, keywords, dir_fds in CALLS
+])  # fmt: skip
+
+
+def relative(name: str, dir_fds: set[str]) -> list[bool]:
+    """Which of the paths are relative to a directory that is given."""
+    if name == "symlink":  # what it says is looked up nowhere
+        return [False, "dir_fd" in dir_fds]
+    return ["dir_fd" in dir_fds or "src_dir_fd" in dir_fds, "dst_dir_fd" in dir_fds]
+
+
+def arguments_for(side: str, step: tuple[Any, ...]) -> tuple[list[Any], set[str]]:
+    """The paths of a step, in one of the two trees, and what follows them."""
+    name, paths, others, _, dir_fds = step
+    inside = relative(name, dir_fds)
+    return [
+        *(path if inside[n] else f"{side}/{path}" for n, path in enumerate(paths)), *others,
+    ], dir_fds  # fmt: skip
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(
-    steps=st.lists(
-        st.one_of(
-            st.tuples(
-                st.sampled_from(["stat", "lstat", "unlink", "rmdir", "mkdir", "listdir"]), NAMES
-            ),
-            st.tuples(st.just("rename"), NAMES, NAMES),
-            st.tuples(st.just("open"), NAMES, FLAGS),
-        ),
-        max_size=12,
-    )
-)
+@given(steps=st.lists(STEPS, max_size=12))
 def test_random_calls_end_as_those_of_os(
     pool: procaio.Pool, tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]
 ) -> None:
     """The same calls on two equal trees: same results, same errors with the same file names."""
     root = str(tmp_path_factory.mktemp("trees"))
+    tops = {}
     for side in "ab":
         os.mkdir(f"{root}/{side}")
         tree(f"{root}/{side}")
-    for name, *arguments in steps:
-        paths = 2 if name == "rename" else 1
-        sides = [
-            [*(f"{root}/{side}/{path}" for path in arguments[:paths]), *arguments[paths:]]
-            for side in "ab"
-        ]
-        ours = getattr(procaio, "aio_readdir" if name == "listdir" else f"aio_{name}")
-        theirs = open_by_os if name == "open" else getattr(os, name)
-        expected = outcome(lambda theirs=theirs, sides=sides: theirs(*sides[0]))
-        got = outcome(lambda ours=ours, sides=sides: ours(*sides[1], pool=pool).wait())
-        if expected == (None,):  # os gives nothing where procaio gives 0 or a FileHandle
-            expected = ("descriptor",) if name == "open" else (0,)
-        assert got == expected, (name, arguments)
+        tops[side] = os.open(f"{root}/{side}", os.O_DIRECTORY)
+    try:
+        for step in steps:
+            compare(pool, root, tops, step)
+    finally:
+        for top in tops.values():
+            os.close(top)
+    assert summary(f"{root}/b") == summary(f"{root}/a")
+
+
+def compare(pool: procaio.Pool, root: str, tops: dict[str, int], step: tuple[Any, ...]) -> None:
+    """One call, by os in tree a and by procaio in tree b."""
+    name, keywords = step[0], step[3]
+    arguments, dir_fds = arguments_for(f"{root}/a", step)
+    theirs = BY_OS.get(name) or getattr(os, name)
+    expected = outcome(lambda: theirs(*arguments, **keywords, **dict.fromkeys(dir_fds, tops["a"])))
+    mine, _ = arguments_for(f"{root}/b", step)
+    ours = getattr(procaio, f"aio_{name}")
+    got = outcome(
+        lambda: ours(*mine, **keywords, **dict.fromkeys(dir_fds, tops["b"]), pool=pool).wait()
+    )
+    if expected == (None,):  # os gives nothing where procaio gives 0 or a FileHandle
+        expected = ("descriptor",) if name == "open" else (0,)
+    if len(expected) == 5 and expected[3] is None and name in NAMELESS:
+        expected = (*expected[:3], blank(mine[0]), None)
+    assert tuple(map(blank, got)) == tuple(map(blank, expected)), step
+
+
+DESCRIPTORS = st.sampled_from(["reading", "writing", "both", "directory", "pipe", "path", "none"])
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    call=st.one_of(
+        st.tuples(st.sampled_from(["fsync", "fdatasync", "stat", "statvfs"])),
+        st.tuples(st.just("chmod"), MODES),
+        st.tuples(st.just("chown"), OWNERS, OWNERS),
+        st.tuples(st.just("truncate"), SIZES),
+        st.tuples(st.just("utime"), SECONDS, SECONDS),
+        st.tuples(st.just("sendfile"), DESCRIPTORS, st.sampled_from([0, 3, 99]), st.just(5)),
+    ),
+    target=DESCRIPTORS,
+)
+def test_random_calls_on_descriptors_end_as_those_of_os(
+    pool: procaio.Pool, tmp_path_factory: pytest.TempPathFactory, call: tuple[Any, ...], target: str
+) -> None:
+    """On what is open, in every way it can be: same result or same errno."""
+    root = tmp_path_factory.mktemp("descriptors")
+    results = []
+    for by_os in (True, False):
+        path = root / str(by_os)
+        path.write_bytes(b"0123456789")
+        reader, writer = os.pipe()
+        opened = {
+            "reading": os.open(path, os.O_RDONLY), "writing": os.open(path, os.O_WRONLY),
+            "both": os.open(path, os.O_RDWR), "directory": os.open(root, os.O_DIRECTORY),
+            "pipe": reader, "path": os.open(path, os.O_PATH),
+        }  # fmt: skip
+        name, *rest = call
+        rest = [opened.get(x, 99_999) if isinstance(x, str) else x for x in rest]
+        arguments = [opened.get(target, 99_999), *rest]
+        if by_os:
+            function = BY_OS.get(name) or getattr(os, name)
+            result = outcome(lambda: function(*arguments))  # noqa: B023 - called at once
+            result = (0,) if result == (None,) else result
+        else:
+            function = getattr(procaio, f"aio_{name}")
+            result = outcome(lambda: function(*arguments, pool=pool).wait())  # noqa: B023
+        results.append((errno_or(result), beginning(path), os.stat(path).st_size))
+        for number in (*opened.values(), writer):
+            os.close(number)
+    assert results[1] == results[0]
+
+
+def beginning(path: Path) -> bytes:
+    """The file may have become very large."""
+    with open(path, "rb") as file:
+        return file.read(20)
+
+
+def errno_or(result: tuple[object, ...]) -> object:
+    """The errno alone; where os names descriptors and where it does not has no system."""
+    if len(result) == 5 and isinstance(result[1], int):
+        return f"errno {result[1]}"
+    return type(result[0]) if isinstance(result[0], os.statvfs_result) else result

@@ -9,6 +9,7 @@ import os
 import random
 import select
 import signal
+import stat
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +46,8 @@ class Tree:
         self.writing = self.open("written", os.O_RDWR | os.O_CREAT)
         self.appending = self.open("appended", os.O_RDWR | os.O_CREAT | os.O_APPEND)
         self.closing = self.open("data", os.O_RDONLY)
+        (path / "large").write_bytes(self.data * 40)
+        (path / "link").symlink_to("data")
 
     def open(self, name: str, flags: int) -> int:
         """A descriptor that is closed with the tree."""
@@ -196,6 +199,94 @@ OPERATIONS = {
         lambda _, result: sorted(result) == NAMES,
     ),
     "fsync": Operation(lambda t, p: procaio.aio_fsync(t.writing, pool=p), False),
+    "fdatasync": Operation(lambda t, p: procaio.aio_fdatasync(t.writing, pool=p), False),
+    "sync": Operation(lambda _, p: procaio.aio_sync(pool=p), True),
+    "sync_file_range": Operation(
+        lambda t, p: procaio.aio_sync_file_range(t.writing, 0, 0, 2, pool=p), False
+    ),
+    "pathsync": Operation(lambda t, p: procaio.aio_pathsync(t.path, pool=p), False),
+    "load": Operation(
+        lambda t, p: procaio.aio_load(t.path / "data", pool=p),
+        True,
+        lambda t, result: result == t.data,
+    ),
+    "load in steps": Operation(
+        lambda t, p: procaio.aio_load(t.path / "large", pool=p),
+        True,
+        lambda t, result: result == t.data * 40,
+    ),
+    "load into a bytearray": Operation(
+        lambda t, p: procaio.aio_load(t.path / "large", bytearray(9), pool=p),
+        True,
+        lambda t, result: result == len(t.data) * 40,
+    ),
+    "sendfile": Operation(
+        lambda t, p: procaio.aio_sendfile(t.writing, t.reading, 100, 50, pool=p),
+        False,
+        lambda _, result: result == 50,
+        lambda t: len(t.content("written")) // 50,
+    ),
+    "sendfile that copies": Operation(
+        lambda t, p: procaio.aio_sendfile(t.appending, t.reading, None, 50, pool=p),
+        False,
+        lambda _, result: result == 50,
+        lambda t: len(t.content("appended")) // 50,
+    ),
+    "readahead": Operation(lambda t, p: procaio.aio_readahead(t.reading, 0, 100, pool=p), True),
+    "truncate": Operation(
+        lambda t, p: procaio.aio_truncate(t.path / "data", 5, pool=p),
+        True,
+        lambda t, result: result == 0 and t.content("data") == t.data[:5],
+    ),
+    "ftruncate": Operation(
+        lambda t, p: procaio.aio_truncate(t.writing, 5, pool=p),
+        True,
+        lambda t, result: result == 0 and t.content("written") == bytes(5),
+    ),
+    "chmod": Operation(
+        lambda t, p: procaio.aio_chmod(t.path / "data", 0o604, pool=p),
+        True,
+        lambda t, result: result == 0 and os.stat(t.path / "data").st_mode & 0o777 == 0o604,
+    ),
+    "fchmod": Operation(
+        lambda t, p: procaio.aio_chmod(t.reading, 0o604, pool=p),
+        True,
+        lambda t, result: result == 0 and os.fstat(t.reading).st_mode & 0o777 == 0o604,
+    ),
+    "chown": Operation(
+        lambda t, p: procaio.aio_chown(t.path / "data", os.getuid(), os.getgid(), pool=p), True
+    ),
+    "fchown": Operation(lambda t, p: procaio.aio_chown(t.reading, None, None, pool=p), True),
+    "utime": Operation(
+        lambda t, p: procaio.aio_utime(t.path / "data", ns=(1, 2), pool=p),
+        True,
+        lambda t, result: result == 0 and os.stat(t.path / "data").st_mtime_ns == 2,
+    ),
+    "futime": Operation(
+        lambda t, p: procaio.aio_utime(t.reading, ns=(1, 2), pool=p),
+        True,
+        lambda t, result: result == 0 and os.fstat(t.reading).st_mtime_ns == 2,
+    ),
+    "mknod": Operation(
+        lambda t, p: procaio.aio_mknod(t.path / "made", stat.S_IFIFO | 0o600, pool=p),
+        False,
+        times_done=lambda t: (t.path / "made").is_fifo(),
+    ),
+    "link": Operation(
+        lambda t, p: procaio.aio_link(t.path / "data", t.path / "made", pool=p),
+        False,
+        times_done=lambda t: os.stat(t.path / "data").st_nlink - 1,
+    ),
+    "symlink": Operation(
+        lambda t, p: procaio.aio_symlink("data", t.path / "made", pool=p),
+        False,
+        times_done=lambda t: (t.path / "made").is_symlink(),
+    ),
+    "readlink": Operation(
+        lambda t, p: procaio.aio_readlink(t.path / "link", pool=p),
+        True,
+        lambda _, result: result == "data",
+    ),
     "nop": Operation(lambda _, p: procaio.aio_nop(pool=p), True, lambda _, result: result is None),
     "busy": Operation(
         lambda _, p: procaio.aio_busy(0.001, pool=p), True, lambda _, result: result is None

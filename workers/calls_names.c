@@ -128,22 +128,25 @@ int64_t pa_call_fchown(const struct pa_call *call)
     return pa_outcome(fchown(call->slot->fd, call->slot->uid, call->slot->gid));
 }
 
-static int64_t set_times(const struct pa_call *call, const char *path, int flags)
+static void times_of(const struct pa_slot *slot, struct timespec times[2])
 {
-    const struct pa_slot *slot = call->slot;
-    struct timespec times[] = {{.tv_sec = slot->atime_s, .tv_nsec = slot->atime_ns},
-                               {.tv_sec = slot->mtime_s, .tv_nsec = slot->mtime_ns}};
-    return pa_outcome(syscall(SYS_utimensat, slot->fd, path, times, flags));
+    times[0] = (struct timespec){.tv_sec = slot->atime_s, .tv_nsec = slot->atime_ns};
+    times[1] = (struct timespec){.tv_sec = slot->mtime_s, .tv_nsec = slot->mtime_ns};
 }
 
 int64_t pa_call_utime(const struct pa_call *call)
 {
-    return set_times(call, call->path, at_flags(call));
+    struct timespec times[2];
+    times_of(call->slot, times);
+    return pa_outcome(utimensat(call->slot->fd, call->path, times, at_flags(call)));
 }
 
+/* Not utimensat without a path: to that, the number of AT_FDCWD is no descriptor. */
 int64_t pa_call_futime(const struct pa_call *call)
 {
-    return set_times(call, NULL, 0);
+    struct timespec times[2];
+    times_of(call->slot, times);
+    return pa_outcome(futimens(call->slot->fd, times));
 }
 
 int64_t pa_call_unlink(const struct pa_call *call)

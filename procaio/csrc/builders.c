@@ -214,13 +214,13 @@ static int take_seconds(PyObject *value, const char *name, int64_t *seconds, uin
     double number = PyFloat_AsDouble(value);
     if (number == -1 && PyErr_Occurred())
         return -1;
-    double whole = floor(number);
+    double whole, rest = floor(modf(number, &whole) * 1e9); /* rounded as os.utime does it */
     if (!(whole >= -9.2e18 && whole <= 9.2e18)) {
         PyErr_Format(PyExc_ValueError, "%s is out of range: %R", name, value);
         return -1;
     }
-    *seconds = (int64_t)whole;
-    *ns = (uint32_t)((number - whole) * 1e9);
+    *seconds = (int64_t)whole - (rest < 0);
+    *ns = (uint32_t)(rest < 0 ? rest + 1e9 : rest);
     return 0;
 }
 
@@ -264,8 +264,11 @@ int build_utime(Request *request, PyObject *const *values)
             return -1;
         return take_nanoseconds(PyTuple_GET_ITEM(ns, 1), &request->mtime_s, &request->mtime_ns);
     }
-    if (now)
-        atime = mtime = hooks.utime_now;
+    if (now) {
+        request->atime_s = request->mtime_s = 0;
+        request->atime_ns = request->mtime_ns = UTIME_NOW;
+        return 0;
+    }
     if (take_seconds(atime, "atime", &request->atime_s, &request->atime_ns) < 0)
         return -1;
     return take_seconds(mtime, "mtime", &request->mtime_s, &request->mtime_ns);

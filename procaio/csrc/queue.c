@@ -201,6 +201,13 @@ static bool fills_fixed_block(const Request *request)
            request->op == PA_OP_LISTXATTR || request->op == PA_OP_FIEMAP;
 }
 
+/* Paths that are too long for a slot lie where the answer will, and may need more room than that. */
+static uint64_t room_for_answer(const Request *request)
+{
+    uint64_t paths = request->fspath ? queue_paths_size(request) : 0;
+    return paths < request->length ? request->length : paths;
+}
+
 /* 0, or an errno: shared memory has run out. */
 static int fill(Pool *pool, Request *request, struct pa_slot *slot)
 {
@@ -214,7 +221,7 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
             request->length = request->op == PA_OP_LOAD ? LOAD_STEP : READDIR_STEP;
         error = give_block(pool, request, request->length, true);
     } else if (fills_fixed_block(request)) {
-        error = give_block(pool, request, request->length, true);
+        error = give_block(pool, request, room_for_answer(request), true);
     } else if (request->op == PA_OP_READ &&
                (request->block.at || request->arena_segment == PA_NO_SEGMENT)) {
         error = give_block(pool, request, request->length, false);
@@ -557,6 +564,7 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
     pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
     slot_free(pool, request);
+    begun = begun || request->step_open; /* it begins again with its first step */
     if (!request->cancelled && (!begun || repeatable(request, slot)) && request->tries < MOST_TRIES) {
         request->tries++;
         pool->totals.rerun++;

@@ -1,8 +1,9 @@
 """
 Some of everything in one process: what `make asan` runs before the tests.
 
-Reads, writes, stats, directories, Buffers, cancels, full queues, callbacks that raise, workers and
-the spawner killed meanwhile. Results are checked roughly; the sanitizers do the rest.
+Reads, writes, copies, metadata, directories, links, memory, cancels, full queues, callbacks that
+raise, workers and the spawner killed meanwhile. Results are checked roughly; the sanitizers do the
+rest.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import os
 import random
 import signal
+import stat
 import tempfile
 import time
 
@@ -28,6 +30,57 @@ def kill_one(pool: procaio.Pool, random_: random.Random) -> None:
     if pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(random_.choice(pids), signal.SIGKILL)
+
+
+def of_files(
+    pool: procaio.Pool, directory: str, path: str, fd: int, random_: random.Random
+) -> list:
+    """Loading, copying, cutting and syncing."""
+    small = os.path.join(directory, f"file-{random_.randrange(300)}")
+    offset, length = random_.randrange(1 << 20), random_.choice([0, 1, 5000, 1 << 20])
+    return [
+        lambda: procaio.aio_load(path, pool=pool),
+        lambda: procaio.aio_load(path, bytearray(length), pool=pool),
+        lambda: procaio.aio_load(small + "/" * random_.randrange(5000), pool=pool),
+        lambda: procaio.aio_load(directory, pool=pool),
+        lambda: procaio.aio_sendfile(fd, fd, offset, length, pool=pool),
+        lambda: procaio.aio_readahead(fd, offset, length, pool=pool),
+        lambda: procaio.aio_truncate(small, random_.randrange(10_000), pool=pool),
+        lambda: procaio.aio_truncate(fd, 2 << 20, pool=pool),
+        lambda: procaio.aio_sync_file_range(fd, offset, length, random_.randrange(9), pool=pool),
+        lambda: procaio.aio_pathsync(small, pool=pool),
+    ]
+
+
+def of_names(
+    pool: procaio.Pool, directory: str, path: str, fd: int, random_: random.Random
+) -> list:
+    """Times, modes, owners and links."""
+    name = os.path.join(directory, f"made-{random_.randrange(20)}")
+    other = os.path.join(directory, f"made-{random_.randrange(20)}")
+    return [
+        lambda: procaio.aio_utime(path, random_.uniform(-1e9, 1e9), None, pool=pool),
+        lambda: procaio.aio_utime(fd, ns=(random_.randrange(10**18), -1), pool=pool),
+        lambda: procaio.aio_chown(path, None, -1, pool=pool),
+        lambda: procaio.aio_chmod(fd, 0o600 | random_.randrange(0o100), pool=pool),
+        lambda: procaio.aio_mknod(name, stat.S_IFIFO | 0o600, pool=pool),
+        lambda: procaio.aio_link(path, name, pool=pool),
+        lambda: procaio.aio_symlink("x" * random_.randrange(5000), name, pool=pool),
+        lambda: procaio.aio_rename(name, other, pool=pool),
+        lambda: procaio.aio_unlink(other, pool=pool),
+        lambda: procaio.aio_readlink(name, pool=pool),
+        lambda: procaio.aio_readlink(name + "/" * random_.randrange(10_000), pool=pool),
+    ]
+
+
+def of_memory(pool: procaio.Pool, buffer: bytearray, random_: random.Random) -> list:
+    """On the program's own memory."""
+    offset = random_.randrange(len(buffer))
+    return [
+        lambda: procaio.aio_msync(buffer, offset, pool=pool),
+        lambda: procaio.aio_mtouch(buffer, offset, None, random_.randrange(2), pool=pool),
+        lambda: procaio.aio_mlock(buffer, 0, offset, pool=pool),
+    ]
 
 
 def burst(pool: procaio.Pool, directory: str, fd: int, random_: random.Random) -> list:
@@ -48,6 +101,9 @@ def burst(pool: procaio.Pool, directory: str, fd: int, random_: random.Random) -
             lambda: procaio.aio_readdir(directory, pool=pool),
             lambda: procaio.aio_nop(pool=pool),
             lambda: procaio.aio_open(path, os.O_RDONLY, 0, pool=pool),
+            *of_files(pool, directory, path, fd, random_),
+            *of_names(pool, directory, path, fd, random_),
+            *of_memory(pool, buffer, random_),
         ]
         procaio.aioreq_pri(random_.randrange(-4, 5))
         with contextlib.suppress(TypeError):
@@ -85,6 +141,7 @@ def main() -> None:
                     except OSError:
                         outcomes["error"] += 1
             outcomes["deaths"] = pool.statistics().worker_deaths
+    procaio.munlockall()
     print(f"{time.process_time():.1f} s of processor time: {outcomes}")
 
 

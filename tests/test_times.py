@@ -37,13 +37,6 @@ def times(file: Any) -> tuple[int, int]:
     return status.st_atime_ns, status.st_mtime_ns
 
 
-def special(name: str) -> Any:
-    """UTIME_NOW or UTIME_OMIT."""
-    if not hasattr(procaio, name):
-        pytest.skip(f"procaio.{name} is not there yet")
-    return getattr(procaio, name)
-
-
 # -- exact -----------------------------------------------------------------------------------------
 
 EXACT = [
@@ -162,7 +155,7 @@ def test_utime_with_one_none_takes_it_for_zero(pool: procaio.Pool, file: Path) -
 @pytest.mark.parametrize("form", ["seconds", "ns"])
 def test_utime_omit_leaves_a_time_as_it_is(pool: procaio.Pool, file: Path, form: str) -> None:
     """Either of them, and both (F3)."""
-    omit = special("UTIME_OMIT")
+    omit = procaio.UTIME_OMIT
 
     def set_times(atime: Any, mtime: Any) -> tuple[int, int]:
         if form == "ns":
@@ -180,7 +173,7 @@ def test_utime_omit_leaves_a_time_as_it_is(pool: procaio.Pool, file: Path, form:
 @pytest.mark.parametrize("form", ["seconds", "ns"])
 def test_utime_now_is_the_present(pool: procaio.Pool, file: Path, form: str) -> None:
     """Beside a time of the caller's own (F3)."""
-    now, omit = special("UTIME_NOW"), special("UTIME_OMIT")
+    now, omit = procaio.UTIME_NOW, procaio.UTIME_OMIT
     before = time.time_ns() - 10**8
     if form == "ns":
         assert procaio.aio_utime(file, ns=(now, 3), pool=pool).wait() == 0

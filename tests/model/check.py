@@ -31,13 +31,18 @@ SECONDS = 900  # gives up; on two idle cores nothing takes more than a minute
 
 @dataclass(frozen=True)
 class Run:
-    """One model with its switches. `fails`: it lacks something, and spin has to find out."""
+    """
+    One model with its switches.
+
+    `fails`: it lacks something, and spin has to find out, no deeper than `depth`.
+    """
 
     name: str
     model: str
     switches: str = ""
     fails: bool = False
     bitstate: bool = False
+    depth: int = SHALLOW
 
 
 SMALL = "NREQUESTS=2 DEATHS=1 WITHDRAWALS=0"
@@ -65,8 +70,21 @@ RUNS = [
     Run("everything run again", "ring", f"{SMALL} RERUN_ALL", fails=True),
     # Errors that were in the C until a model found them.
     Run("monitor rests beside a request", "wake", "NO_ENSURE_BEFORE_RUN", fails=True),
-    Run("permit for a dead sleeper", "wake", "DEATHS=1 OLD_BURIAL", fails=True),
+    Run(
+        "permit for a dead sleeper",
+        "wake",
+        "DEATHS=1 OLD_BURIAL OLD_WAKINGS",
+        fails=True,
+        depth=200,
+    ),
     Run("bell of a dead spawner", "wake", "MONITOR_DEATHS=1 OLD_SPAWNER_BURIAL", fails=True),
+    Run(
+        "permit for a vacant number",
+        "wake",
+        "DEATHS=1 MONITOR_DEATHS=1 NO_REST OLD_WAKINGS",
+        fails=True,
+        depth=200,
+    ),
     Run("ring swallowed", "signal", "NO_ASK_AFTER_SILENCING", fails=True),
     Run("silent after an exception", "signal", "NO_ASK_AFTER_RAISE", fails=True),
     Run("silent after a sleep", "signal", "NO_ASK_AFTER_SLEEP", fails=True),
@@ -103,7 +121,7 @@ def execute(run: Run) -> tuple[bool, str]:
     with tempfile.TemporaryDirectory(prefix="procaio-model-") as name:
         directory = Path(name)
         build(run, directory)
-        options = [f"-m{SHALLOW if run.fails else DEPTH}", "-n"]
+        options = [f"-m{run.depth if run.fails else DEPTH}", "-n"]
         if run.bitstate:
             options.append("-w31")  # 2^31 bits: 256 MiB
         began = time.monotonic()

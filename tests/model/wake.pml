@@ -564,6 +564,28 @@ inline wake_all()
     monitor_ring()
 }
 
+/* end_its_wakings().  To read both words in one step shows as much: here only the program makes a
+ * number vacant, and the compare-and-swap, a step of its own, fails if the permit has changed. */
+#define LOST(p) (permits[p] != 0 && life[permits[p] - 1] == VACANT)
+inline return_lost(p)
+{
+    if
+    :: atomic { LOST(p) -> holder = permits[p] }
+       d_step { REVOKE(p, holder - 1); holder = 0 }
+    :: else
+    fi
+}
+inline end_its_wakings()
+{
+#ifndef OLD_WAKINGS /* as it was */
+    return_lost(0);
+#if NPERMITS > 1
+    return_lost(1);
+#endif
+#endif
+    wake_all()
+}
+
 /* bury_worker(): its request is run again, its share of the common good goes back. */
 inline bury(w)
 {
@@ -587,7 +609,7 @@ inline bury(w)
     permits_return(w);
 #endif
     d_step { life[w] = VACANT; ended[w] = false }
-    wake_all()
+    end_its_wakings()
 }
 
 /* bury_spawner() */
@@ -596,13 +618,13 @@ inline bury_monitor()
     monitor_asleep = false;
     monitor_ended = false;
 #ifndef OLD_SPAWNER_BURIAL
-    wake_all()
+    end_its_wakings()
 #endif
 }
 
 active proctype Program() provided (!over)
 {
-    byte next, whom = NONE, given = NONE;
+    byte next, holder, whom = NONE, given = NONE;
     bool woke, mortal = false, monitor = false;
 #ifndef COLD
     d_step { life[0] = ALIVE; life[1] = ALIVE }

@@ -55,11 +55,13 @@ RUNS = [
     Run("ring, three requests", "ring", "NREQUESTS=3 DEATHS=0 WITHDRAWALS=0 NLANES=1"),
     Run("wake", "wake"),
     Run("wake, spinning", "wake", "SPIN"),
+    Run("wake, no monitor", "wake", "NO_MONITOR"),
     Run("signal, an event loop", "signal"),
     Run("signal, wait()", "signal", "WAITS"),
     # Without a fence.
     Run("no fence after a push", "wake", "NO_FENCE_PUSH", fails=True),
     Run("no fence before rest", "wake", "NO_FENCE_REST", fails=True),
+    Run("no fence before sleep", "wake", "NO_MONITOR NO_FENCE_SLEEP", fails=True),
     Run("no fence after spinning", "wake", "SPIN NO_FENCE_SPIN", fails=True),
     Run("no fence after a result", "signal", "NO_FENCE_WORKER_PUBLISH", fails=True),
     Run("no fence before looking again", "signal", "NO_FENCE_PROGRAM_ASK", fails=True),

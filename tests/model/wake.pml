@@ -22,7 +22,9 @@
  * (-DNO_FENCE_...): others see them when the buffer is drained, at any time, or at the next
  * read-modify-write of the same process.  A store with its fence is one step: what comes between
  * the two reads nothing.  After two read-modify-writes a load may be done before both (on Arm it
- * may): with -DNO_FENCE_SLEEP the look that follows them is done first.
+ * may): with -DNO_FENCE_SLEEP the look that follows them is done first.  The monitor, which the
+ * program rings at every push that wakes nobody, makes up for that within its interval; so the run
+ * that shows it is without one (-DNO_MONITOR: it never looks, and no request needs another).
  */
 #ifndef NPERMITS
 #define NPERMITS 1

@@ -7,10 +7,10 @@ C_HEADERS = $(wildcard procaio/csrc/*.h shm/*.h workers/*.h)
 STRICT = -std=c11 -D_GNU_SOURCE -O2 -fPIC -Wall -Wextra -Wconversion -Wshadow -Werror
 INCLUDE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 
-.PHONY: help demo test slow quick check format docs bench model tsan asan clean
+.PHONY: help demo test slow quick check format docs bench model model-deep tsan asan clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The extension is built in place; a change of its sources builds it again.
 $(VENV)/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
@@ -53,6 +53,9 @@ docs: $(VENV)/.installed $(VENV)/.docs ## the documentation, as a site in build/
 
 model: ## check the models of the protocol with spin (Debian package: spin)
 	$(PYTHON) tests/model/check.py
+
+model-deep: ## the model of wake-ups with more deaths and permits: half an hour, 11 GB
+	$(PYTHON) tests/model/check.py --deep
 
 # The rings, the slots and the arena without Python and without processes.
 RING_SOURCES = shm/ring.c shm/segment.c shm/state.c shm/wake.c workers/loop.c workers/ops.c \

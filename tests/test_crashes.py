@@ -7,9 +7,11 @@ import errno
 import fcntl
 import os
 import random
+import re
 import select
 import signal
 import stat
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -590,6 +592,46 @@ def test_spawner_killed_while_it_makes_workers_loses_none_of_them(
     requests = [procaio.aio_busy(0.01, pool=workers) for _ in range(10)]
     ended(workers, requests)
     assert workers.nworkers() <= 2
+
+
+PERMIT_COUNT, PERMITS = 20, 512  # where they are in the segment: shm/abi.h
+NOBODY = 0
+
+
+class Permits:
+    """The words that say who may run, of the only pool that is open."""
+
+    def __init__(self) -> None:
+        """Find the segment: its third word is its own descriptor."""
+        shared = [fd for fd, what in descriptors().items() if re.match("/dev/shm/|/memfd:", what)]
+        (self._fd,) = (fd for fd in shared if os.pread(fd, 4, 8) == struct.pack("i", fd))
+        (count,) = struct.unpack("I", os.pread(self._fd, 4, PERMIT_COUNT))
+        self._words = f"{count}I"
+
+    def holders(self) -> set[int]:
+        """Worker numbers + 1, and NOBODY."""
+        size = struct.calcsize(self._words)
+        return set(struct.unpack(self._words, os.pread(self._fd, size, PERMITS)))
+
+    def give_all_to(self, worker: int) -> None:
+        """Nobody else may run."""
+        count = struct.calcsize(self._words) // 4
+        os.pwrite(self._fd, struct.pack(self._words, *[worker + 1] * count), PERMITS)
+
+
+@pytest.mark.parametrize("victim", ["worker", "spawner"])
+def test_permits_that_the_dead_took_for_a_vacant_number_come_back(
+    workers: procaio.Pool, victim: str
+) -> None:
+    """Who dies while it wakes a worker that is buried meanwhile leaves a permit that nobody has."""
+    procaio.aio_nop(pool=workers).wait()
+    permits = Permits()
+    eventually(lambda: permits.holders() == {NOBODY}, "the worker sleeps")
+    permits.give_all_to(100)
+    snapshot = workers.statistics()
+    kill(snapshot.spawner_pid if victim == "spawner" else snapshot.workers[0].pid)
+    eventually(lambda: workers.poll_cb() == 0 and permits.holders() == {NOBODY}, "they come back")
+    procaio.aio_nop(pool=workers).wait(timeout=30)
 
 
 # -- an event loop ---------------------------------------------------------------------------------

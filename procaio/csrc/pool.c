@@ -295,6 +295,21 @@ static void slow_down(Pool *pool)
                           memory_order_relaxed);
 }
 
+/* Whoever has died may have been waking a worker.  It may have taken the sleeper's bit and not rung
+ * its bell: all bells are rung.  Or it saw the bit of a worker that was buried meanwhile, and took a
+ * permit for it: the number is vacant by now, so nobody else gives that permit back. */
+static void end_its_wakings(struct pa_segment *segment)
+{
+    struct pa_header *header = &segment->header;
+    for (uint32_t permit = 0; permit < header->permit_count; permit++) {
+        uint32_t holder = atomic_load(&header->permits[permit]);
+        if (holder > 0 && holder <= PA_MAX_WORKERS &&
+            atomic_load(&segment->workers[holder - 1].life) == PA_VACANT)
+            pa_permit_revoke(segment, permit, holder - 1);
+    }
+    pa_wake_all(segment);
+}
+
 static bool bury_worker(Pool *pool, uint32_t worker)
 {
     struct pa_segment *segment = pool->segment;
@@ -320,8 +335,7 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
     if (crashed)
         slow_down(pool);
-    /* It may have died between taking a sleeper's bit and ringing its bell. */
-    pa_wake_all(segment);
+    end_its_wakings(segment);
     return true;
 }
 
@@ -362,8 +376,7 @@ static bool bury_spawner(Pool *pool)
     pool->totals.spawner_deaths++;
     adopt_workers(pool);
     atomic_store(&pool->segment->header.monitor_asleep, 0);
-    /* It may have died between taking a sleeper's bit and ringing its bell. */
-    pa_wake_all(pool->segment);
+    end_its_wakings(pool->segment);
     if (!pool->closed && pool_ensure_spawner(pool) < 0)
         PyErr_WriteUnraisable((PyObject *)pool);
     return true;

@@ -22,7 +22,9 @@
  * (-DNO_FENCE_...): others see them when the buffer is drained, at any time, or at the next
  * read-modify-write of the same process.  A store with its fence is one step: what comes between
  * the two reads nothing.  After two read-modify-writes a load may be done before both (on Arm it
- * may): with -DNO_FENCE_SLEEP the look that follows them is done first.
+ * may): with -DNO_FENCE_SLEEP the look that follows them is done first.  The monitor, which the
+ * program rings at every push that wakes nobody, makes up for that within its interval; so the run
+ * that shows it is without one (-DNO_MONITOR: it never looks, and no request needs another).
  */
 #ifndef NPERMITS
 #define NPERMITS 1
@@ -564,6 +566,28 @@ inline wake_all()
     monitor_ring()
 }
 
+/* end_its_wakings().  To read both words in one step shows as much: here only the program makes a
+ * number vacant, and the compare-and-swap, a step of its own, fails if the permit has changed. */
+#define LOST(p) (permits[p] != 0 && life[permits[p] - 1] == VACANT)
+inline return_lost(p)
+{
+    if
+    :: atomic { LOST(p) -> holder = permits[p] }
+       d_step { REVOKE(p, holder - 1); holder = 0 }
+    :: else
+    fi
+}
+inline end_its_wakings()
+{
+#ifndef OLD_WAKINGS /* as it was */
+    return_lost(0);
+#if NPERMITS > 1
+    return_lost(1);
+#endif
+#endif
+    wake_all()
+}
+
 /* bury_worker(): its request is run again, its share of the common good goes back. */
 inline bury(w)
 {
@@ -587,7 +611,7 @@ inline bury(w)
     permits_return(w);
 #endif
     d_step { life[w] = VACANT; ended[w] = false }
-    wake_all()
+    end_its_wakings()
 }
 
 /* bury_spawner() */
@@ -596,13 +620,13 @@ inline bury_monitor()
     monitor_asleep = false;
     monitor_ended = false;
 #ifndef OLD_SPAWNER_BURIAL
-    wake_all()
+    end_its_wakings()
 #endif
 }
 
 active proctype Program() provided (!over)
 {
-    byte next, whom = NONE, given = NONE;
+    byte next, holder, whom = NONE, given = NONE;
     bool woke, mortal = false, monitor = false;
 #ifndef COLD
     d_step { life[0] = ALIVE; life[1] = ALIVE }

@@ -31,7 +31,7 @@ static struct {
     pthread_cond_t work;
     struct job *waiting; /* by priority */
     struct job *running;
-    unsigned threads, idle;
+    unsigned threads, idle, waiting_count;
 } memory = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
 bool memory_is_for(enum pa_opcode op)
@@ -130,6 +130,7 @@ static void *thread_main(void *unused)
     while (memory.waiting || wait_for_work()) {
         struct job *job = memory.waiting;
         memory.waiting = job->next;
+        memory.waiting_count--;
         work_on(job);
     }
     memory.threads--;
@@ -167,6 +168,7 @@ static void enqueue(struct job *job)
         at = &(*at)->next;
     job->next = *at;
     *at = job;
+    memory.waiting_count++;
 }
 
 /* The slot is READY already. */
@@ -187,14 +189,16 @@ int memory_submit(Pool *pool, Request *request, uint32_t index)
     int error = 0;
     pthread_mutex_lock(&memory.lock);
     enqueue(job);
-    if (memory.idle > 0)
-        pthread_cond_signal(&memory.work);
-    else if (memory.threads < MOST_THREADS)
+    pthread_cond_signal(&memory.work);
+    /* One that was woken counts as idle until it has the lock: so do the jobs that it will take. */
+    if (memory.waiting_count > memory.idle && memory.threads < MOST_THREADS)
         error = start_thread();
-    if (memory.threads > 0)
+    if (memory.threads > 0) {
         error = 0; /* one of those will come to it */
-    else
+    } else {
         take_off(&memory.waiting, job);
+        memory.waiting_count--;
+    }
     pthread_mutex_unlock(&memory.lock);
     if (error)
         free(job);
@@ -235,5 +239,5 @@ void memory_after_fork(void)
     memory.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     memory.work = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     memory.waiting = memory.running = NULL;
-    memory.threads = memory.idle = 0;
+    memory.threads = memory.idle = memory.waiting_count = 0;
 }

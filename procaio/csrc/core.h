@@ -165,7 +165,7 @@ struct Pool {
     bool somebody_sleeps;
     uint32_t followers;
     _Atomic uint32_t news;
-    struct job *jobs_done; /* memory.c; under its lock */
+    struct job *jobs_done, *last_job_done; /* memory.c; under its lock */
     _Atomic uint32_t jobs_done_count;
     /* While dead workers' descriptors are hunted: the slots' words when it began (orphans.c). */
     uint32_t *noted, noted_from;

@@ -77,10 +77,12 @@ static bool end(struct job *job, int64_t result)
     slot_of(job)->result = result;
     if (!move(job, PA_EXECUTING, THREAD_OWNER, PA_DONE))
         return false;
-    job->next = job->pool->jobs_done;
-    job->pool->jobs_done = job;
-    atomic_fetch_add_explicit(&job->pool->jobs_done_count, 1, memory_order_release);
-    pa_signal_program(job->pool->segment);
+    Pool *pool = job->pool;
+    job->next = NULL;
+    *(pool->jobs_done ? &pool->last_job_done->next : &pool->jobs_done) = job;
+    pool->last_job_done = job;
+    atomic_fetch_add_explicit(&pool->jobs_done_count, 1, memory_order_release);
+    pa_signal_program(pool->segment);
     return true;
 }
 

@@ -15,7 +15,7 @@
 #include "../../workers/calls.h"
 #include "core.h"
 
-enum { MOST_THREADS = 4, IDLE_SECONDS = 10, STACK_SIZE = 64 << 10 };
+enum { MOST_THREADS = 4, IDLE_SECONDS = 10, STACK_SIZE = 64 << 10, LARGEST_STACK = 32 << 20 };
 #define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: not the number of any worker */
 
 struct job {
@@ -150,10 +150,15 @@ static int start_thread(void)
     if (error)
         return error;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, STACK_SIZE);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attributes, thread_main, NULL);
+    /* Libraries with much thread-local data make a small stack impossible: a larger one, then. */
+    for (size_t size = STACK_SIZE; size <= LARGEST_STACK; size *= 8) {
+        pthread_attr_setstacksize(&attributes, size);
+        error = pthread_create(&thread, &attributes, thread_main, NULL);
+        if (error != EINVAL)
+            break;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     if (!error)

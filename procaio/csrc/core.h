@@ -288,6 +288,7 @@ int memory_submit(Pool *pool, Request *request, uint32_t index); /* 0 or an errn
 int64_t memory_run(struct pa_slot *slot, char *address);
 bool memory_next_done(Pool *pool, uint32_t *entry);
 void memory_forget(Pool *pool);
+void memory_sweep(void);
 void memory_after_fork(void);
 
 /* mapping.c */

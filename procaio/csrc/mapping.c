@@ -225,6 +225,8 @@ static int check(Mapping *self)
 static PyObject *munmap_(Mapping *self, PyObject *unused)
 {
     (void)unused;
+    if (self->exports > 0)
+        memory_sweep();
     if (self->base && self->exports > 0) {
         PyErr_SetString(PyExc_BufferError, "views of the Mapping, or requests with it, still exist");
         return NULL;

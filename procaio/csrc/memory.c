@@ -6,6 +6,8 @@
  *
  * One lock guards the queue, and all that threads touch of a pool.  A pool that goes takes its jobs
  * back under it (memory_forget); a thread that is stuck in a system call then finds nobody to tell.
+ * The memory that it works on is held until it is done all the same: else the program could unmap it
+ * and use its addresses for something else.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -23,6 +25,8 @@ struct job {
     Pool *pool; /* NULL: it has gone */
     uint32_t entry, lane;
     char *address;
+    Py_buffer *view;  /* of a request that was given up while it ran */
+    PyObject *target; /* likewise */
     struct pa_slot slot; /* a copy: workers may write to the one that is shared */
 };
 
@@ -31,6 +35,7 @@ static struct {
     pthread_cond_t work;
     struct job *waiting; /* by priority */
     struct job *running;
+    struct job *abandoned; /* done; what they hold is let go of with the interpreter lock */
     unsigned threads, idle, waiting_count;
 } memory = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
@@ -107,8 +112,12 @@ static void work_on(struct job *job)
     } else {
         take_off(&memory.running, job);
     }
-    if (!delivered)
+    if (job->target) {
+        job->next = memory.abandoned;
+        memory.abandoned = job;
+    } else if (!delivered) {
         free(job);
+    }
 }
 
 /* False: nothing has come for a long time. */
@@ -178,10 +187,32 @@ static void enqueue(struct job *job)
     memory.waiting_count++;
 }
 
+/* Lets go of what abandoned jobs have held, once they are done. */
+void memory_sweep(void)
+{
+    pthread_mutex_lock(&memory.lock);
+    struct job *job = memory.abandoned;
+    memory.abandoned = NULL;
+    pthread_mutex_unlock(&memory.lock);
+    while (job) {
+        struct job *next = job->next;
+        if (job->view) {
+            PyBuffer_Release(job->view);
+            PyMem_Free(job->view);
+        } else if (Buffer_Check(job->target)) {
+            buffer_unexport((Buffer *)job->target);
+        }
+        Py_DECREF(job->target);
+        free(job);
+        job = next;
+    }
+}
+
 /* The slot is READY already. */
 int memory_submit(Pool *pool, Request *request, uint32_t index)
 {
     struct pa_slot *slot = &pool->segment->slots[index];
+    memory_sweep();
     struct job *job = malloc(sizeof *job);
     if (!job)
         return ENOMEM;
@@ -226,6 +257,19 @@ bool memory_next_done(Pool *pool, uint32_t *entry)
     return true;
 }
 
+/* What the request holds, the job holds from now on. */
+static void keep_memory(struct job *job)
+{
+    Request *request = job->pool->in_flight[pa_entry_index(job->entry)];
+    job->pool = NULL;
+    if (!request)
+        return;
+    job->view = request->view;
+    job->target = request->target;
+    request->view = NULL;
+    request->target = NULL;
+}
+
 /* The pool goes: nobody touches it from here on. */
 void memory_forget(Pool *pool)
 {
@@ -234,7 +278,8 @@ void memory_forget(Pool *pool)
     for (struct job *job = memory.waiting; job; job = job->next)
         job->pool = job->pool == pool ? NULL : job->pool;
     for (struct job *job = memory.running; job; job = job->next)
-        job->pool = job->pool == pool ? NULL : job->pool;
+        if (job->pool == pool)
+            keep_memory(job);
     pthread_mutex_unlock(&memory.lock);
     while (memory_next_done(pool, &entry))
         ;
@@ -245,6 +290,6 @@ void memory_after_fork(void)
 {
     memory.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     memory.work = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
-    memory.waiting = memory.running = NULL;
+    memory.waiting = memory.running = memory.abandoned = NULL;
     memory.threads = memory.idle = memory.waiting_count = 0;
 }

@@ -200,17 +200,24 @@ int take_range(Request *request, PyObject *const *values, int64_t *length)
 bool find_shared(Request *request, const char *at, uint64_t size)
 {
     Pool *pool = request->pool;
-    request->arena_segment = pa_arena_find(pool->arena, at, size, &request->arena_offset);
-    if (request->arena_segment == PA_NO_SEGMENT && mapping_lend(pool, at, size))
-        request->arena_segment = pa_arena_find(pool->arena, at, size, &request->arena_offset);
-    return request->arena_segment != PA_NO_SEGMENT;
+    if (!pool->arena || size == 0) /* closed by the program's code just now; nobody's bytes */
+        return false;
+    uint32_t row = pa_arena_find(pool->arena, at, size, &request->arena_offset);
+    if (row == PA_NO_SEGMENT) {
+        if (mapping_lend(pool, at, size) && pool->arena)
+            row = pa_arena_find(pool->arena, at, size, &request->arena_offset);
+    } else if (pa_arena_is_lent(pool->arena, row) && !mapping_has_its_file(at, size)) {
+        row = PA_NO_SEGMENT;
+    }
+    request->arena_segment = row;
+    return row != PA_NO_SEGMENT;
 }
 
 /* A Buffer of another pool, or of the parent before a fork, is memory like any other here. */
 static bool is_own_buffer(const Request *request, PyObject *data)
 {
     uint64_t offset;
-    if (!Buffer_Check(data) || ((Buffer *)data)->released)
+    if (!Buffer_Check(data) || ((Buffer *)data)->released || !request->pool->arena)
         return false;
     const Buffer *buffer = (Buffer *)data;
     return pa_arena_find(request->pool->arena, buffer->block.at, (uint64_t)buffer->size,
@@ -312,6 +319,8 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
 int copy_in(Request *request, const char *from, uint64_t size)
 {
     struct pa_block block;
+    if (pool_check(request->pool) < 0) /* closed by the program's code just now */
+        return -1;
     int error = pool_alloc(request->pool, size, true, &block);
     if (error) {
         errno = -error;

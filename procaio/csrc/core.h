@@ -293,6 +293,7 @@ void memory_after_fork(void);
 
 /* mapping.c */
 bool mapping_lend(Pool *pool, const char *at, uint64_t size); /* if it lies in a Mapping */
+bool mapping_has_its_file(const char *at, uint64_t size);     /* its descriptor still is */
 extern PyMethodDef memory_functions[];
 
 /* buffer.c */

@@ -192,6 +192,7 @@ typedef struct {
     Py_ssize_t size;
     Py_ssize_t exports; /* views, and requests in flight */
     bool released;
+    bool altered; /* its pages may be protected or locked */
 } Buffer;
 
 extern PyTypeObject *Request_Type, *Pool_Type, *FileHandle_Type, *Buffer_Type, *Waiter_Type;

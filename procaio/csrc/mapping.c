@@ -385,11 +385,23 @@ PyType_Spec Mapping_Spec = {
 
 /* -- calls on memory that do not wait ----------------------------------------------------------- */
 
+/* Python's own, and not a class that only calls itself so. */
+static bool is_python_mmap(PyObject *data)
+{
+    static PyTypeObject *type;
+    if (!type && strcmp(Py_TYPE(data)->tp_name, "mmap.mmap") == 0) {
+        PyObject *module = PyImport_ImportModule("mmap");
+        type = module ? (PyTypeObject *)PyObject_GetAttrString(module, "mmap") : NULL;
+        Py_XDECREF(module);
+        PyErr_Clear();
+    }
+    return type && Py_TYPE(data) == type;
+}
+
 /* Memory in pages of its own: what is done to whole pages does not hit anything else. */
 static bool has_own_pages(PyObject *data)
 {
-    return Mapping_Check(data) || Buffer_Check(data) ||
-           strcmp(Py_TYPE(data)->tp_name, "mmap.mmap") == 0;
+    return Mapping_Check(data) || Buffer_Check(data) || is_python_mmap(data);
 }
 
 typedef int memory_call(void *at, size_t size, int what);
@@ -448,6 +460,8 @@ static PyObject *mprotect_(PyObject *module, PyObject *args, PyObject *kwargs)
     if (!has_own_pages(data))
         return PyErr_Format(PyExc_TypeError, "data must be a Mapping, mmap.mmap or Buffer, not %.100s",
                             Py_TYPE(data)->tp_name);
+    if (Buffer_Check(data))
+        ((Buffer *)data)->altered = true;
     return on_pages(data, offset, size, protect, true, mprotect);
 }
 
@@ -473,11 +487,12 @@ static PyObject *munlockall_(PyObject *module, PyObject *unused)
 static PyObject *mlockall_(PyObject *module, PyObject *arg)
 {
     (void)module;
-    int flags = (int)PyLong_AsLong(arg), failed, error;
-    if (PyErr_Occurred())
+    int64_t flags;
+    int failed, error;
+    if (take_number(arg, "flags", INT32_MIN, INT32_MAX, &flags) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    failed = mlockall(flags);
+    failed = mlockall((int)flags);
     error = errno;
     Py_END_ALLOW_THREADS
     if (failed) {

@@ -2,6 +2,7 @@
 #include "arguments.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
@@ -316,6 +317,84 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
     return 0;
 }
 
+/* Whether the memory is on a heap for certain.  Of everything else nobody knows where it comes from:
+ * a memoryview or an array may lie in a mapped file. */
+static bool is_on_heap(PyObject *owner)
+{
+    PyObject *held = Py_NewRef(owner);
+    bool known = false;
+    for (int depth = 0; depth < 16 && held && !known; depth++) {
+        const char *type = Py_TYPE(held)->tp_name;
+        PyObject *below = NULL;
+        known = PyBytes_Check(held) || PyByteArray_Check(held) || Buffer_Check(held) ||
+                strcmp(type, "array.array") == 0;
+        if (PyMemoryView_Check(held)) {
+            below = Py_XNewRef(PyMemoryView_GET_BUFFER(held)->obj);
+        } else if (strcmp(type, "numpy.ndarray") == 0) {
+            below = PyObject_GetAttrString(held, "base");
+            known = below == Py_None;
+            PyErr_Clear();
+        }
+        Py_SETREF(held, below);
+    }
+    Py_XDECREF(held);
+    return known;
+}
+
+/* `outwards`: from ours to the owner's.  The system touches the owner's memory as it does in read()
+ * and write(); only ours is the "other process's", which must be memory that stays. */
+static int copy_by_system(char *to, const char *from, size_t size, bool outwards)
+{
+    pid_t self = getpid();
+    for (size_t done = 0; done < size;) {
+        struct iovec target = {.iov_base = to + done, .iov_len = size - done};
+        struct iovec source = {.iov_base = (char *)(uintptr_t)from + done, .iov_len = size - done};
+        ssize_t copied = outwards ? process_vm_readv(self, &target, 1, &source, 1, 0)
+                                  : process_vm_writev(self, &source, 1, &target, 1, 0);
+        if (copied == 0)
+            return EFAULT;
+        if (copied < 0 && (errno == ENOSYS || errno == EPERM)) { /* a container that forbids it */
+            memcpy(to + done, from + done, size - done);
+            return 0;
+        }
+        if (copied < 0)
+            return errno;
+        done += (size_t)copied;
+    }
+    return 0;
+}
+
+static int copy(PyObject *owner, char *to, const char *from, size_t size, bool outwards)
+{
+    int error = 0;
+    if (size == 0)
+        return 0;
+    bool careful = !is_on_heap(owner);
+    if (size < LARGE_COPY) {
+        if (careful)
+            return copy_by_system(to, from, size, outwards);
+        memcpy(to, from, size);
+        return 0;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (careful)
+        error = copy_by_system(to, from, size, outwards);
+    else
+        memcpy(to, from, size);
+    Py_END_ALLOW_THREADS
+    return error;
+}
+
+int copy_from_owner(PyObject *owner, char *to, const char *from, size_t size)
+{
+    return copy(owner, to, from, size, false);
+}
+
+int copy_to_owner(PyObject *owner, char *to, const char *from, size_t size)
+{
+    return copy(owner, to, from, size, true);
+}
+
 int copy_in(Request *request, const char *from, uint64_t size)
 {
     struct pa_block block;
@@ -327,13 +406,7 @@ int copy_in(Request *request, const char *from, uint64_t size)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (size >= LARGE_COPY) {
-        Py_BEGIN_ALLOW_THREADS
-        memcpy(block.at, from, size);
-        Py_END_ALLOW_THREADS
-    } else {
-        memcpy(block.at, from, size);
-    }
+    request->error = copy_from_owner(request->target, block.at, from, size);
     request->block = block;
     request->arena_segment =
         pa_arena_find(request->pool->arena, block.at, size, &request->arena_offset);

@@ -77,6 +77,10 @@ build/test_arena_asan: tests/native/test_arena.c shm/arena.c $(C_HEADERS)
 	mkdir -p build
 	$(CC) $(NATIVE) $(ADDRESS) -o $@ tests/native/test_arena.c shm/arena.c
 
+build/test_memory_asan: tests/native/test_memory.c workers/calls_memory.c $(C_HEADERS)
+	mkdir -p build
+	$(CC) $(NATIVE) $(ADDRESS) -o $@ tests/native/test_memory.c workers/calls_memory.c
+
 tsan: build/test_rings_tsan ## the rings between threads, under the thread sanitizer
 	TSAN_OPTIONS=halt_on_error=1 build/test_rings_tsan 500000
 
@@ -98,9 +102,10 @@ ASAN_RUN = LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-fil
 	ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_abort=0:handle_sigill=0:handle_sigfpe=0 \
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc
 
-asan: build/test_rings_asan build/test_arena_asan build/asan-venv/.installed ## everything under the address and undefined-behaviour sanitizers
+asan: build/test_rings_asan build/test_arena_asan build/test_memory_asan build/asan-venv/.installed ## everything under the address and undefined-behaviour sanitizers
 	build/test_rings_asan
 	build/test_arena_asan
+	build/test_memory_asan
 	$(ASAN_RUN) $(ASAN_BIN)/python tests/native/workout.py
 	$(ASAN_RUN) $(ASAN_BIN)/python $(ASAN_BIN)/pytest -q -m 'not slow' -p no:cacheprovider \
 		--capture=sys --timeout 300 --ignore tests/test_native.py $(ASAN_TESTS)

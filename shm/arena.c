@@ -50,6 +50,7 @@ struct pa_arena {
     uint32_t rows; /* rows below this one may be in use */
     uint32_t hint; /* the row that had room last */
     uint32_t empty;
+    uint32_t lent;
     uint64_t mapped, used;
     struct segment segments[PA_MAX_SEGMENTS];
 };
@@ -162,12 +163,23 @@ int pa_arena_lend(struct pa_arena *arena, char *base, uint64_t size, int fd, uin
 {
     struct segment segment = {
         .base = base, .size = size, .fd = fd, .file_offset = file_offset, .lent = true};
-    return enter(arena, &segment);
+    if (arena->lent == PA_MOST_LENT)
+        return -ENOMEM;
+    int row = enter(arena, &segment);
+    if (row >= 0)
+        arena->lent++;
+    return row;
+}
+
+bool pa_arena_is_lent(const struct pa_arena *arena, uint32_t row)
+{
+    return arena->segments[row].lent;
 }
 
 void pa_arena_return(struct pa_arena *arena, uint32_t row)
 {
     arena->segments[row] = (struct segment){.fd = -1};
+    arena->lent--;
     publish(arena, row);
 }
 
@@ -388,6 +400,7 @@ void pa_arena_detach(struct pa_arena *arena)
 void pa_arena_abandon(struct pa_arena *arena)
 {
     arena->table = NULL;
+    arena->lent = 0;
     for (uint32_t row = 0; row < arena->rows; row++) {
         struct segment *segment = &arena->segments[row];
         if (!segment->base)

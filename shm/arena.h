@@ -11,6 +11,7 @@
 #define PA_ORDERS 12u                              /* blocks of 4 KiB << 0 … 11 */
 #define PA_LARGEST_BLOCK (PA_PAGE << (PA_ORDERS - 1)) /* 8 MiB; larger ones get a segment each */
 #define PA_SHARED_SEGMENT (32u << 20)
+#define PA_MOST_LENT (PA_MAX_SEGMENTS / 2) /* the other rows are for what is ours */
 
 struct pa_block {
     char *at;         /* NULL: no block */
@@ -44,6 +45,7 @@ void pa_arena_free(struct pa_arena *arena, struct pa_block *block);
  * `file_offset` on.  The row, or -errno.  It is the caller's own again after pa_arena_return(). */
 int pa_arena_lend(struct pa_arena *arena, char *base, uint64_t size, int fd, uint64_t file_offset);
 void pa_arena_return(struct pa_arena *arena, uint32_t row);
+bool pa_arena_is_lent(const struct pa_arena *arena, uint32_t row);
 
 /* The data segment in which [at, at + size) lies, or PA_NO_SEGMENT; *offset counts from its start. */
 uint32_t pa_arena_find(const struct pa_arena *arena, const void *at, uint64_t size,

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import gc
+import mmap
 import os
+import platform
 import select
 import signal
+import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
@@ -145,3 +150,46 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
     assert pid > 0, "that would be a whole group"
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+class MemoryGate:
+    """Memory whose pages come only when the gate is opened.
+
+    Whoever touches it waits in the system call, exactly as long as the test wants.
+    """
+
+    SYSCALL: ClassVar = {"x86_64": 323, "aarch64": 282}.get(platform.machine(), -1)
+    API, REGISTER = 0xC018AA3F, 0xC020AA00
+    PAGES = 4
+
+    def __init__(self) -> None:
+        self.size = self.PAGES * mmap.PAGESIZE
+        self.memory = mmap.mmap(-1, self.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        held = ctypes.c_char.from_buffer(self.memory)
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = libc.syscall(self.SYSCALL, os.O_CLOEXEC)
+        if self._fd < 0:
+            pytest.skip(f"no userfaultfd here: {os.strerror(ctypes.get_errno())}")
+        fcntl.ioctl(self._fd, self.API, struct.pack("QQQ", 0xAA, 0, 0))
+        missing = struct.pack("QQQQ", ctypes.addressof(held), self.size, 1, 0)
+        fcntl.ioctl(self._fd, self.REGISTER, missing)
+
+    def hold(self, pool: procaio.Pool, count: int = 1, **keywords: int) -> list[procaio.Request]:
+        """Requests that are being executed when this returns, by as many threads."""
+        held = [procaio.aio_mtouch(self.memory, pool=pool, **keywords) for _ in range(count)]
+        eventually(lambda: all(r.state == "execute" for r in held), "threads take the touches")
+        return held
+
+    def open(self) -> None:
+        """Let everybody go on; the pages are zeroed."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+@pytest.fixture
+def memory_gate() -> Iterator[MemoryGate]:
+    """Something to block the program's own threads with, and to let them go."""
+    made = MemoryGate()
+    yield made
+    made.open()

@@ -1,4 +1,4 @@
-"""The rings, the slots and the arena as C programs without Python: tests/native."""
+"""The rings, the slots, the arena, the touching of memory as C programs without Python."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RINGS = ["ring.c", "segment.c", "state.c", "wake.c"]
+CALLS = [f"workers/calls_{kind}.c" for kind in ("data", "memory", "names")]
 PROGRAMS = {
-    "test_rings": [*(f"shm/{name}" for name in RINGS), "workers/loop.c", "workers/ops.c"],
+    "test_rings": [*(f"shm/{name}" for name in RINGS), "workers/loop.c", "workers/ops.c", *CALLS],
     "test_arena": ["shm/arena.c"],
+    "test_memory": ["workers/calls_memory.c"],
 }
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_native_program_ends_well(program: str, tmp_path: Path) -> None:
-    """Requests between threads end exactly once; blocks never overlap and never get lost."""
+    """Requests between threads end exactly once; blocks never overlap and never get lost; touching
+    memory never changes it, and what is lost is an error.
+    """
     made = tmp_path / program
     options = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-pthread"]
     sources = [f"tests/native/{program}.c", *PROGRAMS[program]]

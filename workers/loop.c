@@ -62,7 +62,7 @@ static char *map_data(struct self *self, uint32_t row, int *fd)
         munmap(mapping->base, mapping->size);
     off_t at = (off_t)data->file_offset;
     void *base = mmap(NULL, data->size, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, at);
-    if (base == MAP_FAILED && errno == EACCES) /* lent by the program, to be read only */
+    if (base == MAP_FAILED) /* lent by the program, to be read only: EACCES, EPERM if it is sealed */
         base = mmap(NULL, data->size, PROT_READ, MAP_SHARED, data->fd, at);
     mapping->base = base == MAP_FAILED ? NULL : base;
     mapping->size = data->size;
@@ -296,6 +296,7 @@ void pa_worker_loop(struct pa_segment *segment, uint32_t worker)
     };
     while (!told_to_leave(&self)) {
         uint32_t entry;
+        unmap_withdrawn(&self); /* here too: under load it never sleeps */
         if (has_permit(&self)) {
             if (pa_lane_claim(segment, worker, &entry)) {
                 run_request(&self, entry);

@@ -2,6 +2,7 @@
 #include "arguments.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
@@ -200,17 +201,24 @@ int take_range(Request *request, PyObject *const *values, int64_t *length)
 bool find_shared(Request *request, const char *at, uint64_t size)
 {
     Pool *pool = request->pool;
-    request->arena_segment = pa_arena_find(pool->arena, at, size, &request->arena_offset);
-    if (request->arena_segment == PA_NO_SEGMENT && mapping_lend(pool, at, size))
-        request->arena_segment = pa_arena_find(pool->arena, at, size, &request->arena_offset);
-    return request->arena_segment != PA_NO_SEGMENT;
+    if (!pool->arena || size == 0) /* closed by the program's code just now; nobody's bytes */
+        return false;
+    uint32_t row = pa_arena_find(pool->arena, at, size, &request->arena_offset);
+    if (row == PA_NO_SEGMENT) {
+        if (mapping_lend(pool, at, size) && pool->arena)
+            row = pa_arena_find(pool->arena, at, size, &request->arena_offset);
+    } else if (pa_arena_is_lent(pool->arena, row) && !mapping_has_its_file(at, size)) {
+        row = PA_NO_SEGMENT;
+    }
+    request->arena_segment = row;
+    return row != PA_NO_SEGMENT;
 }
 
 /* A Buffer of another pool, or of the parent before a fork, is memory like any other here. */
 static bool is_own_buffer(const Request *request, PyObject *data)
 {
     uint64_t offset;
-    if (!Buffer_Check(data) || ((Buffer *)data)->released)
+    if (!Buffer_Check(data) || ((Buffer *)data)->released || !request->pool->arena)
         return false;
     const Buffer *buffer = (Buffer *)data;
     return pa_arena_find(request->pool->arena, buffer->block.at, (uint64_t)buffer->size,
@@ -309,24 +317,98 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
     return 0;
 }
 
+/* Whether the memory is on a heap for certain.  Of everything else nobody knows where it comes from:
+ * a memoryview or an array may lie in a mapped file. */
+static bool is_on_heap(PyObject *owner)
+{
+    PyObject *held = Py_NewRef(owner);
+    bool known = false;
+    for (int depth = 0; depth < 16 && held && !known; depth++) {
+        const char *type = Py_TYPE(held)->tp_name;
+        PyObject *below = NULL;
+        known = PyBytes_Check(held) || PyByteArray_Check(held) || Buffer_Check(held) ||
+                strcmp(type, "array.array") == 0;
+        if (PyMemoryView_Check(held)) {
+            below = Py_XNewRef(PyMemoryView_GET_BUFFER(held)->obj);
+        } else if (strcmp(type, "numpy.ndarray") == 0) {
+            below = PyObject_GetAttrString(held, "base");
+            known = below == Py_None;
+            PyErr_Clear();
+        }
+        Py_SETREF(held, below);
+    }
+    Py_XDECREF(held);
+    return known;
+}
+
+/* `outwards`: from ours to the owner's.  The system touches the owner's memory as it does in read()
+ * and write(); only ours is the "other process's", which must be memory that stays. */
+static int copy_by_system(char *to, const char *from, size_t size, bool outwards)
+{
+    pid_t self = getpid();
+    for (size_t done = 0; done < size;) {
+        struct iovec target = {.iov_base = to + done, .iov_len = size - done};
+        struct iovec source = {.iov_base = (char *)(uintptr_t)from + done, .iov_len = size - done};
+        ssize_t copied = outwards ? process_vm_readv(self, &target, 1, &source, 1, 0)
+                                  : process_vm_writev(self, &source, 1, &target, 1, 0);
+        if (copied == 0)
+            return EFAULT;
+        if (copied < 0 && (errno == ENOSYS || errno == EPERM)) { /* a container that forbids it */
+            memcpy(to + done, from + done, size - done);
+            return 0;
+        }
+        if (copied < 0)
+            return errno;
+        done += (size_t)copied;
+    }
+    return 0;
+}
+
+static int copy(PyObject *owner, char *to, const char *from, size_t size, bool outwards)
+{
+    int error = 0;
+    if (size == 0)
+        return 0;
+    bool careful = !is_on_heap(owner);
+    if (size < LARGE_COPY) {
+        if (careful)
+            return copy_by_system(to, from, size, outwards);
+        memcpy(to, from, size);
+        return 0;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    if (careful)
+        error = copy_by_system(to, from, size, outwards);
+    else
+        memcpy(to, from, size);
+    Py_END_ALLOW_THREADS
+    return error;
+}
+
+int copy_from_owner(PyObject *owner, char *to, const char *from, size_t size)
+{
+    return copy(owner, to, from, size, false);
+}
+
+int copy_to_owner(PyObject *owner, char *to, const char *from, size_t size)
+{
+    return copy(owner, to, from, size, true);
+}
+
 int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind)
 {
     struct pa_block block;
     if (size + behind == 0)
         return 0;
+    if (pool_check(request->pool) < 0) /* closed by the program's code just now */
+        return -1;
     int error = pool_alloc(request->pool, size + behind, true, &block);
     if (error) {
         errno = -error;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (size >= LARGE_COPY) {
-        Py_BEGIN_ALLOW_THREADS
-        memcpy(block.at + behind, from, size);
-        Py_END_ALLOW_THREADS
-    } else if (size > 0) {
-        memcpy(block.at + behind, from, size);
-    }
+    request->error = copy_from_owner(request->target, block.at + behind, from, size);
     request->block = block;
     request->arena_segment =
         pa_arena_find(request->pool->arena, block.at, size + behind, &request->arena_offset);

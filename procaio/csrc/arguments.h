@@ -39,7 +39,13 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
 /* Memory that workers see too needs no copy: ours, or whatever lies in ours. */
 bool find_shared(Request *request, const char *at, uint64_t size);
 
-/* Copied now, `behind` so many bytes of the block, so that the caller may use the memory again. */
+/* Copied now, `behind` so many bytes of the block, so that the caller may use the memory again.  What
+ * cannot be read has failed: its errno is the request's. */
 int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind);
+
+/* Between memory of ours and memory of `owner`, which may be mapped from a file that has become
+ * shorter: 0, or an errno, and never a SIGBUS. */
+int copy_from_owner(PyObject *owner, char *to, const char *from, size_t size);
+int copy_to_owner(PyObject *owner, char *to, const char *from, size_t size);
 
 #endif

@@ -3,6 +3,8 @@
  * The block stays while anything looks at it: a view, or a request in flight.  release() only says
  * that the owner is done with it.
  */
+#include <sys/mman.h>
+
 #include "core.h"
 
 PyTypeObject *Buffer_Type;
@@ -14,6 +16,10 @@ static void give_back(Buffer *self)
     if (self->pool->fork_count != fork_count && self->arena == self->pool->arena) {
         self->block.at = NULL; /* just forked: the memory is still the parent's */
         return;
+    }
+    if (self->altered) { /* whoever gets the pages next knows nothing of it */
+        mprotect(self->block.at, self->block.size, PROT_READ | PROT_WRITE);
+        munlock(self->block.at, self->block.size);
     }
     pa_arena_free(self->arena, &self->block);
     /* In a forked child the parent's arena is left to its last Buffer. */

@@ -746,6 +746,8 @@ int build_mtouch(Request *request, PyObject *const *values)
 /* data, offset, length */
 int build_mlock(Request *request, PyObject *const *values)
 {
+    if (Buffer_Check(values[0]))
+        ((Buffer *)values[0])->altered = true;
     return take_own_memory(request, values, false);
 }
 

@@ -196,7 +196,7 @@ struct Pool {
     bool somebody_sleeps;
     uint32_t followers;
     _Atomic uint32_t news;
-    struct job *jobs_done; /* memory.c; under its lock */
+    struct job *jobs_done, *last_job_done; /* memory.c; under its lock */
     _Atomic uint32_t jobs_done_count;
     /* While dead workers' descriptors are hunted: the slots' words when it began (orphans.c). */
     uint32_t *noted, noted_from;
@@ -224,6 +224,7 @@ typedef struct {
     Py_ssize_t size;
     Py_ssize_t exports; /* views, and requests in flight */
     bool released;
+    bool altered; /* its pages may be protected or locked */
 } Buffer;
 
 extern PyTypeObject *Request_Type, *Pool_Type, *FileHandle_Type, *Buffer_Type, *Waiter_Type;
@@ -339,10 +340,12 @@ int memory_submit(Pool *pool, Request *request, uint32_t index); /* 0 or an errn
 int64_t memory_run(struct pa_slot *slot, char *address);
 bool memory_next_done(Pool *pool, uint32_t *entry);
 void memory_forget(Pool *pool);
+void memory_sweep(void);
 void memory_after_fork(void);
 
 /* mapping.c */
 bool mapping_lend(Pool *pool, const char *at, uint64_t size); /* if it lies in a Mapping */
+bool mapping_has_its_file(const char *at, uint64_t size);     /* its descriptor still is */
 extern PyMethodDef memory_functions[];
 
 /* buffer.c */

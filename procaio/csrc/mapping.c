@@ -1,15 +1,19 @@
 /* procaio/csrc/mapping.c - Mapping: memory that the program maps; and the calls on memory that are
  * done at once.
  *
- * A Mapping that shares its pages (MAP_SHARED) keeps a descriptor of what it maps, so that workers
- * can map it too: the first time it is the data of a read or write it is lent to that pool, and
- * nothing is copied from then on.
+ * A Mapping that shares its pages (MAP_SHARED) keeps a descriptor of the file that it maps, so that
+ * workers can map it too: the first time it is the data of a read or write it is lent to that pool,
+ * and nothing is copied from then on.  A program may close descriptors that are not its own, and the
+ * number is another file's then: so before each use it is made sure that it is still the file.
  */
 #include "arguments.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 typedef struct Mapping Mapping;
@@ -20,11 +24,14 @@ struct Mapping {
     Py_ssize_t length;
     uint64_t mapped; /* whole pages */
     int64_t offset;
-    int prot, fd; /* fd -1: private, nobody else can map it */
+    int prot, fd; /* fd -1: nobody else can map the same pages */
+    dev_t device; /* of `fd` */
+    ino_t inode;
     Py_ssize_t exports;
     Pool *pool; /* that it is lent to, or NULL */
     struct pa_arena *arena;
     uint32_t row;
+    unsigned lent_in; /* the fork_count then: a child's pool may have an arena at the same place */
     Mapping *next, *previous; /* of those with a descriptor */
 };
 
@@ -34,46 +41,68 @@ static Mapping *shareable;
 
 /* -- lending ---------------------------------------------------------------------------------- */
 
-static void take_back(Mapping *self)
+/* Gives the pool that had it, or NULL.  To let go of that may run the program's code: last of all. */
+static Pool *take_back(Mapping *self)
 {
     Pool *pool = self->pool;
     self->pool = NULL;
-    if (!pool)
-        return;
-    if (pool->arena == self->arena && pool->fork_count == fork_count) {
+    if (pool && pool->arena == self->arena && pool->fork_count == fork_count &&
+        self->lent_in == fork_count) {
         pa_arena_return(self->arena, self->row);
         if (pool->segment) {
             atomic_fetch_add_explicit(&pool->segment->header.withdrawn, 1, memory_order_release);
             pa_wake_all(pool->segment);
         }
     }
-    Py_DECREF(pool);
+    return pool;
 }
 
 /* Lent to a pool that is still there. */
 static bool is_lent(const Mapping *self)
 {
     return self->pool && self->pool->arena == self->arena && self->pool->segment &&
-           self->pool->fork_count == fork_count;
+           self->pool->fork_count == fork_count && self->lent_in == fork_count;
 }
 
-bool mapping_lend(Pool *pool, const char *at, uint64_t size)
+static bool has_its_file(int fd, dev_t device, ino_t inode)
+{
+    struct statx st;
+    return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &st) == 0 &&
+           st.stx_ino == inode && makedev(st.stx_dev_major, st.stx_dev_minor) == device;
+}
+
+static Mapping *find(const char *at, uint64_t size)
 {
     Mapping *self = shareable;
     while (self && !(at >= self->base && size <= self->mapped &&
                      (uint64_t)(at - self->base) <= self->mapped - size))
         self = self->next;
-    if (!self || pool->is_inline || is_lent(self))
+    return self;
+}
+
+bool mapping_lend(Pool *pool, const char *at, uint64_t size)
+{
+    Mapping *self = find(at, size);
+    if (!self || pool->is_inline || !pool->segment || is_lent(self) ||
+        !has_its_file(self->fd, self->device, self->inode))
         return false;
-    take_back(self);
+    Pool *before = take_back(self);
     int row = pa_arena_lend(pool->arena, self->base, self->mapped, self->fd,
                             (uint64_t)self->offset);
-    if (row < 0)
-        return false;
-    self->pool = (Pool *)Py_NewRef((PyObject *)pool);
-    self->arena = pool->arena;
-    self->row = (uint32_t)row;
-    return true;
+    if (row >= 0) {
+        self->pool = (Pool *)Py_NewRef((PyObject *)pool);
+        self->arena = pool->arena;
+        self->row = (uint32_t)row;
+        self->lent_in = fork_count;
+    }
+    Py_XDECREF(before);
+    return row >= 0;
+}
+
+bool mapping_has_its_file(const char *at, uint64_t size)
+{
+    const Mapping *self = find(at, size);
+    return self && has_its_file(self->fd, self->device, self->inode);
 }
 
 static void enlist(Mapping *self)
@@ -101,54 +130,71 @@ static void unmap(Mapping *self)
 {
     if (!self->base)
         return;
-    delist(self);
-    take_back(self);
     char *base = self->base;
     int fd = self->fd;
-    self->base = NULL;
+    self->base = NULL; /* first: other threads and the program's code get their turn below */
     self->fd = -1;
+    delist(self);
+    Pool *pool = take_back(self);
     Py_BEGIN_ALLOW_THREADS /* may write a lot */
     munmap(base, self->mapped);
-    if (fd >= 0)
+    if (fd >= 0 && has_its_file(fd, self->device, self->inode))
         close(fd);
     Py_END_ALLOW_THREADS
+    Py_XDECREF(pool);
 }
 
-/* What to map: -1 for private memory of nobody's.  The file must be as long as the mapping, or
- * using its end would be a SIGBUS. */
-static int open_source(PyObject *file, int given, const Mapping *self, bool shared)
+/* Shared memory that has no file gets one, so that workers can map it: the descriptor, or -1. */
+static int make_file(int64_t length)
+{
+    int fd = memfd_create("procaio-mapping", MFD_CLOEXEC);
+    if (fd >= 0 && ftruncate(fd, length) == 0)
+        return fd;
+    PyErr_SetFromErrno(PyExc_OSError);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* Files and disks, which end somewhere; -1: other things decide for themselves what can be mapped. */
+static int64_t size_of(int fd, const struct stat *st)
+{
+    uint64_t size;
+    if (S_ISREG(st->st_mode))
+        return st->st_size;
+    return S_ISBLK(st->st_mode) && ioctl(fd, BLKGETSIZE64, &size) == 0 ? (int64_t)size : -1;
+}
+
+/* The descriptor of what is to be mapped.  It must be as long as the mapping, or using its end would
+ * be a SIGBUS.  Mapped twice, a device (/dev/zero) may give other memory each time: only files and
+ * disks can be lent. */
+static int open_source(Mapping *self, PyObject *file, int given, bool *can_be_lent)
 {
     struct stat st;
-    int fd;
-    if (given < 0) {
-        if (!shared)
-            return -1;
-        fd = memfd_create("procaio-mapping", MFD_CLOEXEC);
-        if (fd >= 0 && ftruncate(fd, self->length) == 0)
-            return fd;
-        PyErr_SetFromErrno(PyExc_OSError);
+    int fd = given < 0 ? make_file(self->length) : fcntl(given, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, file);
         if (fd >= 0)
             close(fd);
-        return -2;
+        return -1;
     }
-    if (fstat(given, &st) < 0) {
-        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, file);
-        return -2;
-    }
-    if (S_ISREG(st.st_mode) && (self->offset > st.st_size || self->length > st.st_size - self->offset)) {
+    int64_t size = size_of(fd, &st);
+    if (size >= 0 && (self->offset > size || self->length > size - self->offset)) {
         PyErr_Format(PyExc_ValueError, "%zd bytes at offset %lld are more than the file has (%lld)",
-                     self->length, (long long)self->offset, (long long)st.st_size);
-        return -2;
+                     self->length, (long long)self->offset, (long long)size);
+        close(fd);
+        return -1;
     }
-    fd = fcntl(given, F_DUPFD_CLOEXEC, 3);
-    if (fd < 0)
-        PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, file);
-    return fd < 0 ? -2 : fd;
+    *can_be_lent = size >= 0;
+    self->device = st.st_dev;
+    self->inode = st.st_ino;
+    self->fd = fd;
+    return 0;
 }
 
-static int map_source(Mapping *self, PyObject *file, int flags)
+static int map_source(Mapping *self, PyObject *file, int flags, bool can_be_lent)
 {
-    bool shared = (flags & MAP_TYPE) != MAP_PRIVATE;
     void *base;
     int failed;
     Py_BEGIN_ALLOW_THREADS
@@ -163,7 +209,7 @@ static int map_source(Mapping *self, PyObject *file, int flags)
         return -1;
     }
     self->base = base;
-    if (shared) {
+    if (can_be_lent) {
         enlist(self);
     } else if (self->fd >= 0) {
         close(self->fd);
@@ -203,8 +249,11 @@ static PyObject *mmap_(PyObject *module, PyObject *args, PyObject *kwargs)
     self->mapped = ((uint64_t)length + page - 1) / page * page;
     self->offset = offset;
     self->prot = prot;
-    self->fd = open_source(file, given, self, (flags & MAP_TYPE) != MAP_PRIVATE);
-    if (self->fd == -2 || map_source(self, file == Py_None ? NULL : file, flags) < 0) {
+    self->fd = -1;
+    bool shared = (flags & MAP_TYPE) != MAP_PRIVATE, can_be_lent = false;
+    PyObject *name = file == Py_None ? NULL : file;
+    if (((shared || name) && open_source(self, name, given, &can_be_lent) < 0) ||
+        map_source(self, name, flags, shared && can_be_lent) < 0) {
         if (self->fd >= 0)
             close(self->fd);
         self->fd = -1;
@@ -225,6 +274,8 @@ static int check(Mapping *self)
 static PyObject *munmap_(Mapping *self, PyObject *unused)
 {
     (void)unused;
+    if (self->exports > 0)
+        memory_sweep();
     if (self->base && self->exports > 0) {
         PyErr_SetString(PyExc_BufferError, "views of the Mapping, or requests with it, still exist");
         return NULL;
@@ -334,11 +385,23 @@ PyType_Spec Mapping_Spec = {
 
 /* -- calls on memory that do not wait ----------------------------------------------------------- */
 
+/* Python's own, and not a class that only calls itself so. */
+static bool is_python_mmap(PyObject *data)
+{
+    static PyTypeObject *type;
+    if (!type && strcmp(Py_TYPE(data)->tp_name, "mmap.mmap") == 0) {
+        PyObject *module = PyImport_ImportModule("mmap");
+        type = module ? (PyTypeObject *)PyObject_GetAttrString(module, "mmap") : NULL;
+        Py_XDECREF(module);
+        PyErr_Clear();
+    }
+    return type && Py_TYPE(data) == type;
+}
+
 /* Memory in pages of its own: what is done to whole pages does not hit anything else. */
 static bool has_own_pages(PyObject *data)
 {
-    return Mapping_Check(data) || Buffer_Check(data) ||
-           strcmp(Py_TYPE(data)->tp_name, "mmap.mmap") == 0;
+    return Mapping_Check(data) || Buffer_Check(data) || is_python_mmap(data);
 }
 
 typedef int memory_call(void *at, size_t size, int what);
@@ -397,6 +460,8 @@ static PyObject *mprotect_(PyObject *module, PyObject *args, PyObject *kwargs)
     if (!has_own_pages(data))
         return PyErr_Format(PyExc_TypeError, "data must be a Mapping, mmap.mmap or Buffer, not %.100s",
                             Py_TYPE(data)->tp_name);
+    if (Buffer_Check(data))
+        ((Buffer *)data)->altered = true;
     return on_pages(data, offset, size, protect, true, mprotect);
 }
 
@@ -422,11 +487,12 @@ static PyObject *munlockall_(PyObject *module, PyObject *unused)
 static PyObject *mlockall_(PyObject *module, PyObject *arg)
 {
     (void)module;
-    int flags = (int)PyLong_AsLong(arg), failed, error;
-    if (PyErr_Occurred())
+    int64_t flags;
+    int failed, error;
+    if (take_number(arg, "flags", INT32_MIN, INT32_MAX, &flags) < 0)
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    failed = mlockall(flags);
+    failed = mlockall((int)flags);
     error = errno;
     Py_END_ALLOW_THREADS
     if (failed) {

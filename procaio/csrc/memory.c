@@ -6,6 +6,8 @@
  *
  * One lock guards the queue, and all that threads touch of a pool.  A pool that goes takes its jobs
  * back under it (memory_forget); a thread that is stuck in a system call then finds nobody to tell.
+ * The memory that it works on is held until it is done all the same: else the program could unmap it
+ * and use its addresses for something else.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -15,7 +17,7 @@
 #include "../../workers/calls.h"
 #include "core.h"
 
-enum { MOST_THREADS = 4, IDLE_SECONDS = 10, STACK_SIZE = 64 << 10 };
+enum { MOST_THREADS = 4, IDLE_SECONDS = 10, STACK_SIZE = 64 << 10, LARGEST_STACK = 32 << 20 };
 #define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: not the number of any worker */
 
 struct job {
@@ -23,6 +25,8 @@ struct job {
     Pool *pool; /* NULL: it has gone */
     uint32_t entry, lane;
     char *address;
+    Py_buffer *view;  /* of a request that was given up while it ran */
+    PyObject *target; /* likewise */
     struct pa_slot slot; /* a copy: workers may write to the one that is shared */
 };
 
@@ -31,7 +35,8 @@ static struct {
     pthread_cond_t work;
     struct job *waiting; /* by priority */
     struct job *running;
-    unsigned threads, idle;
+    struct job *abandoned; /* done; what they hold is let go of with the interpreter lock */
+    unsigned threads, idle, waiting_count;
 } memory = {.lock = PTHREAD_MUTEX_INITIALIZER, .work = PTHREAD_COND_INITIALIZER};
 
 bool memory_is_for(enum pa_opcode op)
@@ -77,10 +82,12 @@ static bool end(struct job *job, int64_t result)
     slot_of(job)->result = result;
     if (!move(job, PA_EXECUTING, THREAD_OWNER, PA_DONE))
         return false;
-    job->next = job->pool->jobs_done;
-    job->pool->jobs_done = job;
-    atomic_fetch_add_explicit(&job->pool->jobs_done_count, 1, memory_order_release);
-    pa_signal_program(job->pool->segment);
+    Pool *pool = job->pool;
+    job->next = NULL;
+    *(pool->jobs_done ? &pool->last_job_done->next : &pool->jobs_done) = job;
+    pool->last_job_done = job;
+    atomic_fetch_add_explicit(&pool->jobs_done_count, 1, memory_order_release);
+    pa_signal_program(pool->segment);
     return true;
 }
 
@@ -105,8 +112,12 @@ static void work_on(struct job *job)
     } else {
         take_off(&memory.running, job);
     }
-    if (!delivered)
+    if (job->target) {
+        job->next = memory.abandoned;
+        memory.abandoned = job;
+    } else if (!delivered) {
         free(job);
+    }
 }
 
 /* False: nothing has come for a long time. */
@@ -130,6 +141,7 @@ static void *thread_main(void *unused)
     while (memory.waiting || wait_for_work()) {
         struct job *job = memory.waiting;
         memory.waiting = job->next;
+        memory.waiting_count--;
         work_on(job);
     }
     memory.threads--;
@@ -147,10 +159,15 @@ static int start_thread(void)
     if (error)
         return error;
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, STACK_SIZE);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attributes, thread_main, NULL);
+    /* Libraries with much thread-local data make a small stack impossible: a larger one, then. */
+    for (size_t size = STACK_SIZE; size <= LARGEST_STACK; size *= 8) {
+        pthread_attr_setstacksize(&attributes, size);
+        error = pthread_create(&thread, &attributes, thread_main, NULL);
+        if (error != EINVAL)
+            break;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     if (!error)
@@ -167,12 +184,35 @@ static void enqueue(struct job *job)
         at = &(*at)->next;
     job->next = *at;
     *at = job;
+    memory.waiting_count++;
+}
+
+/* Lets go of what abandoned jobs have held, once they are done. */
+void memory_sweep(void)
+{
+    pthread_mutex_lock(&memory.lock);
+    struct job *job = memory.abandoned;
+    memory.abandoned = NULL;
+    pthread_mutex_unlock(&memory.lock);
+    while (job) {
+        struct job *next = job->next;
+        if (job->view) {
+            PyBuffer_Release(job->view);
+            PyMem_Free(job->view);
+        } else if (Buffer_Check(job->target)) {
+            buffer_unexport((Buffer *)job->target);
+        }
+        Py_DECREF(job->target);
+        free(job);
+        job = next;
+    }
 }
 
 /* The slot is READY already. */
 int memory_submit(Pool *pool, Request *request, uint32_t index)
 {
     struct pa_slot *slot = &pool->segment->slots[index];
+    memory_sweep();
     struct job *job = malloc(sizeof *job);
     if (!job)
         return ENOMEM;
@@ -187,14 +227,16 @@ int memory_submit(Pool *pool, Request *request, uint32_t index)
     int error = 0;
     pthread_mutex_lock(&memory.lock);
     enqueue(job);
-    if (memory.idle > 0)
-        pthread_cond_signal(&memory.work);
-    else if (memory.threads < MOST_THREADS)
+    pthread_cond_signal(&memory.work);
+    /* One that was woken counts as idle until it has the lock: so do the jobs that it will take. */
+    if (memory.waiting_count > memory.idle && memory.threads < MOST_THREADS)
         error = start_thread();
-    if (memory.threads > 0)
+    if (memory.threads > 0) {
         error = 0; /* one of those will come to it */
-    else
+    } else {
         take_off(&memory.waiting, job);
+        memory.waiting_count--;
+    }
     pthread_mutex_unlock(&memory.lock);
     if (error)
         free(job);
@@ -215,6 +257,19 @@ bool memory_next_done(Pool *pool, uint32_t *entry)
     return true;
 }
 
+/* What the request holds, the job holds from now on. */
+static void keep_memory(struct job *job)
+{
+    Request *request = job->pool->in_flight[pa_entry_index(job->entry)];
+    job->pool = NULL;
+    if (!request)
+        return;
+    job->view = request->view;
+    job->target = request->target;
+    request->view = NULL;
+    request->target = NULL;
+}
+
 /* The pool goes: nobody touches it from here on. */
 void memory_forget(Pool *pool)
 {
@@ -223,7 +278,8 @@ void memory_forget(Pool *pool)
     for (struct job *job = memory.waiting; job; job = job->next)
         job->pool = job->pool == pool ? NULL : job->pool;
     for (struct job *job = memory.running; job; job = job->next)
-        job->pool = job->pool == pool ? NULL : job->pool;
+        if (job->pool == pool)
+            keep_memory(job);
     pthread_mutex_unlock(&memory.lock);
     while (memory_next_done(pool, &entry))
         ;
@@ -234,6 +290,6 @@ void memory_after_fork(void)
 {
     memory.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     memory.work = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
-    memory.waiting = memory.running = NULL;
-    memory.threads = memory.idle = 0;
+    memory.waiting = memory.running = memory.abandoned = NULL;
+    memory.threads = memory.idle = memory.waiting_count = 0;
 }

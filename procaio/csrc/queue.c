@@ -396,6 +396,10 @@ void queue_request(Pool *pool, Request *request)
     Py_INCREF(request); /* the queues' reference */
     pool->nreqs++;
     pool->totals.submitted++;
+    if (unlikely(request->error)) { /* its data are gone already */
+        queue_fail(pool, request, request->error);
+        return;
+    }
     if (likely(pool->overflow_length == 0) && likely(dispatch(pool, request)))
         return;
     to_overflow(pool, request, false);

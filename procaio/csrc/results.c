@@ -10,7 +10,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "core.h"
+#include "arguments.h"
 
 #define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
 
@@ -476,8 +476,13 @@ static PyObject *take_into_target(Request *request, size_t size)
         return take_into_bytearray(request, size);
     if (request->has_argument) { /* the whole of it, whatever the call has returned */
         take_argument_back(request);
-    } else if (request->view && !request->in_place)
-        copy_out((char *)request->view->buf + request->data_offset, request->block.at, size);
+    } else if (request->view && !request->in_place) {
+        request->error = copy_to_owner(request->target,
+                                       (char *)request->view->buf + request->data_offset,
+                                       request->block.at, size);
+        if (request->error)
+            return NULL;
+    }
     return PyLong_FromSize_t(size);
 }
 

@@ -4,7 +4,8 @@
  *
  * Blocks of random sizes are taken and given back in random order, some from sources that say that
  * memory has run out.  Each block's ends carry its number, so two that overlap are seen; offsets,
- * sums and the return of memory are compared with the list.
+ * sums and the return of memory are compared with the list.  Meanwhile memory of others is lent and
+ * taken back; it must be found, and never be unmapped, closed or counted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -121,6 +122,141 @@ static void give(struct pa_arena *arena, uint32_t which)
     *entry = entries[--count];
 }
 
+/* -- lent memory ---------------------------------------------------------------------------------- */
+
+#define MOST_LENT 8u
+
+static struct loan {
+    char *base;
+    uint64_t size, file_offset;
+    int fd;
+    uint32_t row;
+} loans[MOST_LENT];
+static uint32_t loan_count;
+static uint64_t lent_ever;
+
+static void check_loan(const struct pa_arena *arena, const struct loan *loan)
+{
+    uint64_t offset;
+    const struct pa_data_segment *data = &table[loan->row];
+    check(data->fd == loan->fd && data->size == loan->size && data->file_offset == loan->file_offset,
+          "the table says something else of lent memory");
+    check(pa_arena_is_lent(arena, loan->row), "lent memory counts as ours");
+    check(pa_arena_find(arena, loan->base, loan->size, &offset) == loan->row && offset == 0 &&
+              pa_arena_find(arena, loan->base + loan->size - 1, 1, &offset) == loan->row &&
+              offset == loan->size - 1,
+          "lent memory is not found");
+    check(pa_arena_find(arena, loan->base + 1, loan->size, &offset) != loan->row,
+          "more is found than was lent");
+    check(pa_arena_base(arena, loan->row) == loan->base, "lent memory lies elsewhere");
+}
+
+static void check_usable(const struct loan *loan)
+{
+    loan->base[0] = loan->base[loan->size - 1] = 'l';
+    check(fcntl(loan->fd, F_GETFD) >= 0, "a lent descriptor was closed");
+}
+
+static struct loan new_loan(void)
+{
+    struct loan loan = {.size = (1u + random_below(4)) * PA_PAGE,
+                        .file_offset = random_below(3) * PA_PAGE};
+    loan.fd = memfd_create("loan", MFD_CLOEXEC);
+    check(loan.fd >= 0 && ftruncate(loan.fd, (off_t)(loan.size + loan.file_offset)) == 0, "memfd");
+    loan.base = mmap(NULL, loan.size, PROT_READ | PROT_WRITE, MAP_SHARED, loan.fd,
+                     (off_t)loan.file_offset);
+    check(loan.base != MAP_FAILED, "mmap");
+    return loan;
+}
+
+static void end_loan(const struct loan *loan)
+{
+    check_usable(loan);
+    munmap(loan->base, loan->size);
+    close(loan->fd);
+}
+
+static void lend(struct pa_arena *arena)
+{
+    if (loan_count == MOST_LENT)
+        return;
+    struct loan loan = new_loan();
+    uint64_t mapped = pa_arena_mapped(arena);
+    int row = pa_arena_lend(arena, loan.base, loan.size, loan.fd, loan.file_offset);
+    check(row >= 0 && pa_arena_mapped(arena) == mapped, "it cannot be lent");
+    loan.row = (uint32_t)row;
+    check_loan(arena, &loan);
+    loans[loan_count++] = loan;
+    lent_ever++;
+}
+
+static void take_back(struct pa_arena *arena, uint32_t which)
+{
+    struct loan loan = loans[which];
+    uint32_t generation = table[loan.row].generation;
+    uint64_t offset;
+    check_loan(arena, &loan);
+    pa_arena_return(arena, loan.row);
+    check(table[loan.row].generation != generation && table[loan.row].fd == -1,
+          "the table does not say that it was taken back");
+    check(pa_arena_find(arena, loan.base, 1, &offset) == PA_NO_SEGMENT, "it is still found");
+    end_loan(&loan);
+    loans[which] = loans[--loan_count];
+}
+
+/* Rows for what is ours are left, however much is lent. */
+static void test_most_lent(void)
+{
+    static uint32_t rows[PA_MAX_SEGMENTS];
+    struct pa_arena *arena = pa_arena_new(table, source, NULL);
+    struct loan loan = new_loan();
+    uint32_t lent = 0;
+    int row;
+    while ((row = pa_arena_lend(arena, loan.base, loan.size, loan.fd, 0)) >= 0)
+        rows[lent++] = (uint32_t)row;
+    check(row == -ENOMEM && lent == PA_MOST_LENT, "too much, or too little, can be lent");
+    struct pa_block block;
+    int error;
+    while ((error = pa_arena_alloc(arena, 1, true, &block)) != 0)
+        check(error == -ENOSPC || error == -ENOMEM, "no room is left");
+    pa_arena_return(arena, rows[0]);
+    check(pa_arena_lend(arena, loan.base, loan.size, loan.fd, 0) == (int)rows[0],
+          "a row that came back is not lent again");
+    pa_arena_free(arena, &block);
+    pa_arena_destroy(arena);
+    end_loan(&loan);
+}
+
+/* A forked child, or a pool that goes: what was lent is the lender's as before. */
+static void test_end_with_loans(bool abandon)
+{
+    struct pa_arena *arena = pa_arena_new(table, source, NULL);
+    struct loan loan = new_loan();
+    struct pa_block block;
+    uint64_t offset;
+    int row = pa_arena_lend(arena, loan.base, loan.size, loan.fd, loan.file_offset);
+    loan.row = (uint32_t)row;
+    check_loan(arena, &loan);
+    while (pa_arena_alloc(arena, 9u << 20, true, &block) != 0)
+        ;
+    block.at[0] = 'b';
+    if (abandon) {
+        pa_arena_abandon(arena);
+        check(block.at[0] == 0, "the parent's memory is still there");
+        check(pa_arena_find(arena, loan.base, 1, &offset) == PA_NO_SEGMENT, "it is still lent");
+        check(pa_arena_find(arena, block.at, 1, &offset) == block.segment, "a block is lost");
+        check_usable(&loan);
+    } else {
+        pa_arena_detach(arena);
+        pa_arena_return(arena, loan.row);
+        check(pa_arena_lend(arena, loan.base, loan.size, loan.fd, loan.file_offset) == row,
+              "it cannot be lent again");
+    }
+    pa_arena_free(arena, &block);
+    pa_arena_destroy(arena);
+    end_loan(&loan);
+}
+
 int main(int argc, char **argv)
 {
     unsigned long steps = argc > 1 ? strtoul(argv[1], NULL, 10) : 100000;
@@ -133,11 +269,18 @@ int main(int argc, char **argv)
             take(arena);
         else
             give(arena, random_below(count));
+        if (random_below(50) == 0)
+            lend(arena);
+        else if (loan_count > 0 && random_below(50) == 0)
+            take_back(arena, random_below(loan_count));
         check(pa_arena_used(arena) == used, "the sum of the blocks is wrong");
         check(pa_arena_mapped(arena) >= used, "more is used than mapped");
         if (step % 1024 == 0)
             for (uint32_t which = 0; which < count; which++)
                 check_marks(&entries[which]);
+        if (step % 1024 == 0)
+            for (uint32_t which = 0; which < loan_count; which++)
+                check_loan(arena, &loans[which]);
     }
     while (count > 0)
         give(arena, count - 1);
@@ -156,7 +299,13 @@ int main(int argc, char **argv)
     while (count > 0)
         pa_arena_free(arena, &entries[--count].block);
     pa_arena_destroy(arena);
-    printf("ok: %" PRIu64 " blocks, %" PRIu64 " refused, %" PRIu64 " segments from elsewhere\n",
-           numbers, refused, elsewhere_used);
+    while (loan_count > 0)
+        end_loan(&loans[--loan_count]);
+    test_most_lent();
+    test_end_with_loans(false);
+    test_end_with_loans(true);
+    printf("ok: %" PRIu64 " blocks, %" PRIu64 " refused, %" PRIu64 " segments from elsewhere, "
+           "%" PRIu64 " lent\n",
+           numbers, refused, elsewhere_used, lent_ever);
     return 0;
 }

@@ -1,0 +1,1050 @@
+"""msync, mtouch, mlock: what threads do to the program's own memory (rules K3 to K5)."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import ctypes
+import errno
+import gc
+import mmap as python_mmap
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import procaio
+from conftest import MemoryGate, children, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PAGE = os.sysconf("SC_PAGESIZE")
+RW = PROT_READ | PROT_WRITE
+MS_ASYNC, MS_INVALIDATE, MS_SYNC = 1, 2, 4
+MT_MODIFY = 1
+MCL_CURRENT = 1
+THREADS = 4
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+CALLS = {"msync": procaio.aio_msync, "mtouch": procaio.aio_mtouch, "mlock": procaio.aio_mlock}
+call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+
+
+def anonymous(length: int = 4 * PAGE, kind: int = MAP_SHARED) -> procaio.Mapping:
+    """Fresh memory."""
+    return procaio.mmap(length, RW, kind | MAP_ANONYMOUS)
+
+
+def address_of(data: Any) -> int:
+    """Where writable memory lies."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(data))
+
+
+def smaps(address: int, field: str) -> int:
+    """What the system says of the mapping at an address, in KiB."""
+    found = False
+    with open("/proc/self/smaps", encoding="utf-8") as file:
+        for line in file:
+            if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+                found = int(match[1], 16) <= address < int(match[2], 16)
+            elif found and line.startswith(field + ":"):
+                return int(line.split()[1])
+    raise AssertionError(f"nothing is mapped at {address:#x}")
+
+
+def locked() -> int:
+    """VmLck of this process, in KiB."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmLck:"))
+
+
+def resident(data: Any) -> list[bool]:
+    """Which pages are in memory, by mincore(2)."""
+    pages = (ctypes.c_ubyte * (-(-len(data) // PAGE)))()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mincore(ctypes.c_void_p(address_of(data)), ctypes.c_size_t(len(data)), pages) == 0
+    return [bool(page & 1) for page in pages]
+
+
+def run(program: str, *options: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end: a crash is an exit code here."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *options],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        **keywords,
+    )
+
+
+def error_of(request: procaio.Request[Any]) -> int:
+    """The errno of a request that ends."""
+    with contextlib.suppress(OSError):
+        request.wait(timeout=30)
+    assert request.error is None or request.error.errno == request.errno
+    return request.errno
+
+
+@pytest.fixture
+def can_lock() -> Iterator[None]:
+    """Nothing is locked before and after."""
+    before = locked()
+    yield
+    procaio.munlockall()
+    gc.collect()
+    assert locked() == before == 0
+
+
+# -- K3: which pages -------------------------------------------------------------------------------
+
+
+@call
+def test_any_memory_will_do(pool: procaio.Pool, call: Any, fd: int) -> None:
+    """Everything that is a contiguous buffer; yields 0 in all three ways."""
+    mapping = procaio.mmap(100, RW, MAP_SHARED, fd)
+    with procaio.Buffer(100, pool) as buffer, python_mmap.mmap(fd, 100) as other:
+        for data in (
+            mapping,
+            buffer,
+            other,
+            bytearray(3 * PAGE),
+            b"bytes",
+            array.array("d", [1.0]),
+            memoryview(mapping)[7:],
+            np.zeros(2 * PAGE, np.uint16),
+            bytearray(),
+            b"",
+        ):
+            seen: list[int] = []
+            request = call(data, callback=seen.append, pool=pool)
+            assert request.wait() == 0
+            assert (request.result, request.errno, seen) == (0, 0, [0])
+    procaio.munlockall()
+
+
+RANGES = [
+    (0, None, "1111"),
+    (None, None, "1111"),
+    (0, 0, "0000"),
+    (0, 1, "1000"),
+    (1, PAGE, "1100"),
+    (PAGE, PAGE, "0100"),
+    (PAGE - 1, 2, "1100"),
+    (3 * PAGE, None, "0001"),
+    (3 * PAGE, 10**9, "0001"),
+    (0, 2**63 - 1, "1111"),
+    (2 * PAGE, 2**63 - 1, "0011"),
+    (-1, None, "0001"),
+    (-1, 1, "0001"),
+    (-2 * PAGE, PAGE, "0010"),
+    (-4 * PAGE, 1, "1000"),
+    (0, -PAGE, "1110"),
+    (PAGE, -PAGE, "0110"),
+    (PAGE, -3 * PAGE, "0000"),
+    (4 * PAGE, None, "0000"),
+    (4 * PAGE, 5, "0000"),
+]
+
+
+@pytest.mark.parametrize(("offset", "length", "pages"), RANGES)
+@pytest.mark.parametrize("kind", ["mtouch", "mlock", "modify"])
+def test_offset_and_length_choose_whole_pages(
+    pool: procaio.Pool, offset: int | None, length: int | None, pages: str, kind: str
+) -> None:
+    """Negative ones count from the end, None and what is too long mean to the end (K3)."""
+    with anonymous(kind=MAP_PRIVATE) as mapping:
+        assert resident(mapping) == [False] * 4
+        if kind == "mlock":
+            request = procaio.aio_mlock(mapping, offset, length, pool=pool)
+        else:
+            flags = MT_MODIFY if kind == "modify" else 0
+            request = procaio.aio_mtouch(mapping, offset, length, flags, pool=pool)
+        assert request.wait() == 0
+        assert resident(mapping) == [page == "1" for page in pages]
+        assert locked() * 1024 == (pages.count("1") * PAGE if kind == "mlock" else 0)
+        procaio.munlock(mapping, offset, length)
+        assert locked() == 0
+
+
+@call
+@pytest.mark.parametrize(
+    ("offset", "length"),
+    [
+        (4 * PAGE + 1, None),
+        (-4 * PAGE - 1, None),
+        (2**63 - 1, None),
+        (-(2**63), None),
+        (2**64, 1),
+        (-(2**70), 1),
+        (0, -4 * PAGE - 1),
+        (1, -4 * PAGE),
+        (0, -(2**63)),
+        (4 * PAGE, -1),
+        (0, -(2**64)),
+    ],
+)
+def test_outside_of_the_memory_is_a_value_error(
+    pool: procaio.Pool, call: Any, offset: int, length: int | None
+) -> None:
+    """It raises in the call, and nothing is queued (K3, A5)."""
+    with anonymous() as mapping:
+        with pytest.raises(ValueError):
+            call(mapping, offset, length, pool=pool)
+        for at_once in (
+            lambda: procaio.munlock(mapping, offset, length),
+            lambda: procaio.madvise(mapping, offset, length, 0),
+            lambda: procaio.mprotect(mapping, offset, length, RW),
+        ):
+            with pytest.raises(ValueError):
+                at_once()
+    assert pool.nreqs() == 0
+
+
+@call
+@pytest.mark.parametrize(
+    "arguments",
+    [(), (None,), (1,), ("text",), (b"", "0"), (b"", 0, 1.5), (b"", 0, None, object()), ([],)],
+)
+def test_wrong_types_are_a_type_error(
+    pool: procaio.Pool, call: Any, arguments: tuple[Any, ...]
+) -> None:
+    procaio.aioreq_pri(3)
+    with pytest.raises(TypeError):
+        call(*arguments, pool=pool)
+    assert pool.nreqs() == 0
+    assert procaio.aioreq_pri(0) == 3
+
+
+def test_memory_that_is_not_contiguous_is_a_type_error(pool: procaio.Pool) -> None:
+    for call in CALLS.values():
+        with pytest.raises(TypeError, match="contiguous"):
+            call(memoryview(b"12345678")[::2], pool=pool)
+
+
+def test_flags_that_are_none_of_theirs(pool: procaio.Pool) -> None:
+    """The touch has one flag; msync's are judged by the system."""
+    with anonymous() as mapping:
+        for flags in (2, -1, 2**31, 2**40):
+            with pytest.raises(ValueError):
+                procaio.aio_mtouch(mapping, 0, None, flags, pool=pool)
+        for flags in (MS_ASYNC | MS_SYNC, 64):
+            assert error_of(procaio.aio_msync(mapping, 0, None, flags, pool=pool)) == errno.EINVAL
+        for flags in (0, MS_ASYNC, MS_SYNC, MS_SYNC | MS_INVALIDATE):
+            assert procaio.aio_msync(mapping, 0, None, flags, pool=pool).wait() == 0
+        with pytest.raises(TypeError):
+            procaio.aio_mtouch(b"read only", 0, None, MT_MODIFY, pool=pool)
+        assert error_of(procaio.aio_mlockall(64, pool=pool)) == errno.EINVAL
+    for wrong in (2**32 + 1, -(2**40)):
+        with pytest.raises(ValueError):
+            procaio.mlockall(wrong)
+        with pytest.raises(ValueError):
+            procaio.aio_mlockall(wrong, pool=pool)
+
+
+# -- K4: touching and syncing ----------------------------------------------------------------------
+
+
+def test_msync_brings_changes_to_the_file(pool: procaio.Pool, fd: int) -> None:
+    with procaio.mmap(3 * PAGE, RW, MAP_SHARED, fd) as mapping:
+        mapping[PAGE : PAGE + 4] = b"sync"
+        assert procaio.aio_msync(mapping, PAGE, 4, MS_SYNC, pool=pool).wait() == 0
+        assert os.pread(fd, 4, PAGE) == b"sync"
+        assert smaps(address_of(mapping), "Shared_Dirty") == 0
+
+
+@pytest.mark.parametrize("kind", [MAP_SHARED, MAP_PRIVATE])
+def test_mt_modify_dirties_pages_and_changes_nothing(
+    pool: procaio.Pool, kind: int, fd: int
+) -> None:
+    """The pages count as changed; their bytes are what they were (K4)."""
+    before = os.pread(fd, 8 * PAGE, 0)
+    os.fsync(fd)
+    with procaio.mmap(8 * PAGE, RW, kind, fd) as mapping:
+        at = address_of(mapping)
+
+        def dirty() -> int:
+            return smaps(at, "Private_Dirty") + smaps(at, "Shared_Dirty")
+
+        assert procaio.aio_msync(mapping, pool=pool).wait() == 0
+        assert procaio.aio_mtouch(mapping, pool=pool).wait() == 0
+        untouched = dirty()
+        assert all(resident(mapping))
+        assert procaio.aio_mtouch(mapping, PAGE, 2 * PAGE, MT_MODIFY, pool=pool).wait() == 0
+        assert dirty() - untouched >= (2 * PAGE // 1024 if kind == MAP_PRIVATE else 0)
+        assert mapping[:] == before
+    assert os.pread(fd, 8 * PAGE, 0) == before
+
+
+def test_mt_modify_makes_the_next_sync_change_the_time(pool: procaio.Pool, fd: int) -> None:
+    """A page that counts as changed is written, and the file has a new mtime."""
+    with procaio.mmap(PAGE, RW, MAP_SHARED, fd) as mapping:
+        os.utime(fd, (1, 1))
+        assert procaio.aio_mtouch(mapping, pool=pool).wait() == 0
+        assert procaio.aio_msync(mapping, pool=pool).wait() == 0
+        assert os.fstat(fd).st_mtime == 1
+        assert procaio.aio_mtouch(mapping, 0, None, MT_MODIFY, pool=pool).wait() == 0
+        assert procaio.aio_msync(mapping, pool=pool).wait() == 0
+        assert os.fstat(fd).st_mtime > 1
+
+
+def test_mt_modify_loses_no_byte_that_another_thread_writes(workers: procaio.Pool) -> None:
+    """There is no moment at which an old value could be put back (K4)."""
+    with anonymous(64 * PAGE) as mapping:
+        counters = np.frombuffer(mapping, np.uint64)[:: PAGE // 8]
+        going = True
+        rounds = 0
+
+        def count(counters: Any = counters) -> None:
+            nonlocal rounds
+            while going:
+                np.add(counters, 1, out=counters)
+                rounds += 1
+
+        thread = threading.Thread(target=count)
+        thread.start()
+        for _ in range(300):
+            procaio.aio_mtouch(mapping, 0, None, MT_MODIFY, pool=workers)
+            procaio.aio_mtouch(mapping, 0, None, MT_MODIFY, pool=workers).wait()
+        workers.flush()
+        going = False
+        thread.join()
+        assert set(counters.tolist()) == {rounds}
+        del counters, count, thread
+
+
+TRUNCATED = """
+    import errno, mmap as m, os, sys, procaio
+    import numpy as np
+    path, kind, what, inline = sys.argv[1:]
+    PAGE = os.sysconf("SC_PAGESIZE")
+    def new():
+        with open(path, "wb") as file:
+            file.write(b"f" * 4 * PAGE)
+        return os.open(path, os.O_RDWR)
+    def data_of(fd):
+        flags = m.MAP_PRIVATE if kind.startswith("private") else m.MAP_SHARED
+        if kind == "memmap":
+            return np.memmap(path, np.uint8, "r+")
+        if "python" in kind:
+            made = m.mmap(fd, 4 * PAGE, flags)
+        else:
+            made = procaio.mmap(4 * PAGE, 3, flags, fd)
+        if kind.endswith("view"):
+            return memoryview(made)[1:].cast("B")[1:]
+        if kind.endswith("numpy"):
+            return np.frombuffer(made, np.uint8)[16:].view(np.uint32)[1:]
+        return made
+    def outcome(make):
+        try:
+            return make().wait()
+        except OSError as error:
+            return errno.errorcode[error.errno]
+    pool = procaio.Pool(inline=inline == "inline")
+    source = os.open("/dev/zero", os.O_RDWR)
+    sink = os.memfd_create("sink")
+    fd = new()
+    data = data_of(fd)
+    size = memoryview(data).nbytes
+    if what == "lent":
+        procaio.aio_write(sink, 0, 10, data, pool=pool).wait()
+    os.ftruncate(fd, PAGE)
+    for call in (
+        lambda: procaio.aio_msync(data, pool=pool),
+        lambda: procaio.aio_mtouch(data, pool=pool),
+        lambda: procaio.aio_mtouch(data, 0, None, 1, pool=pool),
+        lambda: procaio.aio_mtouch(data, 2 * PAGE, PAGE, 1, pool=pool),
+        lambda: procaio.aio_write(sink, 0, PAGE, data, 2 * PAGE, pool=pool),
+        lambda: procaio.aio_read(source, 0, PAGE, data, 2 * PAGE, pool=pool),
+        lambda: procaio.aio_write(sink, 0, 10, data, size - 10, pool=pool),
+        lambda: procaio.aio_read(source, 0, 10, data, size - 10, pool=pool),
+        lambda: procaio.aio_write(sink, 0, 10, data, pool=pool),
+    ):
+        print(outcome(call))
+    pool.close()
+"""
+
+
+@pytest.mark.parametrize("mode", ["workers", "inline"])
+@pytest.mark.parametrize("what", ["lent", "not yet lent"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "shared",
+        "shared view",
+        "shared numpy",
+        "private",
+        "private view",
+        "shared python",
+        "private python",
+        "shared python view",
+        "private python numpy",
+        "memmap",
+    ],
+)
+def test_file_that_is_truncated_under_its_mapping_is_an_error(
+    tmp_path: Path, kind: str, what: str, mode: str
+) -> None:
+    """EFAULT, and never SIGBUS, however the memory was mapped and whoever looks at it (K4)."""
+    ended = run(TRUNCATED, str(tmp_path / "file"), kind, what, mode)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    *lost, kept = ended.stdout.split()
+    assert lost == ["EFAULT"] * 8
+    assert kept == "10"
+
+
+def test_large_copies_of_truncated_memory_are_errors(pool: procaio.Pool, tmp_path: Path) -> None:
+    """Those that are made without the interpreter lock, too."""
+    size = 4 << 20
+    with open(tmp_path / "file", "wb+") as file, open("/dev/zero", "rb+") as zero:
+        file.truncate(size)
+        with python_mmap.mmap(file.fileno(), size) as data:
+            assert procaio.aio_read(zero, 0, size, data, pool=pool).wait() == size
+            assert procaio.aio_write(zero, 0, size, data, pool=pool).wait() == size
+            file.truncate(size // 2)
+            seen: list[int] = []
+            write = procaio.aio_write(zero, 0, size, data, callback=seen.append, pool=pool)
+            assert error_of(write) == errno.EFAULT
+            assert error_of(procaio.aio_read(zero, 0, size, data, pool=pool)) == errno.EFAULT
+            assert seen == [-1]
+    assert pool._snapshot()["shared_used"] == 0
+    assert pool.statistics().failed == 2
+
+
+# -- K5: locking -----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("can_lock")
+@pytest.mark.parametrize("how", ["munlock", "munlockall", "munmap", "collected"])
+def test_lock_lasts_until(workers: procaio.Pool, how: str) -> None:
+    """munlock(), munlockall(), munmap(): and no longer (K5)."""
+    mapping: Any = anonymous(16 * PAGE)
+    assert procaio.aio_mlock(mapping, pool=workers).wait() == 0
+    assert locked() == 16 * PAGE // 1024
+    workers.close()
+    assert locked() == 16 * PAGE // 1024
+    if how == "munlock":
+        procaio.munlock(mapping, 0, 4 * PAGE)
+        assert locked() == 12 * PAGE // 1024
+        procaio.munlock(mapping)
+    elif how == "munlockall":
+        procaio.munlockall()
+    elif how == "munmap":
+        mapping.munmap()
+    else:
+        del mapping
+    assert locked() == 0
+
+
+@pytest.mark.usefixtures("can_lock")
+def test_buffer_that_is_released_is_locked_no_more(workers: procaio.Pool) -> None:
+    """Its pages go to somebody else, who has asked for nothing."""
+    with procaio.Buffer(4 * PAGE, workers) as buffer:
+        assert procaio.aio_mlock(buffer, pool=workers).wait() == 0
+        assert locked() == 4 * PAGE // 1024
+    assert locked() == 0
+
+
+def test_mlockall_locks_everything_until_munlockall() -> None:
+    """Asynchronously and at once; in a program of its own, for it is everything."""
+    ended = run(
+        """
+        import procaio
+        def locked():
+            with open("/proc/self/status") as file:
+                return next(int(l.split()[1]) for l in file if l.startswith("VmLck:"))
+        for lock in (lambda: procaio.aio_mlockall(1).wait(), lambda: procaio.mlockall(1)):
+            try:
+                lock()
+            except OSError as error:
+                print("skip", error); break
+            assert locked() > 1000
+            procaio.munlockall()
+            assert locked() == 0
+        else:
+            print("good")
+        """
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    if ended.stdout.startswith("skip"):
+        pytest.skip(ended.stdout)
+
+
+def test_mlock_beyond_the_limit_is_an_error_of_the_request() -> None:
+    """ENOMEM or EPERM, as the system says."""
+    ended = run(
+        """
+        import errno, os, resource, procaio
+        mapping = procaio.mmap(1 << 20, 3, 0x22)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
+        os.setresuid(54321, 54321, 54321) if os.getuid() == 0 else None
+        seen = []
+        procaio.aio_mlock(mapping, callback=lambda r: seen.append((r, procaio.errno())))
+        procaio.aio_mlock(mapping, 0, 4096, callback=lambda r: seen.append((r, procaio.errno())))
+        procaio.flush()
+        print(sorted(seen) == [(-1, errno.ENOMEM), (0, 0)], seen)
+        """
+    )
+    assert ended.stdout.startswith("True"), ended.stdout + ended.stderr
+
+
+# -- outside the interpreter lock ------------------------------------------------------------------
+
+
+def test_program_goes_on_while_a_thread_waits(
+    workers: procaio.Pool, memory_gate: MemoryGate
+) -> None:
+    """A touch that cannot end holds nobody up: Python runs, and other requests do."""
+    (held,) = memory_gate.hold(workers)
+    assert sum(range(1000)) == 499500
+    with anonymous() as mapping:
+        assert procaio.aio_msync(mapping, pool=workers).wait() == 0
+    assert procaio.aio_nop(pool=workers).wait() is None
+    with pytest.raises(TimeoutError):
+        held.wait(timeout=0.01)
+    with pytest.raises(BufferError):
+        memory_gate.memory.close()
+    assert held.state == "execute"
+    assert "execute" in repr(held)
+    memory_gate.open()
+    assert held.wait() == 0
+
+
+def test_pool_without_workers_lets_other_threads_run(memory_gate: MemoryGate) -> None:
+    """Inline the call itself waits; other threads have the interpreter meanwhile."""
+    with procaio.Pool(inline=True) as pool:
+        ended: list[int] = []
+        thread = threading.Thread(
+            target=lambda: ended.append(procaio.aio_mtouch(memory_gate.memory, pool=pool).wait())
+        )
+        thread.start()
+        assert sum(range(1000)) == 499500
+        assert ended == []
+        memory_gate.open()
+        thread.join(20)
+        assert ended == [0]
+
+
+def test_event_loop_goes_on_while_memory_is_touched(
+    workers: procaio.Pool, memory_gate: MemoryGate
+) -> None:
+    """`await` of a touch leaves the loop to others."""
+
+    async def main() -> None:
+        touching = asyncio.ensure_future(
+            wait_for(procaio.aio_mtouch(memory_gate.memory, pool=workers))
+        )
+        for _ in range(50):
+            await asyncio.sleep(0)
+            assert await procaio.aio_nop(pool=workers) is None
+        assert not touching.done()
+        memory_gate.open()
+        assert await touching == 0
+        with anonymous(256 * PAGE) as mapping:
+            assert await procaio.aio_mtouch(mapping, 0, None, MT_MODIFY, pool=workers) == 0
+            assert await procaio.aio_msync(mapping, pool=workers) == 0
+            with pytest.raises(OSError):
+                await procaio.aio_msync(mapping, 0, None, 64, pool=workers)
+
+    async def wait_for(request: procaio.Request[int]) -> int:
+        return await request
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+# -- the way of a request --------------------------------------------------------------------------
+
+
+def test_quick_one_does_not_wait_for_a_slow_one(workers: procaio.Pool) -> None:
+    """Two requests at once get two threads, however many are idle."""
+    with anonymous() as mapping:
+        for _ in range(40):
+            procaio.aio_mtouch(mapping, pool=workers).wait()  # now a thread is idle
+            gate = MemoryGate()
+            held = procaio.aio_mtouch(gate.memory, pool=workers)
+            quick = procaio.aio_mtouch(mapping, pool=workers)
+            try:
+                assert quick.wait(timeout=20) == 0
+            finally:
+                gate.open()
+            assert held.wait() == 0
+
+
+def test_higher_priority_is_done_first(workers: procaio.Pool, memory_gate: MemoryGate) -> None:
+    """Of those that wait for a thread; first in, first out within one priority (B5)."""
+    held = memory_gate.hold(workers, THREADS - 1)
+    own = MemoryGate()
+    held += own.hold(workers)
+    order: list[tuple[int, int]] = []
+    made = []
+    with anonymous() as mapping:
+        for pri in (-4, 0, 4, -1, 1):
+            for number in range(3):
+
+                def note(_: int, what: tuple[int, int] = (-pri, number)) -> None:
+                    order.append(what)
+
+                made.append(procaio.aio_msync(mapping, callback=note, pri=pri, pool=workers))
+        assert {r.state for r in made} == {"ready"}
+        assert workers.nready() == 15
+        assert workers.statistics().queued[4] == 3
+        own.open()  # one thread only, so that the order is one
+        eventually(lambda: all(r.state == "pending" for r in made), "they are done")
+        while len(order) < 15:
+            workers.poll_cb()
+    assert order == sorted(order)
+    memory_gate.open()
+    workers.flush()
+
+
+def test_results_come_in_the_order_of_their_ends(
+    workers: procaio.Pool, memory_gate: MemoryGate
+) -> None:
+    """One thread does all; what was done first is delivered first (B5)."""
+    memory_gate.hold(workers, THREADS - 1)
+    order: list[int] = []
+    with anonymous() as mapping:
+        made = [
+            procaio.aio_msync(mapping, callback=lambda _, n=n: order.append(n), pool=workers)
+            for n in range(50)
+        ]
+        eventually(lambda: all(r.state == "pending" for r in made), "they are done")
+        workers.poll_cb()
+        assert order == list(range(50))
+        memory_gate.open()
+        workers.flush()
+
+
+def test_cancel_before_a_thread_has_it(workers: procaio.Pool, memory_gate: MemoryGate) -> None:
+    """It is never done, and lets its memory go (L1, L2)."""
+    memory_gate.hold(workers, THREADS)
+    mapping = anonymous()
+    seen: list[int] = []
+    request = procaio.aio_mlock(mapping, callback=seen.append, pool=workers)
+    assert (request.state, workers.nreqs()) == ("ready", THREADS + 1)
+    with pytest.raises(BufferError):
+        mapping.munmap()
+    assert request.cancel()
+    assert not request.cancel()
+    assert (request.state, workers.nreqs()) == ("cancelled", THREADS + 1)
+    workers.poll_cb()
+    assert workers.nreqs() == THREADS
+    with pytest.raises(procaio.RequestCancelled):
+        request.wait()
+    memory_gate.open()
+    workers.flush()
+    assert seen == []
+    assert smaps(address_of(mapping), "Locked") == 0
+    gc.collect()
+    mapping.munmap()
+
+
+def test_cancel_while_a_thread_has_it(workers: procaio.Pool, memory_gate: MemoryGate) -> None:
+    """It runs on, and holds its memory until it is done; nobody is called (L1)."""
+    (held,) = memory_gate.hold(workers)
+    seen: list[int] = []
+    held.cb(seen.append)
+    assert not held.cancel()
+    assert held.state == "cancelled"
+    workers.poll_cb()
+    assert workers.nreqs() == 1
+    with pytest.raises(BufferError):
+        memory_gate.memory.resize(PAGE)
+    memory_gate.open()
+    workers.flush()
+    assert seen == []
+    assert workers.nreqs() == 0
+    memory_gate.memory.resize(PAGE)
+
+
+def test_cancel_of_what_is_pending_or_done(workers: procaio.Pool) -> None:
+    """Pending: nobody is called.  Done: nothing (L1)."""
+    seen: list[int] = []
+    with anonymous() as mapping:
+        request = procaio.aio_mtouch(mapping, callback=seen.append, pool=workers)
+        eventually(lambda: request.state == "pending", "it is touched")
+        assert not request.cancel()
+        workers.flush()
+        assert seen == []
+        done = procaio.aio_mtouch(mapping, callback=seen.append, pool=workers)
+        done.wait()
+        assert not done.cancel()
+        assert (seen, done.state) == ([0], "done")
+
+
+def test_statistics_count_them_as_requests(workers: procaio.Pool) -> None:
+    with anonymous() as mapping:
+        for n in range(10):
+            procaio.aio_mtouch(mapping, pool=workers)
+            procaio.aio_msync(mapping, 0, None, 64 if n % 2 else MS_SYNC, pool=workers)
+        assert workers.nreqs() == 20
+        workers.flush()
+    numbers = workers.statistics()
+    assert (numbers.submitted, numbers.completed, numbers.failed) == (20, 20, 5)
+    assert (workers.nreqs(), workers.nready(), workers.npending()) == (0, 0, 0)
+
+
+def test_more_requests_than_slots(workers: procaio.Pool, memory_gate: MemoryGate) -> None:
+    """They wait for a slot, and every one is done."""
+    memory_gate.hold(workers, THREADS)
+    ended: list[int] = []
+    with anonymous() as mapping:
+        made = [
+            procaio.aio_mtouch(mapping, 0, 1, callback=ended.append, pool=workers)
+            for _ in range(5000)
+        ]
+        assert all(r.cancel() for r in made[::5])
+        memory_gate.open()
+        workers.flush()
+        assert ended == [0] * 4000
+        del made
+        gc.collect()
+
+
+def test_poll_fileno_tells_of_them(workers: procaio.Pool, memory_gate: MemoryGate) -> None:
+    """A loop that watches the descriptor learns of a thread's result (N1)."""
+    import select  # noqa: PLC0415 - only here
+
+    number = workers.poll_fileno()
+    memory_gate.hold(workers)
+    workers.poll_cb()
+    assert not select.select([number], [], [], 0)[0]
+    memory_gate.open()
+    assert select.select([number], [], [], 20)[0]
+    workers.flush()
+
+
+def test_close_waits_for_them(memory_gate: MemoryGate) -> None:
+    """What threads do and what waits for one ends before the pool does."""
+    pool = procaio.Pool()
+    held = memory_gate.hold(pool, THREADS)
+    seen: list[int] = []
+    with anonymous() as mapping:
+        queued = procaio.aio_msync(mapping, callback=seen.append, pool=pool)
+        threading.Timer(0.05, memory_gate.open).start()
+        pool.close()
+        assert [r.result for r in [*held, queued]] == [0] * 5
+        assert seen == [0]
+
+
+def test_memory_is_held_until_a_thread_is_done_with_it(memory_gate: MemoryGate) -> None:
+    """Also when the request was given up with its pool: the thread is still at work on it."""
+    pool, other = procaio.Pool(), procaio.Pool()
+    held = memory_gate.hold(pool)
+    pool._kill(errno.ECANCELED)
+    pool._end()
+    assert pool.closed
+    assert held[0].errno == errno.ECANCELED
+    del held
+    gc.collect()
+    with pytest.raises(BufferError):
+        memory_gate.memory.resize(PAGE)
+    memory_gate.open()
+    with anonymous() as mapping:
+
+        def free() -> bool:
+            procaio.aio_mtouch(mapping, pool=other).wait()
+            try:
+                memory_gate.memory.resize(PAGE)
+            except BufferError:
+                return False
+            return True
+
+        eventually(free, "the memory is let go")
+    other.close()
+
+
+def test_pools_share_the_threads(memory_gate: MemoryGate) -> None:
+    """A pool that is given up leaves the requests of another one alone."""
+    lost, kept = procaio.Pool(), procaio.Pool()
+    memory_gate.hold(lost, THREADS)
+    with anonymous() as mapping:
+        given_up = [procaio.aio_mtouch(mapping, pool=lost) for _ in range(10)]
+        waiting = [procaio.aio_mtouch(mapping, pool=kept) for _ in range(10)]
+        lost._kill(errno.ECANCELED)
+        lost._end()
+        assert {r.errno for r in given_up} == {errno.ECANCELED}
+        assert {r.state for r in waiting} == {"ready"}
+        memory_gate.open()
+        kept.close()
+        assert [r.result for r in waiting] == [0] * 10
+
+
+def test_arguments_of_a_foreign_call_stay_alive(workers: procaio.Pool) -> None:
+    """The request alone holds its memory."""
+    requests = [
+        procaio.aio_mtouch(bytearray(100 * PAGE), 0, None, MT_MODIFY, pool=workers)
+        for _ in range(100)
+    ]
+    gc.collect()
+    assert [r.wait() for r in requests] == [0] * 100
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def test_request_in_flight_is_dead_in_a_forked_child(
+    workers: procaio.Pool, memory_gate: MemoryGate
+) -> None:
+    """The thread is the parent's: it ends there, and only there (P1, P2)."""
+    seen: list[int] = []
+    held = memory_gate.hold(workers, THREADS)
+    with anonymous() as mapping:
+        queued = procaio.aio_mtouch(mapping, callback=seen.append, pool=workers)
+        pid = os.fork()
+        if pid == 0:
+            good = False
+            with contextlib.suppress(BaseException):
+                signal.alarm(60)
+                assert {r.state for r in [*held, queued]} == {"dead"}
+                assert workers.nreqs() == 0
+                requests = [procaio.aio_mtouch(mapping, pool=workers) for _ in range(20)]
+                workers.flush()
+                assert [r.result for r in requests] == [0] * 20
+                assert seen == []
+                mapping.munmap()
+                workers.close()
+                good = True
+            os._exit(not good)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        memory_gate.open()
+        workers.flush()
+        assert [r.result for r in [*held, queued]] == [0] * 5
+        assert seen == [0]
+
+
+def test_forks_while_threads_are_busy(workers: procaio.Pool) -> None:
+    """Whatever the threads do at that moment, the child's memory functions work."""
+    with anonymous(16 * PAGE) as mapping:
+        for _ in range(30):
+            for _ in range(50):
+                procaio.aio_mtouch(mapping, pool=workers)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(60)
+                os._exit(procaio.aio_mtouch(mapping, pool=workers).wait())
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            workers.flush()
+
+
+def test_exit_completes_what_is_queued() -> None:
+    """At the normal end of a program, callbacks included (A19)."""
+    ended = run(
+        """
+        import procaio
+        mapping = procaio.mmap(1 << 20, 3, 0x21)
+        for n in range(20):
+            request = procaio.aio_mtouch(mapping, 0, None, 1, lambda r: print(r))
+        """
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("0\n" * 20, "", 0)
+
+
+def test_stuck_thread_does_not_keep_the_program(memory_gate: MemoryGate) -> None:
+    """What has not ended after exit_timeout is given up, and the process leaves (A19)."""
+    ended = run(
+        """
+        import sys; sys.path.insert(0, "tests")
+        import conftest, procaio
+        gate = conftest.MemoryGate()
+        procaio.exit_timeout(0.1)
+        held = gate.hold(procaio.default_pool(), 4)
+        for request in held:
+            request.cb(lambda r: print(r, procaio.errno()))
+        queued = procaio.aio_mtouch(b"x", callback=lambda r: print(r, procaio.errno()))
+        kept = procaio.mmap(4096, 3, 0x21)
+        """,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == (f"-1 {errno.ECANCELED}\n" * 5, "", 0)
+
+
+def test_no_thread_can_be_started() -> None:
+    """The request fails with the reason; the next one, when it is over, does not."""
+    ended = run(
+        """
+        import errno, os, resource, procaio
+        mapping = procaio.mmap(4096, 3, 0x21)
+        procaio.aio_nop().wait()
+        with open("/proc/self/statm") as file:
+            pages = int(file.read().split()[0])
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * 4096, before[1]))
+        requests = [procaio.aio_mtouch(mapping) for _ in range(3)]
+        try:
+            procaio.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        print({errno.errorcode[r.errno] for r in requests}, procaio.aio_mtouch(mapping).wait())
+        """
+    )
+    assert (ended.stderr, ended.returncode) == ("", 0)
+    assert ended.stdout in {"{'EAGAIN'} 0\n", "{'ENOMEM'} 0\n"}
+
+
+def test_library_with_much_thread_local_data(tmp_path: Path) -> None:
+    """A thread's stack must have room for it."""
+    source, made = tmp_path / "large.c", tmp_path / "large.so"
+    source.write_text("__thread char large[1 << 20]; char *use(void) { return large; }\n")
+    compile_ = ["cc", "-shared", "-fPIC", "-ftls-model=initial-exec", "-o", made, source]
+    subprocess.run(compile_, check=True, timeout=60)
+    ended = run(
+        "import procaio; print(procaio.aio_mtouch(bytearray(9)).wait())",
+        env={**os.environ, "LD_PRELOAD": str(made)},
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("0\n", "", 0)
+
+
+def test_signals_are_not_for_those_threads(workers: procaio.Pool, memory_gate: MemoryGate) -> None:
+    """A handler of the program runs, and interrupts no touch."""
+    (held,) = memory_gate.hold(workers)
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    for _ in range(10):
+        os.kill(os.getpid(), signal.SIGUSR1)
+    eventually(lambda: len(seen) > 0, "the handler runs")
+    assert held.state == "execute"
+    memory_gate.open()
+    assert held.wait() == 0
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_no_process_is_left_of_memory_requests_alone() -> None:
+    with procaio.Pool() as pool, anonymous() as mapping:
+        procaio.aio_mtouch(mapping, pool=pool).wait()
+    assert children() == set()
+
+
+# -- nasty arguments -------------------------------------------------------------------------------
+
+
+class Nasty:
+    """Numbers and buffers that do something else when they are asked."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self.do = do
+
+    def __index__(self) -> int:
+        self.do()
+        return 0
+
+    def __buffer__(self, _flags: int) -> memoryview:
+        self.do()
+        return memoryview(bytearray(10))
+
+
+def explode() -> None:
+    raise ZeroDivisionError
+
+
+def test_number_that_raises_is_heard(pool: procaio.Pool) -> None:
+    for call in CALLS.values():
+        for arguments in [(b"", Nasty(explode)), (b"", 0, Nasty(explode))]:
+            with pytest.raises(ZeroDivisionError):
+                call(*arguments, pool=pool)
+    with pytest.raises(ZeroDivisionError):
+        procaio.aio_mlockall(Nasty(explode), pool=pool)
+    with pytest.raises(ZeroDivisionError):
+        procaio.mlockall(Nasty(explode))  # type: ignore[arg-type]
+    assert pool.nreqs() == 0
+
+
+def test_number_that_unmaps_cannot(pool: procaio.Pool) -> None:
+    """The memory is held while the other arguments are looked at."""
+    mapping = anonymous()
+    for call in CALLS.values():
+        with pytest.raises(BufferError):
+            call(mapping, Nasty(mapping.munmap), pool=pool)
+    for at_once in (procaio.munlock, lambda m, o: procaio.madvise(m, o, 1, 0)):
+        with pytest.raises(BufferError):
+            at_once(mapping, Nasty(mapping.munmap))
+    mapping.munmap()
+    assert pool.nreqs() == 0
+
+
+NUMBERS = st.one_of(
+    st.integers(),
+    st.integers(-5 * PAGE, 5 * PAGE),
+    st.sampled_from([2**63 - 1, -(2**63), 2**64, 2**31, -(2**31), 2**32]),
+    st.none(),
+    st.floats(),
+    st.text(max_size=2),
+    st.booleans(),
+    st.builds(Nasty, st.just(explode)),
+    st.builds(Nasty, st.just(gc.collect)),
+)
+BUFFERS = st.one_of(
+    st.binary(max_size=3 * PAGE),
+    st.builds(bytearray, st.integers(0, 5 * PAGE)),
+    st.builds(np.zeros, st.integers(0, PAGE)),
+    st.builds(lambda n: np.zeros((n, 3)).T, st.integers(0, 9)),
+    st.builds(lambda n: memoryview(bytearray(n))[1:], st.integers(0, 3 * PAGE)),
+    st.builds(lambda n: memoryview(bytearray(n))[::-1], st.integers(0, 30)),
+    st.builds(anonymous, st.integers(1, 5 * PAGE), st.sampled_from([1, 2])),
+    st.builds(procaio.Buffer, st.integers(0, 5 * PAGE)),
+    st.builds(Nasty, st.just(explode)),
+    st.builds(Nasty, st.just(gc.collect)),
+    st.none(),
+    st.integers(),
+)
+FUZZED = settings(
+    deadline=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@FUZZED
+@given(data=BUFFERS, arguments=st.lists(NUMBERS, max_size=4), name=st.sampled_from(sorted(CALLS)))
+def test_wild_arguments_never_crash(
+    pool: procaio.Pool, data: Any, arguments: list[Any], name: str
+) -> None:
+    """An exception in the call and nothing queued, or a request that ends (A5)."""
+    before, content = pool.nreqs(), bytes(data) if isinstance(data, bytearray) else None
+    try:
+        request = CALLS[name](data, *arguments, pool=pool)
+    except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+        assert pool.nreqs() == before
+        return
+    with contextlib.suppress(OSError):
+        assert request.wait(timeout=30) == 0
+    assert request.state == "done"
+    assert content is None or data == content
+    if name == "mlock":
+        procaio.munlockall()
+
+
+@FUZZED
+@given(data=BUFFERS, offset=NUMBERS, length=NUMBERS, at=NUMBERS)
+def test_wild_data_of_reads_and_writes_never_crash(  # noqa: PLR0917 - they are many
+    pool: procaio.Pool, fd: int, data: Any, offset: Any, length: Any, at: Any
+) -> None:
+    """Whatever the data are, and wherever they lie (A5)."""
+    if isinstance(length, int) and length > 10 * PAGE:
+        length %= 10 * PAGE
+    if isinstance(offset, int):
+        offset %= 2**20
+    for call in (procaio.aio_read, procaio.aio_write):
+        before = pool.nreqs()
+        try:
+            request: Any = call(fd, offset, length, data, at, pool=pool)
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError):
+            assert pool.nreqs() == before
+            continue
+        with contextlib.suppress(OSError):
+            request.wait(timeout=30)
+        os.truncate(fd, 65536)

@@ -36,6 +36,8 @@ check: $(VENV)/.installed ## lint, types, and C warnings as errors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/blocks.py build/blocks
+	$(BIN)/mypy docs/examples/*.py build/blocks/*.py
 	for source in $(C_SOURCES); do $(CC) $(STRICT) -isystem $(INCLUDE) -fsyntax-only $$source || exit 1; done
 	$(CC) $(STRICT) -fsyntax-only benchmarks/native/ring_limit.c
 

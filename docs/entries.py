@@ -34,6 +34,8 @@ PLAIN_TYPES = {
     "CorePool": "Pool",
     "SupportsIndex": "int",
     "_Index": "int",
+    "_NamesOnly": "int",
+    "_WithTypes": "int",
     "_Seconds": "float",
     "_Callback": "Callable[..., object] | None",
     "_Path": "StrPath | BytesPath",

@@ -24,6 +24,8 @@ What each group is for, its docstring says.
 
 from __future__ import annotations
 
+from typing import Final
+
 from procaio._groups import (
 {imports}
 )
@@ -83,7 +85,7 @@ def module() -> str:
     return MODULE.format(
         imports="\n".join(f"    {name}," for name in [*sorted(groups.single), *classes]),
         exports="\n".join(f'    "{name}",' for name in names),
-        names="\n".join(f"{name} = {group}.{name}" for name, group in groups.members),
+        names="\n".join(f"{name}: Final = {group}.{name}" for name, group in groups.members),
     )
 
 

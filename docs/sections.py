@@ -1,5 +1,5 @@
 """
-Generated parts of the design pages: offsets from shm/abi.h, moves from shm/state.c.
+Generated parts of the pages: offsets from shm/abi.h, moves from shm/state.c, the example scripts.
 
 `python docs/sections.py` writes them; a test fails when a page is behind its source.
 """
@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*sorted((ROOT / "docs/design").glob("*.md")), ROOT / "docs/examples.md"]
 
 
 def offsets(structure: str) -> str:
@@ -35,9 +36,15 @@ def moves() -> str:
     return "\n".join([*rows, "```"])
 
 
+def script(name: str) -> str:
+    """Give an example script. Its block is `py`: what is `python` must run without arguments."""
+    return f"```py\n{(ROOT / 'docs/examples' / name).read_text()}```"
+
+
 def sections() -> dict[str, str]:
     """Give every generated part by its name."""
     return {
+        **{path.name: script(path.name) for path in (ROOT / "docs/examples").glob("*.py")},
         "pa_slot": offsets("pa_slot"),
         "pa_worker": offsets("pa_worker"),
         "pa_header": offsets("pa_header"),
@@ -59,7 +66,7 @@ def renewed(page: str) -> str:
 
 def main() -> None:
     """Write all pages that have generated parts."""
-    for path in (ROOT / "docs/design").glob("*.md"):
+    for path in PAGES:
         path.write_text(renewed(path.read_text()))
 
 

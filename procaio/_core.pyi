@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import (
     Any,
     Generic,
+    Literal,
     Protocol,
     SupportsFloat,
     SupportsIndex,
@@ -15,6 +16,8 @@ from typing import (
 
 from _typeshed import ReadableBuffer, Unused, WriteableBuffer, structseq
 from typing_extensions import Self
+
+from procaio._constants import ReaddirFlags
 
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
@@ -29,7 +32,11 @@ _BytesPath: TypeAlias = bytes | os.PathLike[bytes]
 _Callback: TypeAlias = Callable[..., object] | None
 _Index: TypeAlias = SupportsIndex
 _Seconds: TypeAlias = SupportsFloat | SupportsIndex
-_Entries: TypeAlias = tuple[list[_T] | list[tuple[_T, int, int]], int]
+# What aio_readdirx yields depends on a flag; combined flags are beyond a type checker.
+_NamesOnly: TypeAlias = Literal[0, ReaddirFlags.READDIR_DIRS_FIRST, ReaddirFlags.READDIR_STAT_ORDER]
+_WithTypes: TypeAlias = Literal[ReaddirFlags.READDIR_DENTS]
+_Dirent: TypeAlias = tuple[_T, int, int]
+_Entries: TypeAlias = tuple[list[_T], int]
 
 SEGMENT_SIZE: int
 MAX_WORKERS: int
@@ -474,7 +481,7 @@ def aio_readdir(
 @overload
 def aio_readdirx(
     path: _StrPath,
-    flags: _Index,
+    flags: _NamesOnly,
     callback: _Callback = None,
     *,
     dir_fd: _Fh | None = None,
@@ -484,13 +491,43 @@ def aio_readdirx(
 @overload
 def aio_readdirx(
     path: _BytesPath,
-    flags: _Index,
+    flags: _NamesOnly,
     callback: _Callback = None,
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Entries[bytes]]: ...
+@overload
+def aio_readdirx(
+    path: _StrPath,
+    flags: _WithTypes,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Entries[_Dirent[str]]]: ...
+@overload
+def aio_readdirx(
+    path: _BytesPath,
+    flags: _WithTypes,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Entries[_Dirent[bytes]]]: ...
+@overload
+def aio_readdirx(
+    path: _Path,
+    flags: _Index,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Entries[Any]]: ...
 @overload
 def aio_load(
     path: _Path,

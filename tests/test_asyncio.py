@@ -254,6 +254,35 @@ def test_cancelled_task_takes_its_ready_request_back(
     assert os.listdir(tmp_path) == ["gate"]
 
 
+def test_cancelled_task_still_closes_what_it_was_closing(
+    workers: procaio.Pool, run: Any, gate: Gate, data_file: Path
+) -> None:
+    """`finally: await aio_close(...)` leaves nothing open, also if it is cancelled there itself."""
+    workers.max_parallel(1)
+    numbers: list[int] = []
+
+    async def main() -> None:
+        handle = await procaio.aio_open(data_file, pool=workers)
+        number = os.open(data_file, os.O_RDONLY)
+        numbers.extend((handle.fileno(), number))
+        gate.hold(workers)
+        requests = [procaio.aio_close(each, pool=workers) for each in (handle, number)]
+        closing = [asyncio.ensure_future(request) for request in requests]
+        await asyncio.sleep(0)
+        for task in closing:
+            task.cancel()
+        await asyncio.wait(closing)
+        assert all(task.cancelled() for task in closing)
+        assert [request.state for request in requests] == ["ready", "ready"]
+        assert handle.closed
+        gate.open()
+        await procaio.aio_nop(pool=workers)
+        assert [request.state for request in requests] == ["done", "done"]
+
+    run(main())
+    assert set(numbers) & set(descriptors()) == set()
+
+
 def test_cancelled_task_leaves_a_request_that_others_want(
     workers: procaio.Pool, run: Any, gate: Gate
 ) -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import entries  # noqa: E402 - docs/ is no package
 import sections  # noqa: E402
 
-PAGES = sorted((ROOT / "docs/design").glob("*.md"))
+PAGES = sections.PAGES
 EXAMPLES = [
     (page.name, number, code)
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -95,7 +95,7 @@ def test_docstrings_become_rst(text: str, rst: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_generated_parts_of_a_design_page_are_up_to_date(page: Path) -> None:
+def test_generated_parts_of_a_page_are_up_to_date(page: Path) -> None:
     """`python docs/sections.py` has nothing to change."""
     text = page.read_text()
     assert sections.renewed(text) == text

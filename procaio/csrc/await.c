@@ -215,7 +215,8 @@ static PyObject *remove_done_callback(Waiter *self, PyObject *wakeup)
     return PyLong_FromLong(removed);
 }
 
-/* The task is being cancelled: nobody else may want the request. */
+/* The task is being cancelled: nobody else may want the request.  A close is done all the same: the
+ * task may be cancelled in the `finally` that was to leave nothing open. */
 static PyObject *cancel(Waiter *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"msg", NULL};
@@ -231,7 +232,7 @@ static PyObject *cancel(Waiter *self, PyObject *args, PyObject *kwargs)
     Py_INCREF(self);
     leave_queue(self);
     if (!request->waiters && !request->callback && !request->cancelled &&
-        request->place < AT_CALLBACK)
+        request->op != PA_OP_CLOSE && request->op != PA_OP_REPLACE && request->place < AT_CALLBACK)
         failed = request_cancel(request) < 0;
     schedule(self);
     Py_DECREF(self);

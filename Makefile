@@ -7,7 +7,7 @@ C_HEADERS = $(wildcard procaio/csrc/*.h shm/*.h workers/*.h)
 STRICT = -std=c11 -D_GNU_SOURCE -O2 -fPIC -Wall -Wextra -Wconversion -Wshadow -Werror
 INCLUDE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 
-.PHONY: help demo test quick check format bench model tsan asan clean
+.PHONY: help demo test quick check format docs bench model tsan asan clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,15 @@ check: $(VENV)/.installed ## lint, types, and C warnings as errors
 
 format: $(VENV)/.installed ## let ruff lay out the Python
 	$(BIN)/ruff format .
+
+# What builds the site is no part of the development environment until somebody builds it.
+$(VENV)/.docs: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# All pages are made anew: Sphinx does not see that a docstring in C has changed.
+docs: $(VENV)/.installed $(VENV)/.docs ## the documentation, as a site in build/site
+	$(BIN)/sphinx-build --fresh-env --fail-on-warning --keep-going --quiet -d build/doctrees docs build/site
 
 model: ## check the models of the protocol with spin (Debian package: spin)
 	$(PYTHON) tests/model/check.py

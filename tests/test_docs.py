@@ -6,13 +6,17 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import procaio
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
-import sections  # noqa: E402 - docs/ is no package
+import entries  # noqa: E402 - docs/ is no package
+import sections  # noqa: E402
 
 PAGES = sorted((ROOT / "docs/design").glob("*.md"))
 EXAMPLES = [
@@ -20,6 +24,73 @@ EXAMPLES = [
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
+REFERENCE = {
+    page.name: entries.listed(page.read_text())
+    for page in sorted((ROOT / "docs/reference").glob("*.md"))
+}
+LISTED = [name for names in REFERENCE.values() for name in names]
+
+
+def test_pages_of_the_reference_name_what_there_is() -> None:
+    """A block holds public names only."""
+    unknown = {page: set(names) - set(procaio.__all__) for page, names in REFERENCE.items()}
+    assert {page: names for page, names in unknown.items() if names} == {}
+
+
+def test_every_public_name_is_on_one_page_of_the_reference() -> None:
+    """A new name is described, by a line in a block of docs/reference; constants by their class."""
+    described = Counter(
+        name for line in LISTED if line in procaio.__all__ for name in entries.described(line)
+    )
+    assert sorted(set(procaio.__all__) - set(described)) == []
+    assert [name for name, times in described.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_an_entry_of_the_reference_says_something(name: str) -> None:
+    """There is a docstring, and the stub has a type for each parameter that it names."""
+    thing = getattr(procaio, name)
+    assert thing.__doc__ or not callable(thing)
+    assert f":: {name}" in entries.entry(name)
+
+
+def test_signatures_join_docstring_and_stub() -> None:
+    """Defaults are as written in the docstring; overloads become one."""
+    made = {
+        name: entries.entry(name).splitlines()[0] for name in ("aio_mkdir", "aio_read", "Buffer")
+    }
+    assert "aio_mkdir(path: StrPath | BytesPath, mode: int = 0o777, callback: " in made["aio_mkdir"]
+    assert ", *, dir_fd: Fh | None = None, pri: int | None = None, " in made["aio_mkdir"]
+    assert "data: WriteableBuffer | None = None" in made["aio_read"]
+    assert made["aio_read"].endswith(" -> Request[bytes] | Request[int]")
+    assert made["Buffer"] == ".. py:class:: Buffer(size: int, pool: Pool | None = None)"
+    wait = "   .. py:method:: wait(timeout: float | None = None) -> T"
+    assert wait in entries.entry("Request").splitlines()
+
+
+def test_the_types_of_the_stub_are_explained() -> None:
+    """An alias is either shown as what it stands for, or the reference says what that is."""
+    stub = (ROOT / "procaio/_core.pyi").read_text()
+    aliases = set(re.findall(r"^(_\w+): TypeAlias", stub, re.MULTILINE))
+    shown = {name.lstrip("_") for name in aliases - set(entries.PLAIN_TYPES)}
+    page = (ROOT / "docs/reference/index.md").read_text()
+    assert shown <= set(re.findall(r"^\.\. py:type:: (\w+)", page, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("text", "rst"),
+    [
+        ("what every aio_ function", "what every aio\\_ function"),
+        ("one of DT_*, see stat(2)", "one of DT\\_\\*, see :manpage:`stat(2)`"),
+        ("see aio_close; `aio_close`", "see :py:obj:`aio_close <.aio_close>`; `aio_close`"),
+        (":param max_parallel: how many", ":param max_parallel: how many"),
+        ("numpy's x.__int__()", "numpy's x.__int_\\_()"),
+        ("flush it; flush() it, wait()", "flush it; :py:obj:`flush() <.flush>` it, ``wait()``"),
+    ],
+)
+def test_docstrings_become_rst(text: str, rst: str) -> None:
+    """Nothing is taken for markup by accident, and names become links."""
+    assert entries.as_rst(text) == rst
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,7 @@
 /* procaio/csrc/functions.c - aio_*: one row of `specs` for each, how a call is parsed, and its help. */
+#include <fcntl.h>
+
+#include "arguments.h"
 #include "builders.h"
 
 enum { MOST_PARAMETERS = 6 };
@@ -220,21 +223,69 @@ static int parse(int which, struct call *call, PyObject *const *args, Py_ssize_t
     return 0;
 }
 
-/* (directory, path) stands for a path and its dir_fd. */
-static void take_tuple_apart(const struct spec *spec, struct call *call, int p)
+static bool spec_takes_path(const struct spec *spec)
 {
-    PyObject *tuple = call->values[p];
-    const char *name = strcmp(spec->parameters[p], "src") == 0   ? "src_dir_fd"
-                         : strcmp(spec->parameters[p], "dst") == 0 ? "dst_dir_fd"
-                                                                   : "dir_fd";
-    for (int d = spec->positional; PyTuple_GET_SIZE(tuple) == 2 && d < MOST_PARAMETERS; d++)
-        if (spec->parameters[d] && !call->values[d] &&
-            (strcmp(spec->parameters[d], name) == 0 ||
-             (p == 1 && strcmp(spec->parameters[d], "dir_fd") == 0))) {
-            call->values[d] = PyTuple_GET_ITEM(tuple, 0);
-            call->values[p] = PyTuple_GET_ITEM(tuple, 1);
-            return;
+    return strcmp(spec->parameters[0], "path") == 0 ||
+           strcmp(spec->parameters[0], "fh_or_path") == 0;
+}
+
+/* The parameter for the directory of the path `p`; NULL: that is no path, or it has none. */
+static PyObject **directory_of(const struct spec *spec, struct call *call, int p)
+{
+    const char *path = spec->parameters[p], *wanted = "dir_fd";
+    bool is_dst = strcmp(path, "dst") == 0;
+    if (strcmp(path, "src") == 0 || is_dst)
+        wanted = is_dst ? "dst_dir_fd" : "src_dir_fd";
+    else if (p > 0 || !spec_takes_path(spec))
+        return NULL;
+    for (int d = spec->positional; d < MOST_PARAMETERS && spec->parameters[d]; d++)
+        if (strcmp(spec->parameters[d], wanted) == 0 ||
+            (is_dst && strcmp(spec->parameters[d], "dir_fd") == 0)) /* of symlink */
+            return &call->values[d];
+    return NULL;
+}
+
+/* Where a call has no dir_fd the system is told the directory by its descriptor's name.  The path
+ * becomes a new object, which the caller of this function owns. */
+static int join(Request *request, PyObject *directory, PyObject **path)
+{
+    PyObject *bytes;
+    int fd;
+    if (take_dir_fd(request, directory, &fd) < 0 || !PyUnicode_FSConverter(*path, &bytes))
+        return -1;
+    const char *text = PyBytes_AS_STRING(bytes);
+    if (fd != AT_FDCWD && *text != '\0' && *text != '/')
+        Py_SETREF(bytes, PyBytes_FromFormat("/proc/self/fd/%d/%s", fd, text));
+    *path = bytes;
+    return bytes ? 0 : -1;
+}
+
+/* (directory, path) stands for a path and its dir_fd.  What is no such tuple stays as it is: no
+ * builder takes a tuple for a path. */
+static int build_with_tuples(const struct spec *spec, Request *request, struct call *call)
+{
+    PyObject *joined = NULL, *path = NULL;
+    for (int p = 0; p < 2; p++) {
+        PyObject *tuple = call->values[p];
+        if (!tuple || !PyTuple_CheckExact(tuple) || PyTuple_GET_SIZE(tuple) != 2)
+            continue;
+        PyObject *first = PyTuple_GET_ITEM(tuple, 0), *second = PyTuple_GET_ITEM(tuple, 1);
+        PyObject **directory = directory_of(spec, call, p);
+        if (directory && (!*directory || *directory == Py_None)) {
+            *directory = first;
+            call->values[p] = second;
+        } else if (!directory && p == 0 && spec_takes_path(spec) && is_path(second)) {
+            path = joined = second;
+            if (join(request, first, &joined) < 0)
+                return -1;
+            call->values[p] = joined;
         }
+    }
+    int failed = spec->build(request, call->values);
+    if (joined && !failed)
+        Py_SETREF(request->path, Py_NewRef(path));
+    Py_XDECREF(joined);
+    return failed;
 }
 
 static int take_priority(PyObject *given, int *priority)
@@ -269,11 +320,12 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         return NULL;
     request->pri = (int8_t)priority;
     request->callback = Py_XNewRef(call.callback);
-    for (int p = 0; p < 2; p++)
-        if (call.values[p] && unlikely(PyTuple_CheckExact(call.values[p])))
-            take_tuple_apart(spec, &call, p);
+    bool tuples = (call.values[0] && PyTuple_CheckExact(call.values[0])) ||
+                  (call.values[1] && PyTuple_CheckExact(call.values[1]));
+    int failed = unlikely(tuples) ? build_with_tuples(spec, request, &call)
+                                  : spec->build(request, call.values);
     /* Making the arguments may run the program's code: the pool may be closed by then. */
-    if (spec->build(request, call.values) < 0 || pool_check(pool) < 0) {
+    if (failed < 0 || pool_check(pool) < 0) {
         if (request->closes_handle)
             ((FileHandle *)request->file)->fd = request->fd;
         Py_DECREF(request);

@@ -136,6 +136,8 @@ static const char *encoded(PyObject *path, size_t *length)
 size_t queue_paths_size(const Request *request)
 {
     size_t length, length2;
+    if (!request->fspath)
+        return 0;
     encoded(request->fspath, &length);
     if (!request->fspath2)
         return length + 1;
@@ -213,8 +215,9 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
         if (!request->block.at)
             request->length = request->op == PA_OP_LOAD ? LOAD_STEP : READDIR_STEP;
         error = give_block(pool, request, request->length, true);
-    } else if (fills_fixed_block(request)) {
-        error = give_block(pool, request, request->length, true);
+    } else if (fills_fixed_block(request)) { /* long paths stand there first */
+        size_t paths = queue_paths_size(request);
+        error = give_block(pool, request, paths > request->length ? paths : request->length, true);
     } else if (request->op == PA_OP_READ &&
                (request->block.at || request->arena_segment == PA_NO_SEGMENT)) {
         error = give_block(pool, request, request->length, false);

@@ -255,7 +255,13 @@ int64_t pa_call_realpath(const struct pa_call *call)
 int64_t pa_call_statx(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
-    const char *path = slot->call_flags & PA_BY_FD ? "" : call->path;
-    uint32_t flags = slot->flags | (slot->call_flags & PA_BY_FD ? AT_EMPTY_PATH : 0u);
+    uint32_t flags = slot->flags;
+    const char *path = call->path;
+    if (slot->call_flags & PA_BY_FD) {
+        if (slot->fd < 0) /* one of them is AT_FDCWD, which is no descriptor */
+            return -EBADF;
+        flags |= AT_EMPTY_PATH;
+        path = "";
+    }
     return pa_outcome(syscall(SYS_statx, slot->fd, path, flags, slot->mode, call->data));
 }

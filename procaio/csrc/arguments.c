@@ -309,26 +309,34 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
     return 0;
 }
 
-int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind)
+int take_block(Request *request, uint64_t size)
 {
     struct pa_block block;
-    if (size + behind == 0)
-        return 0;
-    int error = pool_alloc(request->pool, size + behind, true, &block);
+    int error = pool_alloc(request->pool, size, true, &block);
     if (error) {
         errno = -error;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (size >= LARGE_COPY) {
-        Py_BEGIN_ALLOW_THREADS
-        memcpy(block.at + behind, from, size);
-        Py_END_ALLOW_THREADS
-    } else if (size > 0) {
-        memcpy(block.at + behind, from, size);
-    }
     request->block = block;
     request->arena_segment =
-        pa_arena_find(request->pool->arena, block.at, size + behind, &request->arena_offset);
+        pa_arena_find(request->pool->arena, block.at, size, &request->arena_offset);
+    return 0;
+}
+
+int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind)
+{
+    if (size + behind == 0)
+        return 0;
+    if (take_block(request, size + behind) < 0)
+        return -1;
+    char *to = request->block.at + behind;
+    if (size >= LARGE_COPY) {
+        Py_BEGIN_ALLOW_THREADS
+        memcpy(to, from, size);
+        Py_END_ALLOW_THREADS
+    } else if (size > 0) {
+        memcpy(to, from, size);
+    }
     return 0;
 }

@@ -525,7 +525,8 @@ PyMethodDef aio_functions[] = {
         "and READDIR_FOUND_UNKNOWN if some type was DT_UNKNOWN. (IO::AIO aio_readdirx)"),
     ROW_AT(aio_slurp, "path, offset, length, data=None, ", "dir_fd=None, ",
         "Read a part of a file by its path: `length` bytes (0: to the end) from `offset` on, which\n"
-        "counts from the end if it is negative; yields the bytes, or None to the callback on failure.\n\n"
+        "counts from the end if it is negative; yields the bytes, or None to the callback on failure.\n"
+        "Fewer come where the file ends; an offset before its beginning is EINVAL.\n\n"
         "With a bytearray as `data` as in aio_load. Keyword `dir_fd`. (IO::AIO aio_slurp)"),
     ROW_AT(aio_replace, "path, data, mode=0o666, ", "dir_fd=None, ",
         "Give a file new content, all of it or nothing: whatever dies, the file is the old one or the\n"
@@ -533,7 +534,9 @@ PyMethodDef aio_functions[] = {
         "The content is written to a temporary file of the same directory, synced, and renamed; then\n"
         "the directory is synced. `mode`, less the umask, is for the new file: nothing is taken over\n"
         "from the old one. A symlink is replaced itself. Yields 0, or -1 to the callback; after an\n"
-        "error of the last step the new content is there, but may not survive a power cut."),
+        "error of the last step the new content is there, but may not survive a power cut. A worker\n"
+        "that dies just before the renaming leaves the new content beside the old file, under a name\n"
+        "that begins with .procaio-; where the file system lacks O_TMPFILE, perhaps a part of it."),
     ROW(aio_seek, "fh, offset, whence, ",
         "Move a descriptor's position; yields the new one, or -1 to the callback. `whence` is SEEK_SET,\n"
         "SEEK_CUR, SEEK_END, SEEK_DATA or SEEK_HOLE. See lseek(2)."),
@@ -561,7 +564,8 @@ PyMethodDef aio_functions[] = {
         "for whatever reason. Keywords as in os.access. See access(2)."),
     ROW_AT(aio_realpath, "path, ", "dir_fd=None, ",
         "Yields the absolute path without any symlink in it, str or bytes like the path; None to the\n"
-        "callback on failure. The path must exist. (IO::AIO aio_realpath)"),
+        "callback on failure. The path must exist; ENOENT for what has no path, as a pipe or a removed\n"
+        "directory. (IO::AIO aio_realpath)"),
     ROW_AT(aio_wd, "path, ", "dir_fd=None, ",
         "Open a directory to work in; yields a FileHandle that can be `dir_fd`, or the first half of a\n"
         "(directory, path) tuple wherever a path is taken. None to the callback on failure. Nothing\n"
@@ -595,7 +599,8 @@ PyMethodDef aio_functions[] = {
         "callback on failure). Record locks belong to the program, as if it had made the call."),
     ROW(aio_ioctl, "fh, request, buf=0, ",
         "Yields what ioctl(2) returns, or -1 to the callback. `buf` as `arg` of aio_fcntl; an address in\n"
-        "it means nothing to the worker that makes the call."),
+        "it means nothing to the worker that makes the call. At most 64 KiB; requests that write as much\n"
+        "as they are told to must be given room for it."),
     ROW(aio_msync, "data, offset=0, length=None, flags=MS_SYNC, ",
         "Write the changed pages of mapped memory to its file. Yields 0, or -1 to the callback.\n\n"
         "`data` is a Mapping, an mmap.mmap or any other contiguous buffer. A negative `offset` counts\n"

@@ -40,6 +40,24 @@ static inline int64_t pa_open_marked(const struct pa_call *call, uint32_t flags)
                               flags | O_CLOEXEC | O_ASYNC | O_LARGEFILE, call->slot->mode));
 }
 
+/* The name that the system has for what is open; written without stdio, see loop.c. */
+enum { PA_FD_LINK = 32 };
+
+static inline void pa_fd_link(char link[PA_FD_LINK], int fd)
+{
+    static const char prefix[] = "/proc/self/fd/";
+    char digits[12];
+    int count = 0;
+    size_t at = 0;
+    for (; prefix[at]; at++)
+        link[at] = prefix[at];
+    for (int rest = fd; count == 0 || rest > 0; rest /= 10)
+        digits[count++] = (char)('0' + rest % 10);
+    while (count > 0)
+        link[at++] = digits[--count];
+    link[at] = '\0';
+}
+
 /* calls_data.c */
 int64_t pa_call_read(const struct pa_call *call);
 int64_t pa_call_write(const struct pa_call *call);

@@ -1,6 +1,8 @@
 /* workers/calls_names.c - names, and what is known of files: open, stat, chmod, rename, readdir. */
 #include "calls.h"
 
+#include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -236,21 +238,42 @@ int64_t pa_call_access(const struct pa_call *call)
     return faccessat(slot->fd, call->path, (int)slot->mode, flags) == 0;
 }
 
+/* False: a name that is none, of a pipe or of what was removed.  A file that may not be looked at by
+ * the whole of its path is taken to be there. */
+static bool is_name_of(int fd, const char *name)
+{
+    struct stat named, open;
+    if (name[0] != '/')
+        return false;
+    if (lstat(name, &named) < 0)
+        return errno != ENOENT && errno != ENOTDIR;
+    return fstat(fd, &open) == 0 && named.st_ino == open.st_ino && named.st_dev == open.st_dev;
+}
+
+static int64_t name_of_open(int fd, char *data, uint64_t length)
+{
+    char link[PA_FD_LINK], name[PATH_MAX];
+    pa_fd_link(link, fd);
+    int64_t size = pa_outcome(readlinkat(AT_FDCWD, link, name, sizeof name - 1));
+    if (size < 0)
+        return size;
+    name[size] = '\0';
+    if (!is_name_of(fd, name))
+        return -ENOENT;
+    if ((uint64_t)size > length)
+        return -ENAMETOOLONG;
+    memcpy(data, name, (size_t)size);
+    return size;
+}
+
 /* The system knows the name of what is open. */
 int64_t pa_call_realpath(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
-    char link[32] = "/proc/self/fd/";
     int64_t fd = pa_outcome(syscall(SYS_openat, slot->fd, call->path, O_PATH | O_CLOEXEC));
     if (fd < 0)
         return fd;
-    char digits[12];
-    int count = 0;
-    for (int64_t rest = fd; count == 0 || rest > 0; rest /= 10)
-        digits[count++] = (char)('0' + rest % 10);
-    for (char *at = link + 14; count > 0;)
-        *at++ = digits[--count];
-    int64_t result = pa_outcome(readlinkat(AT_FDCWD, link, call->data, slot->length));
+    int64_t result = name_of_open((int)fd, call->data, slot->length);
     syscall(SYS_close, (int)fd);
     return result;
 }
@@ -258,7 +281,13 @@ int64_t pa_call_realpath(const struct pa_call *call)
 int64_t pa_call_statx(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
-    const char *path = slot->call_flags & PA_BY_FD ? "" : call->path;
-    uint32_t flags = slot->flags | (slot->call_flags & PA_BY_FD ? AT_EMPTY_PATH : 0u);
+    uint32_t flags = slot->flags;
+    const char *path = call->path;
+    if (slot->call_flags & PA_BY_FD) {
+        if (slot->fd < 0) /* one of them is AT_FDCWD, which is no descriptor */
+            return -EBADF;
+        flags |= AT_EMPTY_PATH;
+        path = "";
+    }
     return pa_outcome(syscall(SYS_statx, slot->fd, path, flags, slot->mode, call->data));
 }

@@ -88,11 +88,11 @@ static int64_t write_content(const struct replacing *self)
 
 static int64_t give_name(struct replacing *self)
 {
-    char link[40];
+    char link[PA_FD_LINK];
     if (self->temporary[0])
         return 0;
     int64_t failed = -EEXIST;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", self->file);
+    pa_fd_link(link, self->file);
     for (int tries = 0; failed == -EEXIST && tries < TRIES; tries++) {
         make_name(self->temporary);
         failed = pa_outcome(

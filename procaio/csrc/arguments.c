@@ -395,22 +395,29 @@ int copy_to_owner(PyObject *owner, char *to, const char *from, size_t size)
     return copy(owner, to, from, size, true);
 }
 
-int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind)
+int take_block(Request *request, uint64_t size)
 {
     struct pa_block block;
-    if (size + behind == 0)
-        return 0;
     if (pool_check(request->pool) < 0) /* closed by the program's code just now */
         return -1;
-    int error = pool_alloc(request->pool, size + behind, true, &block);
+    int error = pool_alloc(request->pool, size, true, &block);
     if (error) {
         errno = -error;
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    request->error = copy_from_owner(request->target, block.at + behind, from, size);
     request->block = block;
     request->arena_segment =
-        pa_arena_find(request->pool->arena, block.at, size + behind, &request->arena_offset);
+        pa_arena_find(request->pool->arena, block.at, size, &request->arena_offset);
+    return 0;
+}
+
+int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind)
+{
+    if (size + behind == 0)
+        return 0;
+    if (take_block(request, size + behind) < 0)
+        return -1;
+    request->error = copy_from_owner(request->target, request->block.at + behind, from, size);
     return 0;
 }

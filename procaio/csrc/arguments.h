@@ -39,6 +39,9 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
 /* Memory that workers see too needs no copy: ours, or whatever lies in ours. */
 bool find_shared(Request *request, const char *at, uint64_t size);
 
+/* Shared memory of the request's own. */
+int take_block(Request *request, uint64_t size);
+
 /* Copied now, `behind` so many bytes of the block, so that the caller may use the memory again.  What
  * cannot be read has failed: its errno is the request's. */
 int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind);

@@ -665,13 +665,22 @@ int build_fiemap(Request *request, PyObject *const *values)
     return 0;
 }
 
+/* numpy's arrays look like numbers too, and its numbers like buffers. */
+static bool is_number(PyObject *argument)
+{
+    return PyIndex_Check(argument) &&
+           !(PyObject_CheckBuffer(argument) && PySequence_Check(argument));
+}
+
 /* A number, bytes (and the bytes that come back are the result), or a buffer that is written to. */
 static int take_argument(Request *request, PyObject *argument)
 {
-    enum { LARGEST_ARGUMENT = 64 << 10 };
+    /* The system does not know how much was given: there is room for the largest argument whose
+     * size a request's number can tell, so that nothing else is overwritten. */
+    enum { LEAST_ROOM = 16 << 10, LARGEST_ARGUMENT = 64 << 10 };
     struct memory memory;
     request->offset = 0;
-    if (!argument || PyIndex_Check(argument))
+    if (!argument || is_number(argument))
         return argument ? take_number(argument, "arg", INT64_MIN, INT64_MAX, &request->offset) : 0;
     bool writable = !PyBytes_Check(argument) && !PyUnicode_Check(argument);
     request->has_argument = true;
@@ -681,9 +690,13 @@ static int take_argument(Request *request, PyObject *argument)
         PyErr_Format(PyExc_ValueError, "arg is too large: %zd bytes", memory.size);
         return -1;
     }
-    request->length = (uint64_t)memory.size;
-    if (copy_in(request, memory.at, (uint64_t)memory.size, 0) < 0)
+    uint64_t size = (uint64_t)memory.size, room = size < LEAST_ROOM ? LEAST_ROOM : size;
+    if (take_block(request, room) < 0)
         return -1;
+    request->length = size;
+    if (size > 0)
+        memcpy(request->block.at, memory.at, size);
+    memset(request->block.at + size, 0, room - size);
     if (!writable) {
         let_data_go(request);
         request->kind = RESULT_ARGUMENT;

@@ -1,4 +1,7 @@
 /* procaio/csrc/functions.c - aio_*: one row of `specs` for each, how a call is parsed, and its help. */
+#include <fcntl.h>
+
+#include "arguments.h"
 #include "builders.h"
 
 enum { MOST_PARAMETERS = 6 };
@@ -226,21 +229,69 @@ static int parse(int which, struct call *call, PyObject *const *args, Py_ssize_t
     return 0;
 }
 
-/* (directory, path) stands for a path and its dir_fd. */
-static void take_tuple_apart(const struct spec *spec, struct call *call, int p)
+static bool spec_takes_path(const struct spec *spec)
 {
-    PyObject *tuple = call->values[p];
-    const char *name = strcmp(spec->parameters[p], "src") == 0   ? "src_dir_fd"
-                         : strcmp(spec->parameters[p], "dst") == 0 ? "dst_dir_fd"
-                                                                   : "dir_fd";
-    for (int d = spec->positional; PyTuple_GET_SIZE(tuple) == 2 && d < MOST_PARAMETERS; d++)
-        if (spec->parameters[d] && !call->values[d] &&
-            (strcmp(spec->parameters[d], name) == 0 ||
-             (p == 1 && strcmp(spec->parameters[d], "dir_fd") == 0))) {
-            call->values[d] = PyTuple_GET_ITEM(tuple, 0);
-            call->values[p] = PyTuple_GET_ITEM(tuple, 1);
-            return;
+    return strcmp(spec->parameters[0], "path") == 0 ||
+           strcmp(spec->parameters[0], "fh_or_path") == 0;
+}
+
+/* The parameter for the directory of the path `p`; NULL: that is no path, or it has none. */
+static PyObject **directory_of(const struct spec *spec, struct call *call, int p)
+{
+    const char *path = spec->parameters[p], *wanted = "dir_fd";
+    bool is_dst = strcmp(path, "dst") == 0;
+    if (strcmp(path, "src") == 0 || is_dst)
+        wanted = is_dst ? "dst_dir_fd" : "src_dir_fd";
+    else if (p > 0 || !spec_takes_path(spec))
+        return NULL;
+    for (int d = spec->positional; d < MOST_PARAMETERS && spec->parameters[d]; d++)
+        if (strcmp(spec->parameters[d], wanted) == 0 ||
+            (is_dst && strcmp(spec->parameters[d], "dir_fd") == 0)) /* of symlink */
+            return &call->values[d];
+    return NULL;
+}
+
+/* Where a call has no dir_fd the system is told the directory by its descriptor's name.  The path
+ * becomes a new object, which the caller of this function owns. */
+static int join(Request *request, PyObject *directory, PyObject **path)
+{
+    PyObject *bytes;
+    int fd;
+    if (take_dir_fd(request, directory, &fd) < 0 || !PyUnicode_FSConverter(*path, &bytes))
+        return -1;
+    const char *text = PyBytes_AS_STRING(bytes);
+    if (fd != AT_FDCWD && *text != '\0' && *text != '/')
+        Py_SETREF(bytes, PyBytes_FromFormat("/proc/self/fd/%d/%s", fd, text));
+    *path = bytes;
+    return bytes ? 0 : -1;
+}
+
+/* (directory, path) stands for a path and its dir_fd.  What is no such tuple stays as it is: no
+ * builder takes a tuple for a path. */
+static int build_with_tuples(const struct spec *spec, Request *request, struct call *call)
+{
+    PyObject *joined = NULL, *path = NULL;
+    for (int p = 0; p < 2; p++) {
+        PyObject *tuple = call->values[p];
+        if (!tuple || !PyTuple_CheckExact(tuple) || PyTuple_GET_SIZE(tuple) != 2)
+            continue;
+        PyObject *first = PyTuple_GET_ITEM(tuple, 0), *second = PyTuple_GET_ITEM(tuple, 1);
+        PyObject **directory = directory_of(spec, call, p);
+        if (directory && (!*directory || *directory == Py_None)) {
+            *directory = first;
+            call->values[p] = second;
+        } else if (!directory && p == 0 && spec_takes_path(spec) && is_path(second)) {
+            path = joined = second;
+            if (join(request, first, &joined) < 0)
+                return -1;
+            call->values[p] = joined;
         }
+    }
+    int failed = spec->build(request, call->values);
+    if (joined && !failed)
+        Py_SETREF(request->path, Py_NewRef(path));
+    Py_XDECREF(joined);
+    return failed;
 }
 
 static int take_priority(PyObject *given, int *priority)
@@ -276,11 +327,12 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         return NULL;
     request->pri = (int8_t)priority;
     request->callback = Py_XNewRef(call.callback);
-    for (int p = 0; p < 2; p++)
-        if (call.values[p] && unlikely(PyTuple_CheckExact(call.values[p])))
-            take_tuple_apart(spec, &call, p);
+    bool tuples = (call.values[0] && PyTuple_CheckExact(call.values[0])) ||
+                  (call.values[1] && PyTuple_CheckExact(call.values[1]));
+    int failed = unlikely(tuples) ? build_with_tuples(spec, request, &call)
+                                  : spec->build(request, call.values);
     /* Making the arguments may run the program's code: the pool may be closed by then. */
-    if (spec->build(request, call.values) < 0 || pool_check(pool) < 0) {
+    if (failed < 0 || pool_check(pool) < 0) {
         if (request->closes_handle)
             ((FileHandle *)request->file)->fd = request->fd;
         Py_DECREF(request);
@@ -487,7 +539,8 @@ PyMethodDef aio_functions[] = {
         "and READDIR_FOUND_UNKNOWN if some type was DT_UNKNOWN. (IO::AIO aio_readdirx)"),
     ROW_AT(aio_slurp, "path, offset, length, data=None, ", "dir_fd=None, ",
         "Read a part of a file by its path: `length` bytes (0: to the end) from `offset` on, which\n"
-        "counts from the end if it is negative; yields the bytes, or None to the callback on failure.\n\n"
+        "counts from the end if it is negative; yields the bytes, or None to the callback on failure.\n"
+        "Fewer come where the file ends; an offset before its beginning is EINVAL.\n\n"
         "With a bytearray as `data` as in aio_load. Keyword `dir_fd`. (IO::AIO aio_slurp)"),
     ROW_AT(aio_copy, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
         "Copy a file as `cp -p` does: content with its holes, times, owner and permissions, these as\n"
@@ -505,7 +558,9 @@ PyMethodDef aio_functions[] = {
         "The content is written to a temporary file of the same directory, synced, and renamed; then\n"
         "the directory is synced. `mode`, less the umask, is for the new file: nothing is taken over\n"
         "from the old one. A symlink is replaced itself. Yields 0, or -1 to the callback; after an\n"
-        "error of the last step the new content is there, but may not survive a power cut."),
+        "error of the last step the new content is there, but may not survive a power cut. A worker\n"
+        "that dies just before the renaming leaves the new content beside the old file, under a name\n"
+        "that begins with .procaio-; where the file system lacks O_TMPFILE, perhaps a part of it."),
     ROW(aio_seek, "fh, offset, whence, ",
         "Move a descriptor's position; yields the new one, or -1 to the callback. `whence` is SEEK_SET,\n"
         "SEEK_CUR, SEEK_END, SEEK_DATA or SEEK_HOLE. See lseek(2)."),
@@ -533,7 +588,8 @@ PyMethodDef aio_functions[] = {
         "for whatever reason. Keywords as in os.access. See access(2)."),
     ROW_AT(aio_realpath, "path, ", "dir_fd=None, ",
         "Yields the absolute path without any symlink in it, str or bytes like the path; None to the\n"
-        "callback on failure. The path must exist. (IO::AIO aio_realpath)"),
+        "callback on failure. The path must exist; ENOENT for what has no path, as a pipe or a removed\n"
+        "directory. (IO::AIO aio_realpath)"),
     ROW_AT(aio_wd, "path, ", "dir_fd=None, ",
         "Open a directory to work in; yields a FileHandle that can be `dir_fd`, or the first half of a\n"
         "(directory, path) tuple wherever a path is taken. None to the callback on failure. Nothing\n"
@@ -567,7 +623,8 @@ PyMethodDef aio_functions[] = {
         "callback on failure). Record locks belong to the program, as if it had made the call."),
     ROW(aio_ioctl, "fh, request, buf=0, ",
         "Yields what ioctl(2) returns, or -1 to the callback. `buf` as `arg` of aio_fcntl; an address in\n"
-        "it means nothing to the worker that makes the call."),
+        "it means nothing to the worker that makes the call. At most 64 KiB; requests that write as much\n"
+        "as they are told to must be given room for it."),
     ROW(aio_msync, "data, offset=0, length=None, flags=MS_SYNC, ",
         "Write the changed pages of mapped memory to its file. Yields 0, or -1 to the callback.\n\n"
         "`data` is a Mapping, an mmap.mmap or any other contiguous buffer. A negative `offset` counts\n"

@@ -136,6 +136,8 @@ static const char *encoded(PyObject *path, size_t *length)
 size_t queue_paths_size(const Request *request)
 {
     size_t length, length2;
+    if (!request->fspath)
+        return 0;
     encoded(request->fspath, &length);
     if (!request->fspath2)
         return length + 1;

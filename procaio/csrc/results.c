@@ -381,17 +381,20 @@ static bool fiemap_wants_more(Request *request, size_t count)
 }
 
 /* How large a block the next step gets.  A file says how much is left of it, and gets one byte more,
- * so that this step finds its end. */
+ * so that this step finds its end; but no more than is still asked for. */
 static uint64_t next_step(const Request *request, const struct pa_slot *slot)
 {
     enum { LARGE_STEP = 1 << 20 };
     const uint64_t most = UINT64_C(1) << 30;
-    uint64_t rest = 0;
-    if (request->op == PA_OP_LOAD)
-        memcpy(&rest, slot->payload, sizeof rest);
-    if (rest == 0)
+    if (request->op != PA_OP_LOAD)
         return LARGE_STEP;
-    return rest < most ? rest + 1 : most;
+    uint64_t rest, step = LARGE_STEP;
+    uint64_t got = request->gathered_size + (uint64_t)slot->result;
+    uint64_t wanted = request->limit > got ? request->limit - got : 1;
+    memcpy(&rest, slot->payload, sizeof rest);
+    if (rest > 0)
+        step = rest < most ? rest + 1 : most;
+    return step < wanted ? step : wanted;
 }
 
 /* What did not fit: keep what came, and send the request on with a larger block. */
@@ -461,12 +464,10 @@ static PyObject *take_into_bytearray(Request *request, size_t size)
     return PyLong_FromSize_t(total);
 }
 
-static void take_argument_back(const Request *request)
+static void take_argument_back(Request *request)
 {
-    if (request->length == 0)
-        return;
-    void *to = request->view ? request->view->buf : ((Buffer *)request->target)->block.at;
-    memcpy(to, request->block.at, request->length);
+    char *to = request->view ? request->view->buf : ((Buffer *)request->target)->block.at;
+    request->error = copy_to_owner(request->target, to, request->block.at, request->length);
 }
 
 /* Into the caller's own memory, which is held by an export until here. */
@@ -480,9 +481,9 @@ static PyObject *take_into_target(Request *request, size_t size)
         request->error = copy_to_owner(request->target,
                                        (char *)request->view->buf + request->data_offset,
                                        request->block.at, size);
-        if (request->error)
-            return NULL;
     }
+    if (request->error)
+        return NULL;
     return PyLong_FromSize_t(size);
 }
 

@@ -198,7 +198,9 @@ __all__ = [
     "exit_timeout",
     "fadvise",
     "flush",
+    "idle_timeout",
     "madvise",
+    "max_idle",
     "max_outstanding",
     "max_parallel",
     "max_poll_reqs",
@@ -318,6 +320,16 @@ def min_parallel(workers: int | None = None) -> int:
 def max_parallel(workers: int | None = None, *, timeout: float | None = None) -> int:
     """At most so many workers; only lowers. Returns the previous number. (default pool)"""
     return default_pool().max_parallel(workers, timeout=timeout)
+
+
+def max_idle(workers: int | None = None) -> int:
+    """How many workers may be idle for longer than idle_timeout. (default pool)"""
+    return default_pool().max_idle(workers)
+
+
+def idle_timeout(seconds: float | None = None) -> float:
+    """After so many seconds surplus idle workers leave. (default pool)"""
+    return default_pool().idle_timeout(seconds)
 
 
 def max_poll_reqs(requests: int | None = None) -> int:

@@ -124,7 +124,7 @@ class Pool(_core.CorePool):
             self._inline,
             self._workers,
             self._max_idle,
-            int(min(self._idle_timeout * 1000, LONGEST_IDLE_MS)),
+            self._idle_timeout_ms(),
             title_at,
             title_size,
             create_shared_memory,
@@ -254,6 +254,25 @@ class Pool(_core.CorePool):
     def _set_workers(self, workers: int) -> None:
         self._wanted(workers)
         self._workers = workers
+
+    def max_idle(self, workers: int | None = None) -> int:
+        """How many workers may be idle for longer than idle_timeout; returns the previous number."""
+        previous = self._max_idle
+        if workers is not None:
+            self._max_idle = _count(workers, "workers", 0, _core.MAX_WORKERS)
+            self._idle(self._max_idle, self._idle_timeout_ms())
+        return previous
+
+    def idle_timeout(self, seconds: float | None = None) -> float:
+        """After so many seconds surplus idle workers leave; returns the previous number."""
+        previous = self._idle_timeout
+        if seconds is not None:
+            self._idle_timeout = _seconds(seconds, "seconds")
+            self._idle(self._max_idle, self._idle_timeout_ms())
+        return previous
+
+    def _idle_timeout_ms(self) -> int:
+        return int(min(self._idle_timeout * 1000, LONGEST_IDLE_MS))
 
     def max_poll_reqs(self, requests: int | None = None) -> int:
         """The most requests that one poll_cb() processes; 0 = no limit. Returns the previous."""

@@ -97,6 +97,14 @@ GOOD: dict[str, tuple[Any, ...]] = {
 }
 
 
+ATTRIBUTE_FUNCTIONS = {
+    procaio.aio_getxattr,
+    procaio.aio_listxattr,
+    procaio.aio_removexattr,
+    procaio.aio_setxattr,
+}
+
+
 @pytest.fixture
 def refused(pool: procaio.Pool) -> Iterator[Callable[..., None]]:
     """Call a function that must raise; nothing is queued, the next request's priority stays."""
@@ -176,7 +184,8 @@ def test_good_arguments_are_accepted_in_every_common_form(
     pool.flush()
     assert [request.state for request in requests] == ["done"] * 4
     assert [request.pri for request in requests] == [0, 0, 2, -2]
-    assert len({request.errno for request in requests}) == 1
+    if function is not procaio.aio_group:  # whose errno() is the method that sets it
+        assert len({request.errno for request in requests}) == 1
     assert len(answers) == 2
     assert answers[0] == answers[1]
 
@@ -226,7 +235,7 @@ def test_wrong_paths_raise_in_the_call(
     parameters = inspect.signature(function).parameters
     dir_fd = "src_dir_fd" if "src_dir_fd" in parameters else "dir_fd"
     if dir_fd not in parameters:
-        assert function in {procaio.aio_statvfs, procaio.aio_truncate}
+        assert function in {procaio.aio_statvfs, procaio.aio_truncate} | ATTRIBUTE_FUNCTIONS
         return
     for kind, wrong in (
         (TypeError, "."),
@@ -471,7 +480,8 @@ def test_wild_arguments_raise_or_give_a_request(
         assert procaio.aioreq_pri() == 0
         inline.flush()
         assert request.state == "done"
-        assert (request.error is None) == (request.errno == 0)
+        if function is not procaio.aio_group:
+            assert (request.error is None) == (request.errno == 0)
 
 
 def safe(argument: Any) -> Any:

@@ -94,8 +94,10 @@ def test_close_that_never_ran_leaves_the_handle_open(
 
 # -- the end of the program ------------------------------------------------------------------------
 
+# In the background of a shell SIGINT is ignored, and programs inherit that.
 STUCK = """
-import os, procaio, sys, tempfile
+import os, procaio, signal, sys, tempfile
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pool = procaio.Pool()
 reading, writing = os.pipe()
 stuck = procaio.aio_read(reading, None, 1, lambda data: print(data, procaio.errno()), pool=pool)

@@ -205,6 +205,23 @@ def test_surplus_idle_workers_leave(gate: Gate) -> None:
         assert procaio.aio_nop(pool=made).wait() is None
 
 
+def test_idle_settings_take_effect_on_those_that_sleep(workers: procaio.Pool, gate: Gate) -> None:
+    """max_idle and idle_timeout give the previous value, and set the new one at once (O4)."""
+    assert (workers.max_idle(), workers.idle_timeout()) == (4, 10.0)
+    gate.hold(workers, 6)
+    gate.open(6)
+    workers.flush()
+    assert workers.idle_timeout(0.01) == 10.0
+    assert workers.max_idle(1) == 4
+    assert (workers.max_idle(), workers.idle_timeout()) == (1, 0.01)
+    eventually(lambda: workers.poll_cb() == 0 and workers.nworkers() <= 1, "surplus workers leave")
+    for wrong in (-1, 257):
+        with pytest.raises(ValueError):
+            workers.max_idle(wrong)
+    with pytest.raises(ValueError):
+        workers.idle_timeout(-0.1)
+
+
 def test_idle_workers_may_all_leave(workers: procaio.Pool, gate: Gate) -> None:
     """max_idle=0: an idle pool is a spawner only, and works again when it is used (O4)."""
     with procaio.Pool(max_idle=0, idle_timeout=0.01) as made:

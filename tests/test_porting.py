@@ -22,20 +22,8 @@ MARK = "**Not in this version.**"
 
 # What the page says is not in this version. When one appears, its rows lose the mark.
 NOT_YET = {
-    "aio_group",
-    "Group.add",
-    "Group.cancel",
-    "Group.cancel_subs",
-    "Group.result",
-    "Group.errno",
-    "Group.feed",
-    "Group.limit",
-    "aio_copy",
-    "aio_move",
     "aio_scandir",
     "aio_rmtree",
-    "max_idle",
-    "idle_timeout",
 }
 
 # Functions, methods, settings and constants of the documents, as their headings have them.

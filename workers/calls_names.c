@@ -284,8 +284,6 @@ int64_t pa_call_statx(const struct pa_call *call)
     uint32_t flags = slot->flags;
     const char *path = call->path;
     if (slot->call_flags & PA_BY_FD) {
-        if (slot->fd < 0) /* one of them is AT_FDCWD, which is no descriptor */
-            return -EBADF;
         flags |= AT_EMPTY_PATH;
         path = "";
     }

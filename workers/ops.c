@@ -93,6 +93,8 @@ int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd)
     const char *path = slot->call_flags & PA_PATHS_IN_ARENA ? data : slot->payload;
     struct pa_call call = {
         .slot = slot, .path = path, .path2 = path + slot->path2_at, .data = data};
+    if (slot->call_flags & PA_BY_FD && slot->fd < 0)
+        return -EBADF; /* one of them is AT_FDCWD, which some calls take for a directory */
     if (slot->call_flags & PA_RESERVE) {
         int64_t reserved = pa_outcome(
             fallocate(data_fd, 0, (off_t)slot->arena_offset, (off_t)slot->length));

@@ -206,7 +206,6 @@ static PyObject *set_result(Group *self, PyObject *args)
     if (check_open(self) < 0)
         return NULL;
     Py_XSETREF(self->values, Py_NewRef(args));
-    self->error = callback_errno;
     Py_RETURN_NONE;
 }
 
@@ -336,8 +335,7 @@ static PyMethodDef methods[] = {
     {"result", (PyCFunction)set_result, METH_VARARGS,
      "result($self, /, *values)\n--\n\n"
      "Set what the callback gets as its arguments, and await and wait() give: None, the one value, or\n"
-     "the tuple of them. The last call counts. Its errno becomes the one of the request whose callback\n"
-     "is running. (IO::AIO result)"},
+     "the tuple of them. The last call counts. (IO::AIO result)"},
     {"errno", (PyCFunction)set_errno, METH_VARARGS,
      "errno($self, number=None, /)\n--\n\n"
      "Set what errno() gives in the group's callback: a number, or None for the errno of the request\n"

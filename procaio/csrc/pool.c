@@ -851,6 +851,18 @@ static PyObject *set_wanted(Pool *pool, PyObject *arg)
     return PyLong_FromUnsignedLong(left);
 }
 
+/* `_idle(max_idle, idle_timeout_ms)`: those that sleep look at it at once. */
+static PyObject *set_idle(Pool *pool, PyObject *args)
+{
+    unsigned int max_idle, idle_timeout_ms;
+    if (!PyArg_ParseTuple(args, "II:_idle", &max_idle, &idle_timeout_ms) || pool_check(pool) < 0)
+        return NULL;
+    atomic_store(&pool->segment->header.max_idle, max_idle);
+    atomic_store(&pool->segment->header.idle_timeout_ms, idle_timeout_ms);
+    pa_wake_all(pool->segment);
+    Py_RETURN_NONE;
+}
+
 static PyObject *sleep_(Pool *pool, PyObject *arg)
 {
     double seconds = PyFloat_AsDouble(arg);
@@ -942,6 +954,7 @@ static PyMethodDef methods[] = {
     {"_abandon", (PyCFunction)pool_abandon, METH_NOARGS, NULL},
     {"_disown", (PyCFunction)disown, METH_NOARGS, NULL},
     {"_wanted", (PyCFunction)set_wanted, METH_O, NULL},
+    {"_idle", (PyCFunction)set_idle, METH_VARARGS, NULL},
     {"_sleep", (PyCFunction)sleep_, METH_O, NULL},
     {"_flush", (PyCFunction)flush, METH_VARARGS, NULL},
     {"_snapshot", (PyCFunction)snapshot, METH_NOARGS, NULL},

@@ -256,7 +256,7 @@ class Pool(_core.CorePool):
         self._workers = workers
 
     def max_idle(self, workers: int | None = None) -> int:
-        """How many workers may be idle for longer than idle_timeout; returns the previous number."""
+        """How many workers may be idle for longer than idle_timeout. Returns the previous."""
         previous = self._max_idle
         if workers is not None:
             self._max_idle = _count(workers, "workers", 0, _core.MAX_WORKERS)
@@ -264,7 +264,7 @@ class Pool(_core.CorePool):
         return previous
 
     def idle_timeout(self, seconds: float | None = None) -> float:
-        """After so many seconds surplus idle workers leave; returns the previous number."""
+        """After so many seconds surplus idle workers leave. Returns the previous."""
         previous = self._idle_timeout
         if seconds is not None:
             self._idle_timeout = _seconds(seconds, "seconds")

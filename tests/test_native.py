@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RINGS = ["ring.c", "segment.c", "state.c", "wake.c"]
-CALLS = [f"workers/calls_{kind}.c" for kind in ("data", "memory", "names")]
+CALLS = [f"workers/{path.name}" for path in ROOT.glob("workers/calls_*.c")]
 PROGRAMS = {
     "test_rings": [*(f"shm/{name}" for name in RINGS), "workers/loop.c", "workers/ops.c", *CALLS],
     "test_arena": ["shm/arena.c"],

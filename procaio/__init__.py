@@ -191,6 +191,7 @@ __all__ = [
     "aio_write",
     "aioreq_nice",
     "aioreq_pri",
+    "at_once",
     "close",
     "default_pool",
     "errno",
@@ -330,6 +331,11 @@ def max_idle(workers: int | None = None) -> int:
 def idle_timeout(seconds: float | None = None) -> float:
     """After so many seconds surplus idle workers leave. (default pool)"""
     return default_pool().idle_timeout(seconds)
+
+
+def at_once(allowed: bool | None = None) -> bool:
+    """Whether what cannot block is done in the call, by the program. (default pool)"""
+    return default_pool().at_once(allowed)
 
 
 def max_poll_reqs(requests: int | None = None) -> int:

@@ -189,6 +189,7 @@ class CorePool:
     def closed(self) -> bool: ...
     @property
     def _spawner_pid(self) -> int: ...
+    _at_once: bool
     _max_poll_reqs: int
     _max_poll_time: float
     _max_outstanding: int

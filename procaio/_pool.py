@@ -81,6 +81,7 @@ class Pool(_core.CorePool):
         workers: how many worker processes there may be (1 to 256). They are started on demand.
         max_idle: how many of them may be idle for longer than `idle_timeout`.
         idle_timeout: seconds after which surplus idle workers leave.
+        at_once: do what cannot block in the program itself, where that is quicker: see at_once().
         inline: run every operation in the program itself, in the call, without any process: for
             debugging, and as a control in tests.
 
@@ -96,6 +97,7 @@ class Pool(_core.CorePool):
         max_idle: int = 4,
         idle_timeout: float = 10.0,
         inline: bool = False,
+        at_once: bool = True,
     ) -> None:
         """Make the segment; processes are started with the first request."""
         self._workers = _count(workers, "workers", 1, _core.MAX_WORKERS)
@@ -103,6 +105,7 @@ class Pool(_core.CorePool):
         self._idle_timeout = _seconds(idle_timeout, "idle_timeout")
         self._exit_timeout = 10.0
         self._inline = inline
+        self._at_once = at_once
         self._closing = False
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
         self._begin()
@@ -273,6 +276,20 @@ class Pool(_core.CorePool):
 
     def _idle_timeout_ms(self) -> int:
         return int(min(self._idle_timeout * 1000, LONGEST_IDLE_MS))
+
+    def at_once(self, allowed: bool | None = None) -> bool:
+        """
+        Whether what cannot block is done in the call, by the program. Returns the previous setting.
+
+        These are reads of up to 16 KiB at an offset, without data or into a Buffer, that the kernel
+        can serve from its cache without waiting; everything else goes to a worker. The request is
+        pending then, and its callback runs in poll_cb(), as always. Nothing of a higher priority is
+        overtaken, and with one worker allowed nothing at all.
+        """
+        previous = self._at_once
+        if allowed is not None:
+            self._at_once = bool(allowed)
+        return previous
 
     def max_poll_reqs(self, requests: int | None = None) -> int:
         """The most requests that one poll_cb() processes; 0 = no limit. Returns the previous."""

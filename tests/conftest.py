@@ -92,8 +92,8 @@ def pool(request: pytest.FixtureRequest) -> Iterator[procaio.Pool]:
 
 @pytest.fixture
 def workers() -> Iterator[procaio.Pool]:
-    """A pool with processes."""
-    with procaio.Pool() as made:
+    """A pool with processes, and nothing is done without them."""
+    with procaio.Pool(at_once=False) as made:
         yield made
 
 

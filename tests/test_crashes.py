@@ -323,7 +323,7 @@ def test_worker_dies_over_an_operation_which_ends_once_and_is_never_repeated_sil
     operation = OPERATIONS[name]
     signal_number = DEADLY[(len(name) + len(point)) % len(DEADLY)]
     calls = []
-    with procaio.Pool() as pool:
+    with procaio.Pool(at_once=False) as pool:
         procaio.aio_nop(pool=pool).wait()
         before = open_files()
         if name == "close":

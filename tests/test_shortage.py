@@ -94,7 +94,7 @@ def test_read_without_memory_ends_with_the_errno_and_works_again(
     source: Source, data_file: Path, number: int, size: int
 ) -> None:
     """A read finds out when it is its turn: it fails as if the system call had."""
-    with procaio.Pool() as pool, open(data_file, "rb") as file:
+    with procaio.Pool(at_once=False) as pool, open(data_file, "rb") as file:
         source.error = number
         into = bytearray(b"as it was")
         requests: list[procaio.Request[Any]] = [

@@ -60,6 +60,7 @@ static inline void pa_fd_link(char link[PA_FD_LINK], int fd)
 
 /* calls_data.c */
 int64_t pa_call_read(const struct pa_call *call);
+int64_t pa_call_read_cached(const struct pa_call *call);
 int64_t pa_call_write(const struct pa_call *call);
 int64_t pa_call_load(const struct pa_call *call);
 int64_t pa_call_sendfile(const struct pa_call *call);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 /* On the worker's stack, which is small. */
 enum { COPY_BLOCK = 32 << 10 };
@@ -16,6 +17,13 @@ int64_t pa_call_read(const struct pa_call *call)
     if (slot->file_offset < 0)
         return pa_outcome(syscall(SYS_read, slot->fd, call->data, slot->length));
     return pa_outcome(syscall(SYS_pread64, slot->fd, call->data, slot->length, slot->file_offset));
+}
+
+int64_t pa_call_read_cached(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    struct iovec into = {.iov_base = call->data, .iov_len = slot->length};
+    return pa_outcome(preadv2(slot->fd, &into, 1, slot->file_offset, RWF_NOWAIT));
 }
 
 int64_t pa_call_write(const struct pa_call *call)

@@ -13,6 +13,7 @@
  *   request.c     Request
  *   group.c       Group: a request that is done when its members are
  *   await.c       a request as what an asyncio task waits on
+ *   at_once.c     what cannot block, done in the program
  *   memory.c      what is done to the program's own memory, by threads of the program
  *   mapping.c     Mapping, and the calls on memory that do not wait
  *   buffer.c filehandle.c
@@ -184,6 +185,8 @@ struct Pool {
     bool rung;   /* one did */
     bool lacks_spawner; /* it could not be started; to be tried again */
     bool watched; /* somebody was given the descriptor */
+    bool at_once; /* what cannot block is done in the program */
+    uint32_t at_once_skip, at_once_pause;
     unsigned polls;
     uint32_t free_count;
     uint64_t nreqs, overflow_length, pending_length;
@@ -333,6 +336,9 @@ int filehandle_fd(PyObject *object); /* -1 with ValueError when closed */
 void filehandle_close(PyObject *object); /* without a word */
 #define FileHandle_Check(o) (Py_TYPE(o) == FileHandle_Type)
 #define Buffer_Check(o) (Py_TYPE(o) == Buffer_Type)
+
+/* at_once.c */
+bool at_once_run(Pool *pool, Request *request); /* true: it has been executed */
 
 /* memory.c */
 bool memory_is_for(enum pa_opcode op);

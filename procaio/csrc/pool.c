@@ -99,6 +99,7 @@ static void reset_private_state(Pool *pool)
     pool->rung = pool->somebody_sleeps = pool->lacks_spawner = false;
     pool->followers = 0;
     pool->deaths_in_a_row = 0;
+    pool->at_once_skip = pool->at_once_pause = 0;
     uint32_t limit_ns = pool->segment->header.spin_limit_ns;
     pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     pool->fork_count = fork_count;
@@ -994,6 +995,7 @@ static PyMemberDef members[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Pool, weakrefs), READONLY, NULL},
     {"closed", T_BOOL, offsetof(Pool, closed), READONLY, "True once close() was called."},
     {"_spawner_pid", T_INT, offsetof(Pool, spawner_pid), READONLY, NULL},
+    {"_at_once", T_BOOL, offsetof(Pool, at_once), 0, NULL},
     {"_max_poll_reqs", T_ULONGLONG, offsetof(Pool, max_poll_reqs), 0, NULL},
     {"_max_poll_time", T_DOUBLE, offsetof(Pool, max_poll_time), 0, NULL},
     {"_max_outstanding", T_ULONGLONG, offsetof(Pool, max_outstanding), 0, NULL},

@@ -402,6 +402,11 @@ void queue_request(Pool *pool, Request *request)
         queue_fail(pool, request, request->error);
         return;
     }
+    if (at_once_run(pool, request)) {
+        queue_push_pending(pool, request);
+        pa_signal_program(pool->segment);
+        return;
+    }
     if (likely(pool->overflow_length == 0) && likely(dispatch(pool, request)))
         return;
     to_overflow(pool, request, false);

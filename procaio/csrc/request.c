@@ -182,7 +182,7 @@ static PyObject *get_state(Request *self, void *unused)
 static PyObject *get_result(Request *self, void *unused)
 {
     (void)unused;
-    return Py_NewRef(self->value ? self->value : Py_None);
+    return Py_NewRef(self->value && self->place >= AT_CALLBACK ? self->value : Py_None);
 }
 
 static PyObject *get_errno(Request *self, void *unused)

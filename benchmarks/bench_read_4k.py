@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import baselines, peers, reads
-from benchmarks.harness import Kind, Question, Sizes, Work, at_least
+from benchmarks.harness import Kind, Question, Sizes, Work, at_least, need
 from benchmarks.measure import Sample, timed
 
 if TYPE_CHECKING:
@@ -41,6 +41,13 @@ QUESTIONS = [CALLBACKS, AWAIT]
 @CALLBACKS.contender("procaio, into a Buffer", target=at_least(1.0))
 def procaio_buffer(work: Work) -> Sample:
     """Every callback makes the next request."""
+    return reads.callbacks_into_buffer(work, work.offsets())
+
+
+@CALLBACKS.contender("procaio, into a Buffer, by workers alone")
+def procaio_buffer_by_workers(work: Work) -> Sample:
+    """Without what the program does at once."""
+    need("procaio").at_once(False)
     return reads.callbacks_into_buffer(work, work.offsets())
 
 

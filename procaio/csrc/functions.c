@@ -433,8 +433,9 @@ PyMethodDef aio_functions[] = {
     ROW(aio_close, "fh, ",
         "Close a descriptor or FileHandle in a worker: flushing to a server, or the last close of a\n"
         "deleted file, does not block the program. Yields 0, or -1 to the callback. See close(2).\n\n"
-        "A FileHandle counts as closed at once. Another file object is not closed itself: what it\n"
-        "has open is, and its descriptor reads as end of file until the object is closed too."),
+        "It may overtake requests that are under way: end those first. A FileHandle counts as closed at\n"
+        "once. Another file object is not closed itself: what it has open is, and its descriptor reads\n"
+        "as end of file until the object is closed too."),
     ROW(aio_read, "fh, offset, length, data=None, dataoffset=0, ",
         "Read up to `length` bytes at `offset`; yields how many were read, 0 at end of file.\n\n"
         "`offset` None reads at the descriptor's position and moves it; an int leaves it alone.\n"

@@ -81,6 +81,23 @@ def test_what_is_not_in_the_cache_goes_to_a_worker(fresh: procaio.Pool, fd: int)
         pytest.skip("this file system keeps its pages")
 
 
+def test_direct_reads_wait_for_the_disk_so_a_worker_does(
+    fresh: procaio.Pool, data_file: Path
+) -> None:
+    """O_DIRECT goes past the cache."""
+    try:
+        fd = os.open(data_file, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        pytest.skip("this file system knows no O_DIRECT")
+    os.fsync(fd)  # or the kernel would have to write the pages first, and refuse
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    with procaio.Buffer(4096, fresh) as buffer:
+        assert procaio.aio_read(fd, 4096, 4096, buffer, pool=fresh).wait() == 4096
+        assert buffer[:] == data_file.read_bytes()[4096:8192]
+    os.close(fd)
+    assert fresh.nworkers() > 0
+
+
 def test_failure_is_that_of_a_worker(fresh: procaio.Pool, tmp_path: Path) -> None:
     """With errno, and file name."""
     opening = procaio.aio_open(tmp_path / "w", os.O_WRONLY | os.O_CREAT, pool=fresh)

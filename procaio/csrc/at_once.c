@@ -8,6 +8,8 @@
  * A worker that is awake is fed first: with many requests outstanding the program and the workers
  * share the work.  Nothing of a higher priority is overtaken, and with one worker nothing at all.
  */
+#include <fcntl.h>
+
 #include "core.h"
 
 enum {
@@ -66,9 +68,18 @@ static char *destination(Request *request)
     return pa_arena_base(request->pool->arena, request->arena_segment) + request->arena_offset;
 }
 
+/* Past the cache: the kernel does not wait for a place in the queue, but for the disk it does. */
+static bool is_direct(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    return flags < 0 || flags & O_DIRECT;
+}
+
 /* A short count may be the end of the file, or of what is in the cache: a worker finds out. */
 static bool run(Request *request)
 {
+    if (is_direct(request->fd))
+        return false;
     char *data = destination(request);
     if (!data)
         return false;

@@ -110,8 +110,8 @@ asan: build/test_rings_asan build/test_arena_asan build/test_memory_asan build/a
 	build/test_arena_asan
 	build/test_memory_asan
 	$(ASAN_RUN) $(ASAN_BIN)/python tests/native/workout.py
-	$(ASAN_RUN) $(ASAN_BIN)/python $(ASAN_BIN)/pytest -q -m 'not slow' -p no:cacheprovider \
-		--capture=sys --timeout 300 --ignore tests/test_native.py $(ASAN_TESTS)
+	cd build && $(ASAN_RUN) ../$(ASAN_BIN)/python ../$(ASAN_BIN)/pytest -c ../pyproject.toml -q -m 'not slow' \
+		-p no:cacheprovider --capture=sys --timeout 300 --ignore ../tests/test_native.py $(or $(ASAN_TESTS),../tests)
 
 build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) $(C_HEADERS)
 	mkdir -p build

@@ -40,6 +40,8 @@ PLAIN_TYPES = {
     "_Callback": "Callable[..., object] | None",
     "_Path": "StrPath | BytesPath",
     "_T_co": "T",
+    "_Listing": "tuple[Any, ...]",
+    "_Removal": "tuple[Any, ...]",
 }
 
 

@@ -42,6 +42,7 @@ from procaio._core import (
     aio_load,
     aio_lstat,
     aio_mkdir,
+    aio_mkdirs,
     aio_mknod,
     aio_mlock,
     aio_mlockall,
@@ -112,6 +113,8 @@ from procaio._system import (
     timerfd_settime,
     timerfd_settime_ns,
 )
+from procaio._trees import TreeProgress, aio_rmtree, aio_scandir
+from procaio._walk import aio_walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +131,7 @@ __all__ = [
     "Request",
     "RequestCancelled",
     "Statistics",
+    "TreeProgress",
     "WorkerDied",
     "WorkerStatistics",
     "aio_access",
@@ -151,6 +155,7 @@ __all__ = [
     "aio_load",
     "aio_lstat",
     "aio_mkdir",
+    "aio_mkdirs",
     "aio_mknod",
     "aio_mlock",
     "aio_mlockall",
@@ -171,6 +176,8 @@ __all__ = [
     "aio_rename2",
     "aio_replace",
     "aio_rmdir",
+    "aio_rmtree",
+    "aio_scandir",
     "aio_seek",
     "aio_sendfile",
     "aio_setxattr",
@@ -187,6 +194,7 @@ __all__ = [
     "aio_truncate",
     "aio_unlink",
     "aio_utime",
+    "aio_walk",
     "aio_wd",
     "aio_write",
     "aioreq_nice",

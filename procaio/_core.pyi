@@ -77,6 +77,7 @@ class Group(Request[Any]):
     ) -> None: ...
     def feed(self, feeder: Callable[[Group], object] | None, /) -> None: ...
     def limit(self, number: _Index, /) -> None: ...
+    def _paths(self, path: object, path2: object = ..., /) -> None: ...
     def __iter__(self) -> Iterator[Request[Any]]: ...
     def __len__(self) -> int: ...
     def __bool__(self) -> bool: ...
@@ -407,6 +408,38 @@ def aio_unlink(
 def aio_rmdir(
     path: _Path,
     callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mkdirs(
+    path: _Path,
+    mode: _Index = ...,
+    exist_ok: bool = ...,
+    callback: _Callback = None,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mkdirs(
+    path: _Path,
+    callback: Callable[..., object],
+    /,
+    *,
+    dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...
+@overload
+def aio_mkdirs(
+    path: _Path,
+    mode: _Index,
+    callback: Callable[..., object],
+    /,
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
@@ -1317,3 +1350,70 @@ def munlock(
 ) -> None: ...
 def munlockall() -> None: ...
 def mlockall(flags: int, /) -> None: ...
+
+TREE_TOP: int
+TREE_FOLLOW_TOP: int
+TREE_KEEP: int
+TREE_FOLLOW: int
+TREE_HIDE_TYPES: int
+TREE_UNREAD: int
+TREE_ONLY_SELF: int
+TREE_MAY_EXIST: int
+TREE_BYTES: int
+
+_Listing: TypeAlias = tuple[
+    FileHandle | None, os.stat_result, list[Any], list[Any], list[Any], list[Any], int, int
+]
+_Removal: TypeAlias = tuple[
+    FileHandle | None, int, list[bytes], list[tuple[bytes, int]], bool, bool, bool
+]
+
+def _list(
+    directory: _Fh | None,
+    path: _Path | None,
+    flags: int,
+    offset: int = -1,
+    size: int = 32768,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Listing]: ...
+def _types(
+    directory: _Fh,
+    names: bytes,
+    flags: int,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[bytes]: ...
+def _empty(
+    directory: _Fh | None,
+    path: bytes | None,
+    flags: int,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Removal]: ...
+def _make_directory(
+    directory: _Fh | None,
+    path: bytes,
+    flags: int,
+    mode: int = 0o700,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[_Listing]: ...
+def _finish_directory(
+    src_directory: _Fh | None,
+    src_path: bytes,
+    dst_directory: _Fh | None,
+    dst_path: bytes,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int]: ...

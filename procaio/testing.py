@@ -1,5 +1,5 @@
 """
-Helpers for tests: let a worker of a pool die at a chosen moment.
+Helpers for tests: let a worker of a pool die at a chosen moment, or directories tell no types.
 
     from procaio import testing
 
@@ -13,15 +13,18 @@ Every build has the points; what is tested is what is shipped.
 
 from __future__ import annotations
 
+import contextlib
 import signal as _signal
 from typing import TYPE_CHECKING, Final
 
-from procaio import _core
+from procaio import _core, _trees
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from procaio._pool import Pool
 
-__all__ = ["FAULT_POINTS", "arm", "disarm"]
+__all__ = ["FAULT_POINTS", "arm", "disarm", "hidden_types"]
 
 FAULT_POINTS: Final[tuple[str, ...]] = _core.FAULT_POINTS
 """Where a worker can be made to die, in the order in which it gets there: 'claimed' (the request is
@@ -52,3 +55,15 @@ def arm(
 def disarm(pool: Pool) -> None:
     """Let nobody die who has not yet."""
     pool._arm_fault(0, 0, 0)  # noqa: SLF001 - ours
+
+
+@contextlib.contextmanager
+def hidden_types() -> Iterator[None]:
+    """In the block, let directories tell no types to aio_scandir, aio_walk and aio_copytree: as on
+    file systems that have none.
+    """
+    _trees.hide_types = True
+    try:
+        yield
+    finally:
+        _trees.hide_types = False

@@ -94,6 +94,13 @@ enum pa_opcode {
     PA_OP_REPLACE_FILE,
     PA_OP_COPY,
     PA_OP_MOVE,
+    PA_OP_MAKE_DIRECTORIES,
+    /* Steps of whole trees: calls_tree.c. */
+    PA_OP_LIST,
+    PA_OP_TYPES,
+    PA_OP_EMPTY,
+    PA_OP_MAKE_DIRECTORY,
+    PA_OP_FINISH_DIRECTORY,
     /* On the program's own memory, so done by its own threads: procaio/csrc/memory.c. */
     PA_OP_MSYNC,
     PA_OP_MTOUCH,
@@ -104,6 +111,26 @@ enum pa_opcode {
 
 /* Of mtouch. */
 #define PA_MT_MODIFY 1u
+
+/* Of the steps of trees. */
+enum {
+    PA_TREE_TOP = 1 << 0,        /* the caller's own path: looked up as any other */
+    PA_TREE_FOLLOW_TOP = 1 << 1, /* and may be a symlink */
+    PA_TREE_KEEP = 1 << 2,       /* the directory stays open */
+    PA_TREE_FOLLOW = 1 << 3,     /* tell symlinks that lead to directories from others */
+    PA_TREE_HIDE_TYPES = 1 << 4, /* tests: as on a file system that does not tell them */
+    PA_TREE_UNREAD = 1 << 5,     /* list: open it, no more */
+    PA_TREE_ONLY_SELF = 1 << 6,  /* empty: remove the directory, nothing in it */
+    PA_TREE_MAY_EXIST = 1 << 7,  /* make: a directory that is there will do */
+    PA_TREE_BYTES = 1 << 8,      /* the program wants names as bytes */
+};
+
+/* Types of records besides the system's. */
+enum {
+    DT_OTHER = 100,    /* anything but a directory */
+    DT_DIR_LINK = 101, /* a symlink that leads to one */
+    DT_FAILED = 102,   /* could not be removed: the inode is an errno */
+};
 
 /* Bits of pa_slot.call_flags. */
 enum {
@@ -190,6 +217,20 @@ struct pa_statvfs {
 };
 static_assert(sizeof(struct pa_statvfs) == 88 && sizeof(struct pa_statvfs) <= PA_INLINE,
               "fits a slot");
+
+/* What the steps of trees leave there. */
+struct pa_tree_answer {
+    struct pa_stat st;
+    int64_t next;     /* list: where the next one goes on, if there is more */
+    uint64_t removed; /* empty: so many names */
+    int32_t fd;       /* the directory, if it stays open */
+    uint32_t unknown; /* list: so many have no type yet */
+    uint32_t looked;  /* list: at so many entries */
+    uint8_t more;
+    uint8_t gone; /* empty: the directory itself is */
+    uint8_t slow; /* empty: its calls wait for something */
+};
+static_assert(sizeof(struct pa_tree_answer) <= PA_INLINE, "fits a slot");
 
 /* A worker's life, in pa_worker.life. */
 enum pa_life {
@@ -290,7 +331,7 @@ struct pa_header {
     alignas(PA_CACHE_LINE) _Atomic uint32_t permits[PA_MAX_PERMITS]; /* 0 or holder + 1 */
 
     /* Written by workers: a moving average of what each operation takes. */
-    alignas(PA_CACHE_LINE) _Atomic uint32_t op_ns[64];
+    alignas(PA_CACHE_LINE) _Atomic uint32_t op_ns[128];
 
     alignas(PA_CACHE_LINE) struct pa_data_segment data_segments[PA_MAX_SEGMENTS];
 };
@@ -303,8 +344,8 @@ PA_AT(pa_header, spinner, 384);
 PA_AT(pa_header, monitor_bell, 448);
 PA_AT(pa_header, permits, 512);
 PA_AT(pa_header, op_ns, 768);
-PA_AT(pa_header, data_segments, 1024);
-static_assert(PA_NOPS <= 64, "op_ns has a place for each");
+PA_AT(pa_header, data_segments, 1280);
+static_assert(PA_NOPS <= 128, "op_ns has a place for each");
 
 struct pa_segment {
     struct pa_header header;

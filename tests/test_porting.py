@@ -18,13 +18,6 @@ ROWS = [
     for line in text.splitlines()
     if line.count(" | ") == 2 and not line.startswith(("| there", "|---"))
 ]
-MARK = "**Not in this version.**"
-
-# What the page says is not in this version. When one appears, its rows lose the mark.
-NOT_YET = {
-    "aio_scandir",
-    "aio_rmtree",
-}
 
 # Functions, methods, settings and constants of the documents, as their headings have them.
 DOCUMENTS = {
@@ -113,17 +106,5 @@ def test_page_has_a_row_for_everything_in_a_document(document: str) -> None:
 
 
 def test_page_names_only_what_exists() -> None:
-    """Except where it says otherwise."""
-    for _, there, here, difference in ROWS:
-        if not difference.startswith(MARK):
-            assert [name for name in names(here) if not exists(name)] == [], there
-
-
-def test_page_marks_what_is_not_in_this_version() -> None:
-    """The list here, and the rows, are behind when a name has appeared."""
-    marked = {
-        name for *_, here, difference in ROWS if difference.startswith(MARK) for name in names(here)
-    }
-    assert marked == NOT_YET
-    assert {name for name in NOT_YET if exists(name)} == set()
-    assert all(difference.count(MARK) == difference.startswith(MARK) for *_, difference in ROWS)
+    for _, there, here, _difference in ROWS:
+        assert [name for name in names(here) if not exists(name)] == [], there

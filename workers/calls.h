@@ -93,10 +93,21 @@ int64_t pa_call_removexattr(const struct pa_call *call);
 int64_t pa_call_copy(const struct pa_call *call);
 int64_t pa_call_move(const struct pa_call *call);
 
+/* calls_tree.c */
+int64_t pa_open_beneath(int anchor, const char *way); /* a directory; "": the anchor again */
+int64_t pa_call_list(const struct pa_call *call);
+int64_t pa_call_types(const struct pa_call *call);
+int64_t pa_call_empty(const struct pa_call *call);
+int64_t pa_call_make_directory(const struct pa_call *call);
+int64_t pa_call_finish_directory(const struct pa_call *call);
+int64_t pa_call_make_directories(const struct pa_call *call);
+
 /* calls_replace.c */
 int64_t pa_call_replace_file(const struct pa_call *call);
 
 /* calls_names.c */
+struct stat;
+void pa_fill_stat(struct pa_stat *out, const struct stat *st);
 int64_t pa_call_open(const struct pa_call *call);
 int64_t pa_call_close(const struct pa_call *call);
 int64_t pa_call_replace(const struct pa_call *call);

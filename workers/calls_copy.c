@@ -219,3 +219,26 @@ int64_t pa_call_move(const struct pa_call *call)
     result = S_ISLNK(st.st_mode) ? copy_link(call) : pa_call_copy(call);
     return result < 0 ? result : pa_outcome(unlinkat(slot->fd, call->path, 0));
 }
+
+/* A directory's own attributes, once everything is in it. */
+int64_t pa_call_finish_directory(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    struct copying self = {.call = call};
+    int64_t from = pa_open_beneath(slot->fd, call->path), to = -1;
+    if (from < 0)
+        return from;
+    self.from = (int)from;
+    int64_t failed = pa_outcome(fstat(self.from, &self.source));
+    if (!failed) {
+        to = pa_open_beneath(slot->fd2, call->path2);
+        failed = to < 0 ? to : 0;
+    }
+    if (!failed) {
+        self.to = (int)to;
+        copy_attributes(&self);
+        syscall(SYS_close, self.to);
+    }
+    syscall(SYS_close, self.from);
+    return failed;
+}

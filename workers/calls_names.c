@@ -27,11 +27,9 @@ int64_t pa_call_replace(const struct pa_call *call)
     return result < 0 ? result : 0;
 }
 
-static int64_t give_stat(const struct pa_call *call, int failed, const struct stat *st)
+void pa_fill_stat(struct pa_stat *out, const struct stat *st)
 {
-    if (failed)
-        return -errno;
-    struct pa_stat out = {
+    *out = (struct pa_stat){
         .dev = st->st_dev,
         .ino = st->st_ino,
         .nlink = st->st_nlink,
@@ -49,6 +47,14 @@ static int64_t give_stat(const struct pa_call *call, int failed, const struct st
         .uid = st->st_uid,
         .gid = st->st_gid,
     };
+}
+
+static int64_t give_stat(const struct pa_call *call, int failed, const struct stat *st)
+{
+    struct pa_stat out;
+    if (failed)
+        return -errno;
+    pa_fill_stat(&out, st);
     memcpy(call->slot->payload, &out, sizeof out);
     return 0;
 }

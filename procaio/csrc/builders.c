@@ -769,3 +769,76 @@ int build_mlockall(Request *request, PyObject *const *values)
 {
     return take_u32(values[0], "flags", &request->flags);
 }
+
+/* -- steps of trees ------------------------------------------------------------------------------ */
+
+enum { TREE_BLOCK = 32 << 10, LARGEST_TREE_BLOCK = 1 << 20 };
+
+/* directory, path, flags: with None for a path the directory itself is meant, and goes on where it
+ * was */
+static int take_place(Request *request, PyObject *const *values)
+{
+    if (take_dir_fd(request, values[0], &request->fd) < 0 ||
+        take_u32(values[2], "flags", &request->flags) < 0)
+        return -1;
+    request->offset = -1;
+    request->by_fd = values[1] == Py_None;
+    if (!request->by_fd && take_path(request, values[1]) < 0)
+        return -1;
+    request->names_are_bytes = request->flags & PA_TREE_BYTES;
+    return 0;
+}
+
+/* directory, path, flags, offset, size */
+int build_list(Request *request, PyObject *const *values)
+{
+    int64_t size = TREE_BLOCK;
+    if (take_place(request, values) < 0 ||
+        (values[3] && take_number(values[3], "offset", -1, INT64_MAX, &request->offset) < 0) ||
+        (values[4] && take_number(values[4], "size", 512, LARGEST_TREE_BLOCK, &size) < 0))
+        return -1;
+    request->length = (uint64_t)size;
+    return 0;
+}
+
+/* directory, names, flags */
+int build_types(Request *request, PyObject *const *values)
+{
+    PyObject *const place[] = {values[0], Py_None, values[2]};
+    if (take_place(request, place) < 0)
+        return -1;
+    request->offset = 0;
+    return copy_in_behind_paths(request, values[1]);
+}
+
+/* directory, path, flags */
+int build_empty(Request *request, PyObject *const *values)
+{
+    request->length = TREE_BLOCK;
+    return take_place(request, values);
+}
+
+/* directory, path, flags, mode */
+int build_make_directory(Request *request, PyObject *const *values)
+{
+    request->mode = 0700;
+    return take_place(request, values) < 0 ? -1 : take_u32(values[3], "mode", &request->mode);
+}
+
+/* src_directory, src_path, dst_directory, dst_path */
+int build_finish_directory(Request *request, PyObject *const *values)
+{
+    PyObject *const as_rename[] = {values[1], values[3], values[0], values[2]};
+    return build_rename(request, as_rename);
+}
+
+/* path, mode, exist_ok, dir_fd */
+int build_mkdirs(Request *request, PyObject *const *values)
+{
+    bool exist_ok = false;
+    PyObject *const as_mkdir[] = {values[0], values[1], values[3]};
+    if (build_mkdir(request, as_mkdir) < 0 || take_flag(values[2], &exist_ok) < 0)
+        return -1;
+    request->flags = exist_ok ? PA_TREE_MAY_EXIST : 0;
+    return 0;
+}

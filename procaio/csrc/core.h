@@ -68,6 +68,8 @@ enum result_kind {
     RESULT_ATTRIBUTES, /* names of extended ones */
     RESULT_EXTENTS,
     RESULT_ARGUMENT, /* of fcntl and ioctl: the bytes that came back */
+    RESULT_LISTING, /* of one step of a tree: a tuple, see results.c */
+    RESULT_REMOVAL, /* likewise */
     RESULT_GROUP,
 };
 
@@ -217,6 +219,7 @@ typedef struct {
     int fd; /* -1: closed, or handed to aio_close */
     int flags;
     PyObject *name;
+    bool is_own; /* procaio's: closed without a warning when it is no longer used */
 } FileHandle;
 
 typedef struct {
@@ -332,6 +335,7 @@ void waiters_wake(Request *request);
 
 /* filehandle.c */
 PyObject *filehandle_new(int fd, int flags, PyObject *name);
+PyObject *filehandle_new_own(int fd, PyObject *name);
 int filehandle_fd(PyObject *object); /* -1 with ValueError when closed */
 void filehandle_close(PyObject *object); /* without a word */
 #define FileHandle_Check(o) (Py_TYPE(o) == FileHandle_Type)

@@ -13,7 +13,16 @@ PyObject *filehandle_new(int fd, int flags, PyObject *name)
     self->fd = fd;
     self->flags = flags;
     self->name = Py_NewRef(name);
+    self->is_own = false;
     return (PyObject *)self;
+}
+
+PyObject *filehandle_new_own(int fd, PyObject *name)
+{
+    PyObject *self = filehandle_new(fd, 0, name);
+    if (self)
+        ((FileHandle *)self)->is_own = true;
+    return self;
 }
 
 int filehandle_fd(PyObject *object)
@@ -36,6 +45,10 @@ static void finalize(FileHandle *self)
 {
     if (self->fd < 0)
         return;
+    if (self->is_own) {
+        filehandle_close((PyObject *)self);
+        return;
+    }
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed %R", self) < 0)

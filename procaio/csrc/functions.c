@@ -22,7 +22,7 @@ enum {
     RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, COPY, MOVE, REPLACE, SEEK,
     ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
     GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FIEMAP, FCNTL, IOCTL, MSYNC, MTOUCH, MLOCK,
-    MLOCKALL, NSPECS
+    MLOCKALL, MKDIRS, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY, NSPECS
 };
 
 static const struct spec specs[NSPECS] = {
@@ -144,6 +144,18 @@ static const struct spec specs[NSPECS] = {
         {"data", "offset", "length"}, build_mlock},
     [MLOCKALL] = {"aio_mlockall", PA_OP_MLOCKALL, RESULT_STATUS, 1, 1,
         {"flags"}, build_mlockall},
+    [MKDIRS] = {"aio_mkdirs", PA_OP_MAKE_DIRECTORIES, RESULT_STATUS, 1, 3,
+        {"path", "mode", "exist_ok", "dir_fd"}, build_mkdirs},
+    [LIST] = {"_list", PA_OP_LIST, RESULT_LISTING, 3, 5,
+        {"directory", "path", "flags", "offset", "size"}, build_list},
+    [TYPES] = {"_types", PA_OP_TYPES, RESULT_BYTES, 3, 3,
+        {"directory", "names", "flags"}, build_types},
+    [EMPTY] = {"_empty", PA_OP_EMPTY, RESULT_REMOVAL, 3, 3,
+        {"directory", "path", "flags"}, build_empty},
+    [MAKE_DIRECTORY] = {"_make_directory", PA_OP_MAKE_DIRECTORY, RESULT_LISTING, 3, 4,
+        {"directory", "path", "flags", "mode"}, build_make_directory},
+    [FINISH_DIRECTORY] = {"_finish_directory", PA_OP_FINISH_DIRECTORY, RESULT_STATUS, 4, 4,
+        {"src_directory", "src_path", "dst_directory", "dst_path"}, build_finish_directory},
 };
 
 /* Interned names, for keywords. */
@@ -409,6 +421,12 @@ FUNCTION(aio_msync, MSYNC)
 FUNCTION(aio_mtouch, MTOUCH)
 FUNCTION(aio_mlock, MLOCK)
 FUNCTION(aio_mlockall, MLOCKALL)
+FUNCTION(aio_mkdirs, MKDIRS)
+FUNCTION(_list, LIST)
+FUNCTION(_types, TYPES)
+FUNCTION(_empty, EMPTY)
+FUNCTION(_make_directory, MAKE_DIRECTORY)
+FUNCTION(_finish_directory, FINISH_DIRECTORY)
 
 #define ROW(name, signature, text) ROW_AT(name, signature, "", text)
 #define ROW_AT(name, signature, keywords, text)                                                    \
@@ -645,5 +663,18 @@ PyMethodDef aio_functions[] = {
     ROW(aio_mlockall, "flags, ",
         "Keep all memory of the program in memory, as `flags` (MCL_*) say, until munlockall(). Yields\n"
         "0, or -1 to the callback. See mlockall(2)."),
+    ROW_AT(aio_mkdirs, "path, mode=0o777, exist_ok=False, ", "dir_fd=None, ",
+        "Create a directory, and those above it that are missing; yields 0, or -1 to the callback.\n\n"
+        "As os.makedirs: `mode` less the umask is the last one's, the others have 0o777 less it; with\n"
+        "`exist_ok` a directory that is there already will do. See mkdir(2)."),
+    ROW(_list, "directory, path, flags, offset=-1, size=32768, ",
+        "A step of a tree: what a directory holds. See workers/calls_tree.c."),
+    ROW(_types, "directory, names, flags, ", "A step of a tree: what names stand for."),
+    ROW(_empty, "directory, path, flags, ",
+        "A step of a tree: remove what is no directory, and the directory if nothing is left."),
+    ROW(_make_directory, "directory, path, flags, mode=0o700, ",
+        "A step of a tree: make a directory, and open it."),
+    ROW(_finish_directory, "src_directory, src_path, dst_directory, dst_path, ",
+        "A step of a tree: give a directory the attributes of another one."),
     {NULL, NULL, 0, NULL},
 };

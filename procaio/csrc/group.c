@@ -199,6 +199,17 @@ static PyObject *cancel_subs(Group *self, PyObject *unused)
     return group_cancel_members(&self->request) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+/* The paths that its error names. */
+static PyObject *set_paths(Group *self, PyObject *args)
+{
+    PyObject *path, *path2 = NULL;
+    if (!PyArg_ParseTuple(args, "O|O:_paths", &path, &path2))
+        return NULL;
+    Py_XSETREF(self->request.path, Py_NewRef(path));
+    Py_XSETREF(self->request.path2, Py_XNewRef(path2));
+    Py_RETURN_NONE;
+}
+
 /* -- settings --------------------------------------------------------------------------------- */
 
 static PyObject *set_result(Group *self, PyObject *args)
@@ -340,6 +351,7 @@ static PyMethodDef methods[] = {
      "errno($self, number=None, /)\n--\n\n"
      "Set what errno() gives in the group's callback: a number, or None for the errno of the request\n"
      "whose callback is running. It is 0 otherwise. (IO::AIO errno)"},
+    {"_paths", (PyCFunction)set_paths, METH_VARARGS, NULL},
     {"feed", (PyCFunction)feed, METH_O,
      "feed($self, feeder, /)\n--\n\n"
      "Let `feeder(group)` be called, now and later, while the group has fewer members than its\n"

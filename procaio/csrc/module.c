@@ -200,6 +200,15 @@ PyMODINIT_FUNC PyInit__core(void)
         PyModule_AddIntMacro(module, MS_SYNC) < 0 || /* a default, for help() */
         add_object(module, "CONSTANTS", constants_dict()) < 0 ||
         add_object(module, "FAULT_POINTS", fault_points()) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_TOP", PA_TREE_TOP) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_FOLLOW_TOP", PA_TREE_FOLLOW_TOP) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_KEEP", PA_TREE_KEEP) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_FOLLOW", PA_TREE_FOLLOW) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_HIDE_TYPES", PA_TREE_HIDE_TYPES) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_UNREAD", PA_TREE_UNREAD) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_ONLY_SELF", PA_TREE_ONLY_SELF) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_MAY_EXIST", PA_TREE_MAY_EXIST) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_BYTES", PA_TREE_BYTES) < 0 ||
         PyModule_AddIntConstant(module, "FAULT_ALWAYS", PA_FAULT_ALWAYS) < 0) {
         Py_DECREF(module);
         return NULL;

@@ -200,7 +200,8 @@ static bool fills_fixed_block(const Request *request)
 {
     return request->op == PA_OP_READLINK || request->op == PA_OP_REALPATH ||
            request->op == PA_OP_STATX || request->op == PA_OP_GETXATTR ||
-           request->op == PA_OP_LISTXATTR || request->op == PA_OP_FIEMAP;
+           request->op == PA_OP_LISTXATTR || request->op == PA_OP_FIEMAP ||
+           request->op == PA_OP_LIST || request->op == PA_OP_EMPTY;
 }
 
 /* Paths that are too long for a slot lie where the answer will, and may need more room than that. */
@@ -560,6 +561,8 @@ static bool repeatable(const Request *request, const struct pa_slot *slot)
         return false;
     if (request->op == PA_OP_LOAD)
         return !(slot->call_flags & PA_ONCE);
+    if (request->op == PA_OP_MAKE_DIRECTORIES || request->op == PA_OP_MAKE_DIRECTORY)
+        return request->flags & PA_TREE_MAY_EXIST;
     if (request->op != PA_OP_READ && request->op != PA_OP_WRITE)
         return true;
     if (request->offset < 0) /* the position has moved, or not */

@@ -564,6 +564,86 @@ static PyObject *take_extents(const Request *request, size_t count)
     return list;
 }
 
+/* -- steps of trees ------------------------------------------------------------------------------ */
+
+/* The directory, if the worker has left it open. */
+static PyObject *take_directory_handle(const Request *request, int fd)
+{
+    if (fd < 0)
+        return Py_NewRef(Py_None);
+    PyObject *handle = filehandle_new_own(fd, request->path ? request->path : Py_None);
+    if (handle)
+        orphans_adopt(fd);
+    else
+        close(fd);
+    return handle;
+}
+
+enum { DIRS, OTHERS, LINKS, UNKNOWN, NLISTS };
+
+static int list_of_type(uint8_t type)
+{
+    return type == DT_DIR        ? DIRS
+           : type == DT_DIR_LINK ? LINKS
+           : type == DT_UNKNOWN  ? UNKNOWN
+                                 : OTHERS;
+}
+
+/* What failed is told as (name, errno), all else by name. */
+static PyObject *tree_entry(const Request *request, const struct entry *entry)
+{
+    PyObject *name = name_object(request, entry);
+    return name && entry->type == DT_FAILED ? Py_BuildValue("Ni", name, (int)entry->inode) : name;
+}
+
+static int sort_out(const Request *request, size_t size, PyObject *lists[NLISTS])
+{
+    const char *records = request->block.at;
+    struct entry entry;
+    for (int i = 0; i < NLISTS; i++)
+        if (!(lists[i] = PyList_New(0)))
+            return -1;
+    while (size > 0 && (records = next_entry(records, &size, &entry))) {
+        PyObject *name = tree_entry(request, &entry);
+        if (!name)
+            return -1;
+        /* A symlink to a directory stands among the directories too. */
+        if (entry.type == DT_DIR_LINK && PyList_Append(lists[DIRS], name) < 0) {
+            Py_DECREF(name);
+            return -1;
+        }
+        if (append(lists[list_of_type(entry.type)], name) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* (handle or None, os.stat_result, directories, others, symlinks to directories, names without a type,
+ * offset of the rest or -1, how many entries were looked at), or of a removal (handle or None, how many
+ * names were removed, directories, failures, whether there is more, the directory is gone, its calls
+ * are slow). */
+static PyObject *take_tree_answer(const Request *request, const struct pa_slot *slot, size_t size)
+{
+    struct pa_tree_answer answer;
+    PyObject *lists[NLISTS] = {NULL}, *value = NULL;
+    memcpy(&answer, slot->payload, sizeof answer);
+    PyObject *handle = take_directory_handle(request, answer.fd);
+    if (handle && sort_out(request, size, lists) == 0) {
+        if (request->kind == RESULT_LISTING)
+            value = Py_BuildValue("ONOOOOLI", handle, take_stat(slot), lists[DIRS], lists[OTHERS],
+                                  lists[LINKS], lists[UNKNOWN], answer.more ? answer.next : -1LL,
+                                  answer.looked);
+        else
+            value = Py_BuildValue("OKOONNN", handle, (unsigned long long)answer.removed,
+                                  lists[DIRS], lists[OTHERS], PyBool_FromLong(answer.more),
+                                  PyBool_FromLong(answer.gone), PyBool_FromLong(answer.slow));
+    }
+    Py_XDECREF(handle);
+    for (int i = 0; i < NLISTS; i++)
+        Py_XDECREF(lists[i]);
+    return value;
+}
+
 static PyObject *take_file(Request *request, int fd)
 {
     PyObject *handle = filehandle_new(fd, (int)request->flags, request->path);
@@ -581,7 +661,9 @@ static bool fills_block(const Request *request)
     return request->op == PA_OP_READ || request->op == PA_OP_WRITE ||
            request->op == PA_OP_READDIR || request->op == PA_OP_READLINK ||
            request->op == PA_OP_LOAD || request->op == PA_OP_REALPATH ||
-           request->op == PA_OP_GETXATTR || request->op == PA_OP_LISTXATTR;
+           request->op == PA_OP_GETXATTR || request->op == PA_OP_LISTXATTR ||
+           request->op == PA_OP_TYPES || request->kind == RESULT_LISTING ||
+           request->kind == RESULT_REMOVAL;
 }
 
 PyObject *result_take(Request *request, const struct pa_slot *slot)
@@ -626,6 +708,9 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return take_extents(request, (size_t)result);
     case RESULT_ARGUMENT:
         return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)request->length);
+    case RESULT_LISTING:
+    case RESULT_REMOVAL:
+        return take_tree_answer(request, slot, (size_t)result);
     case RESULT_GROUP: /* it has no slot */
         break;
     }
@@ -645,9 +730,17 @@ PyObject *result_on_failure(const Request *request)
 /* Nobody wants it: what must not be lost with it is released. */
 void result_discard(Request *request, const struct pa_slot *slot)
 {
-    if (request->kind == RESULT_FILE && slot->result >= 0 && slot->result <= INT32_MAX) {
-        int flags = fcntl((int)slot->result, F_GETFL);
-        if (flags >= 0 && (flags & O_ASYNC || flags & O_PATH)) /* the worker's own mark */
-            close((int)slot->result);
+    int fd = -1;
+    if (slot->result < 0)
+        return;
+    if (request->kind == RESULT_FILE && slot->result <= INT32_MAX) {
+        fd = (int)slot->result;
+    } else if (request->kind == RESULT_LISTING || request->kind == RESULT_REMOVAL) {
+        struct pa_tree_answer answer;
+        memcpy(&answer, slot->payload, sizeof answer);
+        fd = answer.fd;
     }
+    int flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
+    if (flags >= 0 && (flags & O_ASYNC || flags & O_PATH)) /* the worker's own mark */
+        close(fd);
 }

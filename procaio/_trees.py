@@ -1,0 +1,546 @@
+"""
+What is done to whole trees: the frame that composite requests share, aio_scandir and aio_rmtree.
+
+A composite request is a Group. Its members are steps, each done by one worker for one directory or
+a part of it (workers/calls_tree.c), and made by the callbacks of those before them: with the
+group's priority, in its pool, and never more than MOST_MEMBERS at a time. What has still to be done
+is a stack, so that a tree is gone through in depth: what is remembered grows with the depth of the
+tree and the largest directory's step, not with the tree.
+
+A directory is found from an anchor: the descriptor of a directory above it. There is one for every
+so many levels, so that a tree of any depth takes few descriptors, and no path is longer than the
+system allows. Anchors are closed when the last directory that is found from them is forgotten.
+
+Not here: copying (`_copytree`), the async iterator (`_walk`).
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+from procaio._core import (
+    TREE_BYTES,
+    TREE_FOLLOW_TOP,
+    TREE_HIDE_TYPES,
+    TREE_KEEP,
+    TREE_ONLY_SELF,
+    TREE_TOP,
+    FileHandle,
+    Group,
+    _empty,
+    _list,
+    _types,
+    aio_group,
+    errno,
+)
+from procaio._pool import default_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from procaio._pool import Pool
+
+    StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    TreePath: TypeAlias = StrOrBytesPath | tuple[Any, StrOrBytesPath]
+
+__all__ = ["Place", "TreeJob", "TreeProgress", "aio_rmtree", "aio_scandir", "listing_flags"]
+
+MOST_MEMBERS: Final = 256
+"""Members of a composite request at a time, whatever the number of workers."""
+LEVELS_OF_AN_ANCHOR: Final = 64
+LONGEST_WAY: Final = 1024
+"""Bytes of a way from an anchor; one more name fits in any case."""
+FAILURES_KEPT: Final = 10_000
+"""Failures beyond this number are counted, not remembered."""
+TRIES: Final = 3
+"""How often a directory is emptied into which others put something, or whose reading went wrong."""
+LARGE_STEP: Final = 1 << 20
+"""Bytes of records in further steps of a directory."""
+TYPES_AT_A_TIME: Final = 32
+"""Names whose types one request finds out."""
+DEFAULT_MAXREQ: Final = 4
+NO_ROOM: Final = frozenset({_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM})
+"""Shortages that end when other members do."""
+
+hide_types = False
+"""Tests: let no directory tell the types of its entries."""
+
+
+def listing_flags() -> int:
+    """What every listing is asked for."""
+    return TREE_HIDE_TYPES if hide_types else 0
+
+
+@final
+class TreeProgress:
+    """
+    How far a request on a tree has come: its attribute `progress`, true at any time.
+
+    After a failure or a cancel it tells what was done.
+    """
+
+    def __init__(self, place: Place) -> None:
+        """Nothing yet, and the top is taken up."""
+        self.files = 0
+        """Names of anything but directories that were copied or removed."""
+        self.dirs = 0
+        """Directories that are complete."""
+        self.bytes = 0
+        """Bytes of the files that were copied."""
+        self.failed = 0
+        self.failures: list[tuple[bytes, int]] = []
+        """(path, errno) of what could not be copied or removed; the first ones of `failed`."""
+        self._place = place
+
+    @property
+    def current(self) -> bytes:
+        """The directory that was taken up last."""
+        return self._place.path()
+
+    def take_up(self, place: Place) -> None:
+        """Make it the current one."""
+        self._place = place
+
+    def fail(self, path: bytes, number: int) -> None:
+        """Count a failure, and remember it if it is among the first."""
+        self.failed += 1
+        if len(self.failures) < FAILURES_KEPT:
+            self.failures.append((path, number))
+
+
+@final
+class Place:
+    """Where a directory is: the way to it from an anchor, and its path for people."""
+
+    __slots__ = ("anchor", "level", "name", "parent", "way")
+
+    def __init__(
+        self, parent: Place | None, name: bytes, anchor: FileHandle | int | None, level: int
+    ) -> None:
+        """The top has no parent, and its name is its path; all else is found by `beneath`."""
+        self.parent = parent
+        self.name = name
+        self.anchor = anchor
+        self.level = level
+        """How far below its anchor."""
+        self.way = name
+
+    def home(self, handle: FileHandle | None) -> tuple[FileHandle | int | None, bytes]:
+        """Anchor and way of this directory itself; `handle`: it is open, and an anchor."""
+        return (self.anchor, self.way) if handle is None else (handle, b"")
+
+    def beneath(self, name: bytes, handle: FileHandle | None) -> Place:
+        """A directory in this one. `handle`: this one's own, which becomes the anchor."""
+        if handle is not None:
+            return Place(self, name, handle, 1)
+        child = Place(self, name, self.anchor, self.level + 1)
+        child.way = self.way + b"/" + name
+        return child
+
+    def must_be_anchor(self) -> bool:
+        """Whether what is in it should be found from itself."""
+        return (
+            self.parent is None or self.level >= LEVELS_OF_AN_ANCHOR or len(self.way) > LONGEST_WAY
+        )
+
+    def flags(self) -> int:
+        """What every step in this directory is told."""
+        top = TREE_TOP if self.parent is None else 0
+        return top | (TREE_KEEP if self.must_be_anchor() else 0) | TREE_BYTES
+
+    def path(self) -> bytes:
+        """As the caller would write it."""
+        names = []
+        place: Place | None = self
+        while place is not None:
+            names.append(place.name)
+            place = place.parent
+        return os.path.join(*reversed(names))
+
+
+class TreeJob:
+    """
+    A composite request at work: `group` is what the caller holds.
+
+    A stack of steps that have not begun; `advance` makes as many of them members as there may be.
+    """
+
+    def __init__(
+        self,
+        callback: Callable[..., object] | None,
+        pri: int | None,
+        pool: Pool | None,
+        most: int = 0,
+    ) -> None:
+        """Make the group. Whatever is wrong with other arguments must have been raised before."""
+        self.pool = default_pool() if pool is None else pool
+        self.group: Group = aio_group(callback, pri=pri, pool=self.pool)
+        self._pri = self.group.pri
+        self._most = most or min(MOST_MEMBERS, max(16, 4 * self.pool.min_parallel()))
+        self._members = 0
+        self._steps: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._over = False
+
+    def ask(
+        self,
+        function: Callable[..., Any],
+        *arguments: object,
+        then: Callable[..., None],
+        **more: Any,
+    ) -> None:
+        """Make a request that is a member; `then` gets what its callback does."""
+        request = function(
+            *arguments, partial(self._answered, then), pri=self._pri, pool=self.pool, **more
+        )
+        self._members += 1
+        self.group.add(request)
+
+    def later(self, step: Callable[..., None], *arguments: object) -> None:
+        """Do a step when it is its turn: the last one first."""
+        self._steps.append((step, arguments))
+
+    def advance(self) -> None:
+        """Take steps while there is room for members."""
+        steps = self._steps
+        while steps and self._members < self._most and not self._over:
+            step, arguments = steps.pop()
+            step(*arguments)
+
+    def _answered(self, then: Callable[..., None], value: object) -> None:
+        self._members -= 1
+        if errno() == _errno.ECANCELED:
+            self.end(-1, _errno.ECANCELED)  # the pool is being closed: nothing more is done
+        if self._over:
+            return
+        then(value)
+        self.advance()
+
+    def put_off(self, number: int, step: Callable[..., None], *arguments: object) -> bool:
+        """After a shortage: take the step again when others have ended. False: there are none."""
+        if number not in NO_ROOM or self._members == 0:
+            return False
+        self._most = self._members
+        self._steps.insert(0, (step, arguments))
+        return True
+
+    def end(self, result: object, number: int = 0, *paths: object) -> None:
+        """Let the group yield `result`, or fail with `number` and name the paths."""
+        self._over = True
+        self._steps.clear()
+        self.group.result(*(result if isinstance(result, tuple) else (result,)))
+        self.group.errno(number)
+        if paths:
+            self.group._paths(*paths)  # noqa: SLF001 - ours
+
+
+def place_of(path: Any, dir_fd: Any) -> Place:
+    """Where the top of a tree is; what is wrong with the arguments is raised here."""
+    if isinstance(path, tuple) and len(path) == 2 and dir_fd is None:
+        dir_fd, path = path
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError("embedded null byte in the path")
+    if dir_fd is not None:
+        number = dir_fd if isinstance(dir_fd, int) else _fileno(dir_fd)
+        if not -(2**31) <= number < 2**31:
+            raise ValueError(f"dir_fd is out of range: {dir_fd!r}")
+    return Place(None, name.rstrip(b"/") or name[:1], dir_fd, 0)
+
+
+def _fileno(directory: Any) -> int:
+    fileno = getattr(directory, "fileno", None)
+    if not callable(fileno):
+        raise TypeError(f"dir_fd must be a descriptor, not {type(directory).__name__}")
+    number: int = fileno()
+    if number < 0:
+        raise ValueError(f"dir_fd is closed: {directory!r}")
+    return number
+
+
+# -- scandir --------------------------------------------------------------------------------------
+
+
+def aio_scandir(
+    path: TreePath,
+    maxreq: int | Callable[..., object] = 0,
+    callback: Callable[..., object] | None = None,
+    *,
+    dir_fd: Any = None,
+    pri: int | None = None,
+    pool: Pool | None = None,
+) -> Group:
+    """
+    List a directory in two: the names of its directories, and of everything else.
+
+    Yields (dirs, nondirs), which the callback gets as two arguments; (None, None) on failure. Names
+    are str or bytes like the path, without . and .., in no order. Symlinks are no directories,
+    wherever they lead.
+
+    Where the file system tells no types the entries are looked at, likely directories first, by
+    appending "/." to their names, and no more of them than there can be directories by the link
+    count. `maxreq` requests do so at a time (0 or less: 4). (IO::AIO aio_scandir)
+    """
+    if not isinstance(maxreq, int):
+        if not callable(maxreq):
+            raise TypeError(f"maxreq must be an integer, not {type(maxreq).__name__}")
+        if callback is not None:
+            raise TypeError("aio_scandir() got several values for 'callback'")
+        callback, maxreq = maxreq, 0
+    place = place_of(path, dir_fd)
+    job = _Listing(path, maxreq, callback, pri, pool)
+    job.begin(place, os.fspath(path[1] if isinstance(path, tuple) else path))
+    return job.group
+
+
+@final
+class _Listing(TreeJob):
+    def __init__(
+        self,
+        path: TreePath,
+        maxreq: int,
+        callback: Callable[..., object] | None,
+        pri: int | None,
+        pool: Pool | None,
+    ) -> None:
+        most = maxreq if maxreq > 0 else DEFAULT_MAXREQ
+        super().__init__(callback, pri, pool, min(most, MOST_MEMBERS))
+        self._path = path
+        self._flags = listing_flags()
+        self._dirs: list[Any] = []
+        self._nondirs: list[Any] = []
+
+    def begin(self, place: Place, path: str | bytes) -> None:
+        if isinstance(path, bytes):
+            self._flags |= TREE_BYTES
+        flags = self._flags | TREE_TOP | TREE_FOLLOW_TOP
+        self.ask(_list, place.anchor, path, flags, then=self._listed)
+
+    def _listed(self, value: Any, handle: FileHandle | None = None) -> None:
+        if value is None:
+            self.end((None, None), errno(), self._path)
+            return
+        opened, _, dirs, nondirs, _, unknown, rest, _ = value
+        handle = opened or handle
+        self._dirs += dirs
+        self._nondirs += nondirs
+        for first in range(0, len(unknown), TYPES_AT_A_TIME):
+            names = unknown[first : first + TYPES_AT_A_TIME]
+            self.later(self._find_types, handle, names)
+        if rest >= 0:
+            then = partial(self._listed, handle=handle)
+            self.ask(_list, handle, None, self._flags, rest, LARGE_STEP, then=then)
+        self.advance()
+        self._end_if_complete()
+
+    def _find_types(self, handle: FileHandle, names: list[Any]) -> None:
+        packed = b"".join(os.fsencode(name) + b"\0" for name in names)
+        self.ask(_types, handle, packed, 0, then=partial(self._found, names))
+
+    def _found(self, names: list[Any], types: bytes | None) -> None:
+        if types is None:
+            self.end((None, None), errno(), self._path)
+            return
+        for name, kind in zip(names, types, strict=True):
+            (self._dirs if kind == 4 else self._nondirs).append(name)
+        self.advance()
+        self._end_if_complete()
+
+    def _end_if_complete(self) -> None:
+        if self._members == 0 and not self._steps and not self._over:
+            self.end((self._dirs, self._nondirs))
+
+
+# -- rmtree ---------------------------------------------------------------------------------------
+
+
+def aio_rmtree(
+    path: TreePath,
+    callback: Callable[..., object] | None = None,
+    *,
+    dir_fd: Any = None,
+    pri: int | None = None,
+    pool: Pool | None = None,
+) -> Group:
+    """
+    Remove a directory and everything in it.
+
+    Yields 0, or -1 to the callback: the status of the last rmdir, of the directory itself. What
+    cannot be removed stays, everything else goes; the request's `progress` (a TreeProgress) tells
+    how much was removed so far, and which paths could not be.
+
+    Nothing outside the tree is touched: no symlink is followed, whatever others do to the tree at
+    the same time. A symlink to a directory fails with ENOTDIR like any other file, and so do "."
+    and ".." (EINVAL), which could not be removed in the end. (IO::AIO aio_rmtree)
+    """
+    place = place_of(path, dir_fd)
+    job = _Removal(path, place, callback, pri, pool)
+    job.begin()
+    return job.group
+
+
+@final
+class _Directory:
+    """A directory that is being removed."""
+
+    __slots__ = ("ended", "errno", "failed", "handle", "place", "readers", "tries", "up", "waiting")
+
+    def __init__(self, up: _Directory | None, place: Place) -> None:
+        self.up = up
+        self.place = place
+        self.handle: FileHandle | None = None
+        """Open as long as there is more to read, or as an anchor."""
+        self.waiting = 0
+        """Directories in it that are not gone, and steps that read it."""
+        self.readers = 0
+        """Of them, those that read it."""
+        self.ended = False
+        """It has been read to its end."""
+        self.failed = False
+        """Something in it stays."""
+        self.errno = 0
+        """Why it could not be read."""
+        self.tries = 0
+
+
+@final
+class _Removal(TreeJob):
+    def __init__(
+        self,
+        path: TreePath,
+        place: Place,
+        callback: Callable[..., object] | None,
+        pri: int | None,
+        pool: Pool | None,
+    ) -> None:
+        super().__init__(callback, pri, pool)
+        self.progress = TreeProgress(place)
+        self.group.progress = self.progress
+        self._path = path
+        self._top = _Directory(None, place)
+
+    def begin(self) -> None:
+        last = self._top.place.name.rpartition(b"/")[2]
+        if last in {b".", b".."}:
+            self.end(-1, _errno.EINVAL, self._path)
+        elif self._top.place.name == b"/":
+            self.end(-1, _errno.EBUSY, self._path)
+        else:
+            self._open(self._top)
+
+    def _open(self, directory: _Directory) -> None:
+        place = directory.place
+        directory.ended = False
+        directory.errno = 0
+        self.progress.take_up(place)
+        then = partial(self._emptied, directory)
+        self.ask(_empty, place.anchor, place.way, place.flags(), then=then)
+
+    def _go_on(self, directory: _Directory) -> None:
+        """Read more of it, unless another step has come to its end meanwhile."""
+        if directory.ended:
+            directory.readers -= 1
+            self._leave(directory)
+            return
+        then = partial(self._emptied_more, directory)
+        self.ask(_empty, directory.handle, None, TREE_BYTES, then=then)
+
+    def _emptied(self, directory: _Directory, value: Any) -> None:
+        if value is None:
+            self._not_opened(directory, errno())
+        elif value[5]:
+            self.progress.files += value[1]
+            self._gone(directory)
+        else:
+            directory.handle = value[0]
+            directory.waiting = directory.readers = 1  # this step itself
+            self._take(directory, value)
+
+    def _not_opened(self, directory: _Directory, number: int) -> None:
+        if self.put_off(number, self._open, directory):
+            return
+        if number == _errno.ENOENT and directory.up is not None:
+            self._gone(directory)
+            return
+        directory.errno = number
+        if number == _errno.ENOTDIR:
+            self._stays(directory, number)
+        else:  # one that is empty can be removed without being read
+            self.later(self._remove, directory)
+
+    def _emptied_more(self, directory: _Directory, value: Any) -> None:
+        if value is not None:
+            self._take(directory, value)
+            return
+        number = errno()
+        if not self.put_off(number, self._go_on, directory):
+            directory.ended = True
+            self.progress.fail(directory.place.path(), number)
+            directory.failed = True
+            self._leave(directory)
+
+    def _take(self, directory: _Directory, value: Any) -> None:
+        """What a step that has read some has met."""
+        directory.readers -= 1
+        _, removed, names, failures, more, _, slow = value
+        self.progress.files += removed
+        for name, number in failures:
+            directory.failed = True
+            self.progress.fail(os.path.join(directory.place.path(), name), number)
+        directory.ended = directory.ended or not more
+        # Where calls take long it is worth to let several workers read it.
+        while not directory.ended and directory.readers < (self._most // 4 if slow else 1):
+            directory.readers += 1
+            directory.waiting += 1
+            self.later(self._go_on, directory)
+        anchor = directory.handle if directory.place.must_be_anchor() else None
+        directory.waiting += len(names)
+        for name in names:
+            self.later(self._open, _Directory(directory, directory.place.beneath(name, anchor)))
+        self._leave(directory)
+
+    def _leave(self, directory: _Directory) -> None:
+        """One that was waited for is no more."""
+        directory.waiting -= 1
+        if directory.waiting == 0:
+            directory.handle = None
+            self.later(self._remove, directory)
+
+    def _remove(self, directory: _Directory) -> None:
+        place = directory.place
+        then = partial(self._removed, directory)
+        self.ask(_empty, place.anchor, place.way, place.flags() | TREE_ONLY_SELF, then=then)
+
+    def _removed(self, directory: _Directory, value: Any) -> None:
+        number = 0 if value is not None else errno()
+        if number == 0:
+            self._gone(directory)
+        elif self.put_off(number, self._remove, directory):
+            pass
+        elif (
+            number == _errno.ENOTEMPTY
+            and not (directory.failed or directory.errno)
+            and directory.tries < TRIES
+        ):
+            directory.tries += 1
+            self.later(self._open, directory)
+        else:
+            self._stays(directory, number)
+
+    def _stays(self, directory: _Directory, number: int) -> None:
+        if directory.errno or not directory.failed:  # else the reason is known already
+            self.progress.fail(directory.place.path(), directory.errno or number)
+        if directory.up is None:
+            self.end(-1, number, self._path)
+        else:
+            directory.up.failed = True
+            self._leave(directory.up)
+
+    def _gone(self, directory: _Directory) -> None:
+        self.progress.dirs += 1
+        if directory.up is None:
+            self.end(0)
+        else:
+            self._leave(directory.up)

@@ -1,0 +1,556 @@
+/* workers/calls_tree.c - the steps of what is done to whole trees, one directory at a time.
+ *
+ * A directory is named by a descriptor of the program's somewhere above it, the anchor, and the way
+ * from there.  On that way no symlink is followed and nothing leads upwards: whatever others do to
+ * the tree meanwhile, what is removed or written lies in it.  Only the way to a tree's top, which the
+ * program's caller has named, is looked up as any path (PA_TREE_TOP).
+ *
+ * What an answer says besides its records stands in the payload (struct pa_tree_answer).
+ */
+#include "calls.h"
+
+#include <dirent.h>
+#include <linux/openat2.h>
+#include <stdalign.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+
+#include "../shm/wake.h"
+
+enum {
+    DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_ASYNC,
+    LARGEST_RECORD = 280, /* 19 bytes, a name of 255 and its NUL, rounded up to 8 */
+    LONGEST_NAME = 255,
+    LONGEST_WAY = 4096,
+    FIRST_CHUNK = 512,
+    LARGEST_CHUNK = 8192,
+};
+static_assert(FIRST_CHUNK >= LARGEST_RECORD, "any name fits");
+
+#define TURN_NS 5000000u        /* a long job comes back after this: others want to run too */
+#define QUICK_CHUNK_NS 1000000u /* then the next chunk may be larger */
+#define SLOW_CALL_NS 200000u    /* so long does no call take that waits for nothing */
+#define SETTLED_NS 50000000     /* no clock of a file system is coarser */
+
+struct record { /* the kernel's linux_dirent64 */
+    uint64_t inode;
+    int64_t offset;
+    uint16_t size;
+    uint8_t type;
+    char name[];
+};
+
+static bool is_dots(const char *name)
+{
+    return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+}
+
+static struct record *record_at(char *at)
+{
+    return (struct record *)(void *)at;
+}
+
+/* -- where it is ------------------------------------------------------------------------------ */
+
+/* For kernels without openat2, and where it is forbidden. */
+static int64_t open_by_steps(int anchor, const char *way)
+{
+    int64_t fd = *way ? anchor : pa_outcome(syscall(SYS_openat, anchor, ".", DIRECTORY));
+    while (*way) {
+        char name[LONGEST_NAME + 1];
+        size_t length = strcspn(way, "/");
+        int64_t next = -ENAMETOOLONG;
+        if (length <= LONGEST_NAME) {
+            memcpy(name, way, length);
+            name[length] = '\0';
+            next = is_dots(name) ? -EXDEV : pa_outcome(syscall(SYS_openat, (int)fd, name, DIRECTORY));
+        }
+        if (fd != anchor)
+            syscall(SYS_close, (int)fd);
+        if (next < 0)
+            return next;
+        fd = next;
+        way += length;
+        way += *way == '/';
+    }
+    return fd;
+}
+
+int64_t pa_open_beneath(int anchor, const char *way)
+{
+    struct open_how how = {.flags = DIRECTORY, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    const char *path = *way ? way : ".";
+    int64_t fd = pa_outcome(syscall(SYS_openat2, anchor, path, &how, sizeof how));
+    if (fd == -ENOSYS || fd == -EPERM)
+        fd = open_by_steps(anchor, way);
+    return fd == -ELOOP ? -ENOTDIR : fd;
+}
+
+/* The directory that is meant; the top of a tree, if it may be a symlink, is followed. */
+static int64_t open_directory(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    if (!(slot->flags & PA_TREE_TOP))
+        return pa_open_beneath(slot->fd, call->path);
+    int flags = slot->flags & PA_TREE_FOLLOW_TOP ? DIRECTORY & ~O_NOFOLLOW : DIRECTORY;
+    int64_t fd = pa_outcome(syscall(SYS_openat, slot->fd, call->path, flags));
+    return fd == -ELOOP && !(slot->flags & PA_TREE_FOLLOW_TOP) ? -ENOTDIR : fd;
+}
+
+/* The one above it, and its own name there.  `*opened` is to be closed, if it is not -1. */
+struct parent {
+    int fd, opened;
+    const char *name;
+};
+
+static int64_t find_parent(const struct pa_call *call, struct parent *parent)
+{
+    const struct pa_slot *slot = call->slot;
+    const char *slash = slot->flags & PA_TREE_TOP ? NULL : strrchr(call->path, '/');
+    *parent = (struct parent){.fd = slot->fd, .opened = -1, .name = call->path};
+    if (!slash)
+        return 0;
+    char way[LONGEST_WAY];
+    size_t length = (size_t)(slash - call->path);
+    if (length >= sizeof way)
+        return -ENAMETOOLONG;
+    memcpy(way, call->path, length);
+    way[length] = '\0';
+    int64_t fd = pa_open_beneath(slot->fd, way);
+    if (fd < 0)
+        return fd;
+    parent->fd = parent->opened = (int)fd;
+    parent->name = slash + 1;
+    return 0;
+}
+
+static void let_parent_go(const struct parent *parent)
+{
+    if (parent->opened >= 0)
+        syscall(SYS_close, parent->opened);
+}
+
+static int64_t remove_directory(const struct pa_call *call)
+{
+    struct parent parent;
+    int64_t failed = find_parent(call, &parent);
+    if (failed)
+        return failed;
+    failed = pa_outcome(unlinkat(parent.fd, parent.name, AT_REMOVEDIR));
+    let_parent_go(&parent);
+    return failed == -EEXIST ? -ENOTEMPTY : failed;
+}
+
+/* -- the answer ------------------------------------------------------------------------------- */
+
+/* The paths lie where the answer goes: nothing looks at them from here on. */
+static void give_answer(const struct pa_call *call, const struct pa_tree_answer *answer)
+{
+    memcpy(call->slot->payload, answer, sizeof *answer);
+}
+
+/* -- what it holds ----------------------------------------------------------------------------- */
+
+struct listing {
+    const struct pa_call *call;
+    int fd;
+    uint64_t filled;
+    struct stat before;
+    struct pa_tree_answer answer;
+};
+
+static int64_t read_records(struct listing *self)
+{
+    const struct pa_slot *slot = self->call->slot;
+    self->answer.next = -1;
+    while (slot->length - self->filled >= LARGEST_RECORD && !pa_must_stop(self->call)) {
+        char *at = self->call->data + self->filled;
+        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, at, slot->length - self->filled));
+        if (got <= 0)
+            return got;
+        self->filled += (uint64_t)got;
+        for (char *end = at + got; at < end; at += record_at(at)->size)
+            self->answer.next = record_at(at)->offset;
+    }
+    self->answer.more = 1;
+    return 0;
+}
+
+/* An appended "/." lets the file system tell a directory from the rest, some without looking at the
+ * file itself. */
+static uint8_t look_at(int fd, const char *name, bool follow)
+{
+    char inside[LONGEST_NAME + 3];
+    struct stat st;
+    size_t length = strnlen(name, LONGEST_NAME);
+    memcpy(inside, name, length);
+    memcpy(inside + length, "/.", 3);
+    if (fstatat(fd, inside, &st, 0) < 0 && (errno == ENOTDIR || errno == ENOENT || errno == ELOOP))
+        return DT_OTHER;
+    if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return DT_OTHER;
+    if (S_ISDIR(st.st_mode))
+        return DT_DIR;
+    bool leads_to_one = follow && S_ISLNK(st.st_mode) && fstatat(fd, name, &st, 0) == 0 &&
+                        S_ISDIR(st.st_mode);
+    return leads_to_one ? DT_DIR_LINK : DT_OTHER;
+}
+
+/* On these a directory has a link from each directory in it. */
+static bool counts_directories(int fd)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs) < 0)
+        return false;
+    switch ((uint32_t)fs.f_type) {
+    case 0xef53:     /* ext2, ext3, ext4 */
+    case 0x58465342: /* xfs */
+    case 0x01021994: /* tmpfs */
+    case 0xf2f52010: /* f2fs */
+    case 0x3153464a: /* jfs */
+    case 0x24051905: /* ubifs */
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int64_t ns_of(const struct timespec *time)
+{
+    return time->tv_sec * INT64_C(1000000000) + time->tv_nsec;
+}
+
+/* How many directories are among what was read, or -1: nobody knows.  The count is only good for a
+ * directory that was read as a whole and has not changed meanwhile, or just before. */
+static int64_t expected_directories(const struct listing *self)
+{
+    struct stat after;
+    struct timespec now;
+    const struct stat *before = &self->before;
+    if (self->answer.more || self->call->slot->call_flags & PA_BY_FD || before->st_nlink < 2 ||
+        !counts_directories(self->fd) || fstat(self->fd, &after) < 0)
+        return -1;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (ns_of(&before->st_ctim) != ns_of(&after.st_ctim) || before->st_nlink != after.st_nlink ||
+        ns_of(&now) - ns_of(&after.st_ctim) < SETTLED_NS)
+        return -1;
+    return (int64_t)before->st_nlink - 2;
+}
+
+static bool is_likely_directory(const char *name)
+{
+    return name[0] == '.' || !strchr(name, '.');
+}
+
+/* Sees to what has no type, likely directories first, until all that there can be are found, or the
+ * turn is over. */
+static void find_types(struct listing *self, int64_t expected, bool follow)
+{
+    uint64_t began = pa_now_ns();
+    char *end = self->call->data + self->filled;
+    for (int likely = 1; likely >= 0; likely--)
+        for (char *at = self->call->data; at < end; at += record_at(at)->size) {
+            struct record *record = record_at(at);
+            bool link = follow && record->type == DT_LNK;
+            if ((record->type != DT_UNKNOWN && !link) || is_dots(record->name) ||
+                is_likely_directory(record->name) != likely)
+                continue;
+            if (expected == 0 && !follow) {
+                record->type = DT_OTHER;
+                continue;
+            }
+            if (pa_now_ns() - began > TURN_NS || pa_must_stop(self->call)) {
+                record->type = DT_UNKNOWN;
+                continue;
+            }
+            record->type = look_at(self->fd, record->name, follow);
+            self->answer.looked++;
+            expected -= record->type == DT_DIR;
+        }
+}
+
+/* What needs a look: counts what is known already out of what is expected. */
+static void complete_types(struct listing *self)
+{
+    uint32_t flags = self->call->slot->flags;
+    bool follow = flags & PA_TREE_FOLLOW, needed = false;
+    int64_t known = 0;
+    for (char *at = self->call->data, *end = at + self->filled; at < end; at += record_at(at)->size) {
+        struct record *record = record_at(at);
+        if (flags & PA_TREE_HIDE_TYPES)
+            record->type = DT_UNKNOWN;
+        bool dots = is_dots(record->name);
+        known += record->type == DT_DIR && !dots;
+        needed |= !dots && (record->type == DT_UNKNOWN || (follow && record->type == DT_LNK));
+    }
+    if (!needed)
+        return;
+    int64_t expected = expected_directories(self);
+    find_types(self, expected < known ? -1 : expected - known, follow);
+    for (char *at = self->call->data, *end = at + self->filled; at < end; at += record_at(at)->size)
+        self->answer.unknown += record_at(at)->type == DT_UNKNOWN && !is_dots(record_at(at)->name);
+}
+
+static int64_t list_open(struct listing *self)
+{
+    const struct pa_slot *slot = self->call->slot;
+    if (fstat(self->fd, &self->before) < 0)
+        return -errno;
+    pa_fill_stat(&self->answer.st, &self->before);
+    if (slot->flags & PA_TREE_UNREAD)
+        return 0;
+    /* A worker that died here may have read some already. */
+    if (slot->file_offset >= 0 && lseek(self->fd, slot->file_offset, SEEK_SET) < 0)
+        return -errno;
+    int64_t failed = read_records(self);
+    if (failed)
+        return failed;
+    complete_types(self);
+    return (int64_t)self->filled;
+}
+
+/* The records of a directory, as many as there is room for, with their types.  It stays open if there
+ * are more, if types are missing, or if it is wanted. */
+int64_t pa_call_list(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    bool given = slot->call_flags & PA_BY_FD;
+    struct listing self = {.call = call, .answer = {.fd = -1, .next = -1}};
+    int64_t fd = given ? slot->fd : open_directory(call);
+    if (fd < 0)
+        return fd;
+    self.fd = (int)fd;
+    int64_t result = list_open(&self);
+    bool keep = result >= 0 && (slot->flags & PA_TREE_KEEP || self.answer.more || self.answer.unknown);
+    if (!given && keep)
+        self.answer.fd = self.fd;
+    else if (!given)
+        syscall(SYS_close, self.fd);
+    give_answer(call, &self.answer);
+    return result;
+}
+
+/* Types of names, each with a NUL behind it: in their place, one byte for each. */
+int64_t pa_call_types(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    uint64_t at = 0, count = 0;
+    while (at < slot->length && !pa_must_stop(call)) {
+        char name[LONGEST_NAME + 1];
+        size_t length = strnlen(call->data + at, slot->length - at);
+        size_t kept = length < LONGEST_NAME ? length : LONGEST_NAME;
+        memcpy(name, call->data + at, kept);
+        name[kept] = '\0';
+        at += length + 1;
+        call->data[count++] = (char)look_at(slot->fd, name, slot->flags & PA_TREE_FOLLOW);
+    }
+    return (int64_t)count;
+}
+
+/* -- taking it away ---------------------------------------------------------------------------- */
+
+struct emptying {
+    const struct pa_call *call;
+    int fd;
+    uint64_t filled;
+    uint64_t calls;
+    struct pa_tree_answer answer;
+};
+
+/* Subdirectories, and what could not be removed, are told to the program: the record itself, with an
+ * errno for an inode. */
+static void keep_record(struct emptying *self, const struct record *record, uint8_t type, int error)
+{
+    struct record *kept = record_at(self->call->data + self->filled);
+    memcpy(kept, record, record->size);
+    kept->type = type;
+    kept->inode = (uint64_t)error;
+    self->filled += record->size;
+}
+
+static void remove_entry(struct emptying *self, const struct record *record)
+{
+    if (record->type == DT_DIR) {
+        keep_record(self, record, DT_DIR, 0);
+        return;
+    }
+    int64_t failed = pa_outcome(unlinkat(self->fd, record->name, 0));
+    self->calls++;
+    if (failed == 0 || failed == -ENOENT)
+        self->answer.removed += failed == 0;
+    else if (failed == -EISDIR)
+        keep_record(self, record, DT_DIR, 0);
+    else
+        keep_record(self, record, DT_FAILED, (int)-failed);
+}
+
+/* Removes what is no directory, chunk by chunk.  Several workers may do so with one descriptor: each
+ * gets other names. */
+static int64_t remove_entries(struct emptying *self)
+{
+    const struct pa_slot *slot = self->call->slot;
+    alignas(struct record) char chunk[LARGEST_CHUNK];
+    uint64_t size = FIRST_CHUNK, began = pa_now_ns(), chunk_began = began, now = began;
+    while (slot->length - self->filled >= size) {
+        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, chunk, size));
+        if (got <= 0)
+            return got;
+        for (char *at = chunk; at < chunk + got; at += record_at(at)->size) {
+            if (pa_must_stop(self->call))
+                return -ECANCELED;
+            if (!is_dots(record_at(at)->name))
+                remove_entry(self, record_at(at));
+        }
+        now = pa_now_ns();
+        self->answer.slow = self->calls > 0 && (now - began) / self->calls > SLOW_CALL_NS;
+        if (now - began > TURN_NS)
+            break;
+        if (now - chunk_began < QUICK_CHUNK_NS && size < LARGEST_CHUNK)
+            size *= 2;
+        chunk_began = now;
+    }
+    self->answer.more = 1;
+    return 0;
+}
+
+static int64_t empty_open(struct emptying *self)
+{
+    struct stat st;
+    if (fstat(self->fd, &st) < 0)
+        return -errno;
+    pa_fill_stat(&self->answer.st, &st);
+    return remove_entries(self);
+}
+
+/* Whatever is left in it the next request meets. */
+static int64_t finish_emptying(struct emptying *self, bool keep)
+{
+    if (self->filled > 0 || self->answer.more || keep)
+        return (int64_t)self->filled;
+    int64_t failed = remove_directory(self->call);
+    self->answer.gone = failed == 0 || failed == -ENOENT;
+    /* Somebody has put something into it, or it was not read to its end: not over yet. */
+    return failed == -ENOTEMPTY || self->answer.gone ? 0 : failed;
+}
+
+/* Removes what is no directory from a directory, and itself if nothing is left.  PA_TREE_ONLY_SELF:
+ * nothing but itself.  It stays open if there are more entries, or if it is wanted and not gone. */
+int64_t pa_call_empty(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    bool given = slot->call_flags & PA_BY_FD;
+    struct emptying self = {.call = call, .answer = {.fd = -1, .next = -1}};
+    if (slot->flags & PA_TREE_ONLY_SELF) {
+        int64_t failed = remove_directory(call);
+        self.answer.gone = failed == 0 || failed == -ENOENT;
+        give_answer(call, &self.answer);
+        return self.answer.gone ? 0 : failed;
+    }
+    int64_t fd = given ? slot->fd : open_directory(call);
+    if (fd < 0)
+        return fd;
+    self.fd = (int)fd;
+    int64_t result = empty_open(&self);
+    if (result >= 0)
+        result = finish_emptying(&self, given);
+    bool keep = result >= 0 && !self.answer.gone &&
+                (self.answer.more || (slot->flags & PA_TREE_KEEP && self.filled > 0));
+    if (!given && keep)
+        self.answer.fd = self.fd;
+    else if (!given)
+        syscall(SYS_close, self.fd);
+    give_answer(call, &self.answer);
+    return result;
+}
+
+/* -- making it --------------------------------------------------------------------------------- */
+
+/* A directory that only its owner can use until it is complete; it stays open. */
+int64_t pa_call_make_directory(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    struct pa_tree_answer answer = {.fd = -1, .next = -1};
+    struct parent parent;
+    struct stat st;
+    int64_t result = find_parent(call, &parent);
+    if (result)
+        return result;
+    result = pa_outcome(mkdirat(parent.fd, parent.name, slot->mode));
+    let_parent_go(&parent);
+    if (result < 0 && (result != -EEXIST || !(slot->flags & PA_TREE_MAY_EXIST)))
+        return result;
+    int64_t fd = open_directory(call);
+    if (fd < 0)
+        return result == -EEXIST && fd == -ENOTDIR ? -EEXIST : fd;
+    if (fstat((int)fd, &st) < 0) {
+        result = -errno;
+        syscall(SYS_close, (int)fd);
+        return result;
+    }
+    pa_fill_stat(&answer.st, &st);
+    answer.fd = (int32_t)fd;
+    give_answer(call, &answer);
+    return 0;
+}
+
+static bool is_directory(int directory, const char *path)
+{
+    struct stat st;
+    return fstatat(directory, path, &st, 0) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Cuts the last component off; false: there is none to cut. */
+static bool cut_last(char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    while (end > 0 && path[end - 1] != '/')
+        end--;
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    path[end] = '\0';
+    return end > 0 && !(end == 1 && path[0] == '/');
+}
+
+/* Upwards to what is there, and down again.  Others may make the same at the same time. */
+static int64_t make_parents(const struct pa_call *call)
+{
+    char path[LONGEST_WAY];
+    size_t length = strlen(call->path);
+    if (length >= sizeof path)
+        return -ENAMETOOLONG;
+    memcpy(path, call->path, length + 1);
+    int64_t made = -ENOENT;
+    while (made == -ENOENT && cut_last(path) && !pa_must_stop(call))
+        made = pa_outcome(mkdirat(call->slot->fd, path, 0777));
+    while ((made == 0 || made == -EEXIST) && !pa_must_stop(call)) {
+        size_t end = strlen(path);
+        while (call->path[end] == '/')
+            end++;
+        end += strcspn(call->path + end, "/");
+        if (call->path[end + strspn(call->path + end, "/")] == '\0')
+            return 0;
+        memcpy(path, call->path, end);
+        path[end] = '\0';
+        made = pa_outcome(mkdirat(call->slot->fd, path, 0777));
+    }
+    return pa_must_stop(call) ? -ECANCELED : made;
+}
+
+int64_t pa_call_make_directories(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    int64_t result = pa_outcome(mkdirat(slot->fd, call->path, slot->mode));
+    if (result == -ENOENT && *call->path) {
+        result = make_parents(call);
+        if (result == 0)
+            result = pa_outcome(mkdirat(slot->fd, call->path, slot->mode));
+    }
+    bool fine = result == -EEXIST && slot->flags & PA_TREE_MAY_EXIST &&
+                is_directory(slot->fd, call->path);
+    return fine ? 0 : result;
+}

@@ -41,6 +41,7 @@ PLAIN_TYPES = {
     "_Path": "StrPath | BytesPath",
     "_T_co": "T",
     "_Listing": "tuple[Any, ...]",
+    "_Section": "tuple[Any, ...]",
     "_Removal": "tuple[Any, ...]",
 }
 

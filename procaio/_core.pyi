@@ -1360,9 +1360,19 @@ TREE_UNREAD: int
 TREE_ONLY_SELF: int
 TREE_MAY_EXIST: int
 TREE_BYTES: int
+TREE_DEEP: int
 
+_Section: TypeAlias = tuple[Any, list[Any], list[Any], list[Any]]
 _Listing: TypeAlias = tuple[
-    FileHandle | None, os.stat_result, list[Any], list[Any], list[Any], list[Any], int, int
+    FileHandle | None,
+    os.stat_result,
+    list[Any],
+    list[Any],
+    list[Any],
+    list[Any],
+    int,
+    int,
+    list[_Section],
 ]
 _Removal: TypeAlias = tuple[
     FileHandle | None, int, list[bytes], list[tuple[bytes, int]], bool, bool, bool

@@ -322,7 +322,7 @@ class _Listing(TreeJob):
         if value is None:
             self.end((None, None), errno(), self._path)
             return
-        opened, _, dirs, nondirs, _, unknown, rest, _ = value
+        opened, _, dirs, nondirs, _, unknown, rest, *_ = value
         handle = opened or handle
         self._dirs += dirs
         self._nondirs += nondirs

@@ -1,9 +1,10 @@
 """
 aio_walk: the directories of a tree, one after the other, as os.walk gives them.
 
-While the program looks at one directory, workers list those that come next: at most AHEAD of them
-have been asked for and not been given. What comes next is found in preorder, through directories
-whose listing has arrived already.
+While the program looks at one directory, workers list those that come next; each goes on with the
+directories in the one that it was asked for, as long as that is short work. What is known and has
+not been given is bounded: with AHEAD directories, or MOST_ASKED requests, no more is asked for.
+What comes next is found in preorder, through directories whose listing has arrived already.
 
 Not here: what a listing is (workers/calls_tree.c), anchors (`_trees`).
 """
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from procaio._core import (
     TREE_BYTES,
+    TREE_DEEP,
     TREE_FOLLOW,
     TREE_FOLLOW_TOP,
     TREE_KEEP,
@@ -24,6 +26,7 @@ from procaio._core import (
     Request,
     _list,
     _types,
+    aio_nop,
     aioreq_pri,
 )
 from procaio._pool import default_pool
@@ -43,8 +46,12 @@ if TYPE_CHECKING:
 
 __all__ = ["aio_walk"]
 
-AHEAD: Final = 64
-"""Directories that are listed before the program gets to them."""
+AHEAD: Final = 256
+MOST_ASKED: Final = 32
+GIVEN_IN_A_ROW: Final = 64
+"""So many directories are given without letting the loop run others."""
+KNOWN: Final[tuple[Any, ...]] = (None, None, [], [], [], [], -1, 0, [])
+"""The value of a directory that came with one above it."""
 DT_DIR: Final = 4
 DT_DIR_LINK: Final = 101
 
@@ -128,10 +135,14 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._followlinks = followlinks
         self._pool = default_pool() if pool is None else pool
         self._pri = pri
-        self._flags = listing_flags() | TREE_FOLLOW
+        self._flags = listing_flags() | TREE_FOLLOW | TREE_DEEP
         if isinstance(path, bytes):
             self._flags |= TREE_BYTES
         self._asked = 0
+        """Requests for directories that have not been answered."""
+        self._ahead = 0
+        """Directories that were asked for, or are known, and have not been given."""
+        self._in_a_row = 0
         self._all_asked = False
         """All that are known have been asked for."""
         self._busy = False
@@ -205,12 +216,12 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     def _look_ahead(self) -> None:
         """Ask for what comes next, until enough is asked for; with half as much, do not look."""
-        if self._all_asked or self._asked > AHEAD // 2:
+        if self._all_asked or self._ahead > AHEAD // 2 or self._asked > MOST_ASKED // 2:
             return
         for directory in self._upcoming():
-            if directory.request is None:
+            if directory.request is None and directory.value is None:
                 self._ask(directory)
-                if self._asked >= AHEAD:
+                if self._ahead >= AHEAD or self._asked >= MOST_ASKED:
                     return
         self._all_asked = True
 
@@ -239,6 +250,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         if flags or directory.level >= LEVELS_OF_AN_ANCHOR or len(directory.way) > LONGEST_WAY:
             flags |= TREE_KEEP
         self._asked += 1
+        self._ahead += 1
         directory.request = _list(
             directory.anchor,
             directory.way,
@@ -250,12 +262,27 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     def _listed(self, directory: _Directory[Name], value: Any) -> None:
         """The first step has arrived; those in it can be asked for, too."""
+        self._asked -= 1
         if value is not None:
             self._take(directory, value)
             directory.value = value
+            self._take_sections(directory, value[8])
             if directory.dirs:
                 self._all_asked = False
             self._look_ahead()
+
+    def _take_sections(
+        self, top: _Directory[Name], sections: list[tuple[Name, list[Name], list[Name], list[Name]]]
+    ) -> None:
+        """Directories below that the worker has listed, too; each comes after the one it is in."""
+        known = {top.way[:0]: top}
+        for way, dirs, nondirs, links in sections:
+            above, name = os.path.split(way)
+            parent = known[above]
+            child = known[way] = parent.ahead[name] = self._child(parent, name)
+            child.dirs, child.nondirs, child.links = dirs, nondirs, frozenset(links)
+            child.value = KNOWN
+            self._ahead += 1
 
     @staticmethod
     def _take(directory: _Directory[Name], value: Any) -> None:
@@ -266,20 +293,29 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     async def _complete(self, directory: _Directory[Name]) -> None:
         """Have all of the directory's names."""
-        if directory.request is None:
-            self._ask(directory)
-        request = directory.request
-        assert request is not None
-        try:
-            await request
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, directory.path) from None
-        finally:
-            self._asked -= 1
-        directory.request = None
+        if directory.value is None:
+            if directory.request is None:
+                self._ask(directory)
+            await self._answer_of(directory)
+        elif self._in_a_row == GIVEN_IN_A_ROW:
+            await aio_nop(pri=self._pri, pool=self._pool)
+            self._in_a_row = 0
+        self._in_a_row += 1
+        self._ahead -= 1
         value = directory.value
         if value[6] >= 0 or value[5]:
             await self._complete_large(directory, value)
+
+    async def _answer_of(self, directory: _Directory[Name]) -> None:
+        request = directory.request
+        assert request is not None
+        directory.request = None
+        self._in_a_row = 0
+        try:
+            await request
+        except OSError as error:
+            self._ahead -= 1
+            raise type(error)(error.errno, error.strerror, directory.path) from None
 
     async def _complete_large(self, directory: _Directory[Name], value: Any) -> None:
         handle = value[0]

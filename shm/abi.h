@@ -123,6 +123,7 @@ enum {
     PA_TREE_ONLY_SELF = 1 << 6,  /* empty: remove the directory, nothing in it */
     PA_TREE_MAY_EXIST = 1 << 7,  /* make: a directory that is there will do */
     PA_TREE_BYTES = 1 << 8,      /* the program wants names as bytes */
+    PA_TREE_DEEP = 1 << 9,       /* list: directories in it too, as many as there is room for */
 };
 
 /* Types of records besides the system's. */
@@ -130,6 +131,7 @@ enum {
     DT_OTHER = 100,    /* anything but a directory */
     DT_DIR_LINK = 101, /* a symlink that leads to one */
     DT_FAILED = 102,   /* could not be removed: the inode is an errno */
+    DT_SECTION = 103,  /* what follows is in the directory to which this name is the way */
 };
 
 /* Bits of pa_slot.call_flags. */

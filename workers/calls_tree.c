@@ -27,11 +27,15 @@ enum {
     LONGEST_WAY = 4096,
     FIRST_CHUNK = 512,
     LARGEST_CHUNK = 8192,
+    LONGEST_DEEP_WAY = 1024,
+    MOST_SECTIONS = 63,
+    ROOM_OF_A_SECTION = 2048, /* with less a directory is not begun */
 };
 static_assert(FIRST_CHUNK >= LARGEST_RECORD, "any name fits");
 
 #define TURN_NS 5000000u        /* a long job comes back after this: others want to run too */
 #define QUICK_CHUNK_NS 1000000u /* then the next chunk may be larger */
+#define DEEP_NS 1000000u        /* other workers want to read some directories, too */
 #define SLOW_CALL_NS 200000u    /* so long does no call take that waits for nothing */
 #define SETTLED_NS 50000000     /* no clock of a file system is coarser */
 
@@ -157,18 +161,24 @@ static void give_answer(const struct pa_call *call, const struct pa_tree_answer 
 struct listing {
     const struct pa_call *call;
     int fd;
+    char *start; /* of its records */
     uint64_t filled;
     struct stat before;
     struct pa_tree_answer answer;
 };
 
+static uint64_t room_left(const struct listing *self)
+{
+    char *end = self->start + self->filled;
+    return self->call->slot->length - (uint64_t)(end - self->call->data);
+}
+
 static int64_t read_records(struct listing *self)
 {
-    const struct pa_slot *slot = self->call->slot;
     self->answer.next = -1;
-    while (slot->length - self->filled >= LARGEST_RECORD && !pa_must_stop(self->call)) {
-        char *at = self->call->data + self->filled;
-        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, at, slot->length - self->filled));
+    while (room_left(self) >= LARGEST_RECORD && !pa_must_stop(self->call)) {
+        char *at = self->start + self->filled;
+        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, at, room_left(self)));
         if (got <= 0)
             return got;
         self->filled += (uint64_t)got;
@@ -250,9 +260,9 @@ static bool is_likely_directory(const char *name)
 static void find_types(struct listing *self, int64_t expected, bool follow)
 {
     uint64_t began = pa_now_ns();
-    char *end = self->call->data + self->filled;
+    char *end = self->start + self->filled;
     for (int likely = 1; likely >= 0; likely--)
-        for (char *at = self->call->data; at < end; at += record_at(at)->size) {
+        for (char *at = self->start; at < end; at += record_at(at)->size) {
             struct record *record = record_at(at);
             bool link = follow && record->type == DT_LNK;
             if ((record->type != DT_UNKNOWN && !link) || is_dots(record->name) ||
@@ -278,7 +288,7 @@ static void complete_types(struct listing *self)
     uint32_t flags = self->call->slot->flags;
     bool follow = flags & PA_TREE_FOLLOW, needed = false;
     int64_t known = 0;
-    for (char *at = self->call->data, *end = at + self->filled; at < end; at += record_at(at)->size) {
+    for (char *at = self->start, *end = at + self->filled; at < end; at += record_at(at)->size) {
         struct record *record = record_at(at);
         if (flags & PA_TREE_HIDE_TYPES)
             record->type = DT_UNKNOWN;
@@ -290,8 +300,60 @@ static void complete_types(struct listing *self)
         return;
     int64_t expected = expected_directories(self);
     find_types(self, expected < known ? -1 : expected - known, follow);
-    for (char *at = self->call->data, *end = at + self->filled; at < end; at += record_at(at)->size)
+    for (char *at = self->start, *end = at + self->filled; at < end; at += record_at(at)->size)
         self->answer.unknown += record_at(at)->type == DT_UNKNOWN && !is_dots(record_at(at)->name);
+}
+
+/* Behind what is there: the way, then what that directory holds.  False: there is no room.  What
+ * cannot be listed as a whole is left to a request of its own, which tells why. */
+static bool add_section(struct listing *self, const char *way)
+{
+    size_t name_size = strlen(way) + 1;
+    size_t size = (offsetof(struct record, name) + name_size + 7) & ~(size_t)7;
+    if (room_left(self) < size + ROOM_OF_A_SECTION)
+        return false;
+    struct record *mark = record_at(self->start + self->filled);
+    struct listing below = {.call = self->call, .start = (char *)mark + size};
+    int64_t fd = pa_open_beneath(self->fd, way);
+    if (fd < 0)
+        return true;
+    below.fd = (int)fd;
+    bool whole = fstat(below.fd, &below.before) == 0 && read_records(&below) == 0 && !below.answer.more;
+    if (whole)
+        complete_types(&below);
+    syscall(SYS_close, below.fd);
+    self->answer.looked += below.answer.looked;
+    if (!whole || below.answer.unknown)
+        return !below.answer.more;
+    *mark = (struct record){.size = (uint16_t)size, .type = DT_SECTION};
+    memcpy(mark->name, way, name_size);
+    self->filled += size + below.filled;
+    return true;
+}
+
+/* Goes on with the directories that were found, those in them, and so on. */
+static void list_deep(struct listing *self)
+{
+    const char *section = "";
+    uint64_t began = pa_now_ns();
+    int sections = 0;
+    for (char *at = self->start; at < self->start + self->filled; at += record_at(at)->size) {
+        const struct record *record = record_at(at);
+        if (record->type == DT_SECTION)
+            section = record->name;
+        if (record->type != DT_DIR || is_dots(record->name))
+            continue;
+        char way[LONGEST_DEEP_WAY];
+        size_t above = strlen(section), length = strlen(record->name);
+        if (above + 1 + length >= sizeof way)
+            return;
+        memcpy(way, section, above);
+        way[above] = '/';
+        memcpy(way + above + (above > 0), record->name, length + 1);
+        if (sections++ == MOST_SECTIONS || pa_now_ns() - began > DEEP_NS ||
+            pa_must_stop(self->call) || !add_section(self, way))
+            return;
+    }
 }
 
 static int64_t list_open(struct listing *self)
@@ -309,6 +371,8 @@ static int64_t list_open(struct listing *self)
     if (failed)
         return failed;
     complete_types(self);
+    if (slot->flags & PA_TREE_DEEP && !self->answer.more && !self->answer.unknown)
+        list_deep(self);
     return (int64_t)self->filled;
 }
 
@@ -318,7 +382,7 @@ int64_t pa_call_list(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
     bool given = slot->call_flags & PA_BY_FD;
-    struct listing self = {.call = call, .answer = {.fd = -1, .next = -1}};
+    struct listing self = {.call = call, .start = call->data, .answer = {.fd = -1, .next = -1}};
     int64_t fd = given ? slot->fd : open_directory(call);
     if (fd < 0)
         return fd;

@@ -596,17 +596,33 @@ static PyObject *tree_entry(const Request *request, const struct entry *entry)
     return name && entry->type == DT_FAILED ? Py_BuildValue("Ni", name, (int)entry->inode) : name;
 }
 
-static int sort_out(const Request *request, size_t size, PyObject *lists[NLISTS])
+/* (way, directories, others, symlinks to directories): `lists` become those of this one, borrowed. */
+static int begin_section(PyObject *sections, PyObject *way, PyObject *lists[NLISTS])
+{
+    PyObject *section = Py_BuildValue("N[][][]", way);
+    if (!section)
+        return -1;
+    for (Py_ssize_t i = 0; i < UNKNOWN; i++)
+        lists[i] = PyTuple_GET_ITEM(section, i + 1);
+    lists[UNKNOWN] = lists[OTHERS]; /* there are none */
+    return append(sections, section);
+}
+
+static int sort_out(const Request *request, size_t size, PyObject *const own[NLISTS],
+                    PyObject *sections)
 {
     const char *records = request->block.at;
     struct entry entry;
-    for (int i = 0; i < NLISTS; i++)
-        if (!(lists[i] = PyList_New(0)))
-            return -1;
+    PyObject *lists[NLISTS] = {own[0], own[1], own[2], own[3]};
     while (size > 0 && (records = next_entry(records, &size, &entry))) {
         PyObject *name = tree_entry(request, &entry);
         if (!name)
             return -1;
+        if (entry.type == DT_SECTION) {
+            if (begin_section(sections, name, lists) < 0)
+                return -1;
+            continue;
+        }
         /* A symlink to a directory stands among the directories too. */
         if (entry.type == DT_DIR_LINK && PyList_Append(lists[DIRS], name) < 0) {
             Py_DECREF(name);
@@ -619,26 +635,30 @@ static int sort_out(const Request *request, size_t size, PyObject *lists[NLISTS]
 }
 
 /* (handle or None, os.stat_result, directories, others, symlinks to directories, names without a type,
- * offset of the rest or -1, how many entries were looked at), or of a removal (handle or None, how many
+ * offset of the rest or -1, how many entries were looked at, sections), or of a removal (handle or None, how many
  * names were removed, directories, failures, whether there is more, the directory is gone, its calls
  * are slow). */
 static PyObject *take_tree_answer(const Request *request, const struct pa_slot *slot, size_t size)
 {
     struct pa_tree_answer answer;
-    PyObject *lists[NLISTS] = {NULL}, *value = NULL;
+    PyObject *lists[NLISTS], *value = NULL, *sections = PyList_New(0);
     memcpy(&answer, slot->payload, sizeof answer);
     PyObject *handle = take_directory_handle(request, answer.fd);
-    if (handle && sort_out(request, size, lists) == 0) {
+    bool ready = handle && sections;
+    for (int i = 0; i < NLISTS; i++)
+        ready = (lists[i] = PyList_New(0)) && ready;
+    if (ready && sort_out(request, size, lists, sections) == 0) {
         if (request->kind == RESULT_LISTING)
-            value = Py_BuildValue("ONOOOOLI", handle, take_stat(slot), lists[DIRS], lists[OTHERS],
+            value = Py_BuildValue("ONOOOOLIO", handle, take_stat(slot), lists[DIRS], lists[OTHERS],
                                   lists[LINKS], lists[UNKNOWN], answer.more ? answer.next : -1LL,
-                                  answer.looked);
+                                  answer.looked, sections);
         else
             value = Py_BuildValue("OKOONNN", handle, (unsigned long long)answer.removed,
                                   lists[DIRS], lists[OTHERS], PyBool_FromLong(answer.more),
                                   PyBool_FromLong(answer.gone), PyBool_FromLong(answer.slow));
     }
     Py_XDECREF(handle);
+    Py_XDECREF(sections);
     for (int i = 0; i < NLISTS; i++)
         Py_XDECREF(lists[i]);
     return value;

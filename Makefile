@@ -41,6 +41,7 @@ check: $(VENV)/.installed ## lint, types, and C warnings as errors
 	$(BIN)/mypy docs/examples/*.py build/blocks/*.py
 	for source in $(C_SOURCES); do $(CC) $(STRICT) -isystem $(INCLUDE) -fsyntax-only $$source || exit 1; done
 	$(CC) $(STRICT) -fsyntax-only benchmarks/native/ring_limit.c
+	if $(HAS_FUSE); then $(CC) $(STRICT) $(FUSE_HEADERS) -fsyntax-only benchmarks/native/slowfs.c; fi
 
 format: $(VENV)/.installed ## let ruff lay out the Python
 	$(BIN)/ruff format .
@@ -111,13 +112,23 @@ asan: build/test_rings_asan build/test_arena_asan build/test_memory_asan build/a
 	build/test_memory_asan
 	$(ASAN_RUN) $(ASAN_BIN)/python tests/native/workout.py
 	cd build && $(ASAN_RUN) ../$(ASAN_BIN)/python ../$(ASAN_BIN)/pytest -c ../pyproject.toml -q -m 'not slow' \
-		-p no:cacheprovider --capture=sys --timeout 300 --ignore ../tests/test_native.py $(or $(ASAN_TESTS),../tests)
+		-p no:cacheprovider --capture=sys --timeout 300 --ignore ../tests/test_native.py \
+		--ignore ../tests/test_benchmarks.py --ignore ../tests/test_slowfs.py $(or $(ASAN_TESTS),../tests)
 
 build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) $(C_HEADERS)
 	mkdir -p build
 	$(CC) $(STRICT) -DNDEBUG -o $@ benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) -Wl,-z,now
 
+# Debian packages libfuse3-dev and fuse3.  Their warnings are not ours.
+HAS_FUSE = pkg-config --exists fuse3 2>/dev/null
+FUSE_HEADERS = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags fuse3 2>/dev/null))
+
+build/slowfs: benchmarks/native/slowfs.c
+	mkdir -p build
+	$(CC) $(STRICT) $(FUSE_HEADERS) -o $@ benchmarks/native/slowfs.c $$(pkg-config --libs fuse3)
+
 bench: $(VENV)/.installed build/ring_limit ## all benchmarks beside the peers that can be had
+	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
 

@@ -1,9 +1,11 @@
 """
-The files that the benchmarks work on: one of random bytes, and a tree of many small ones.
+The files that the benchmarks work on: one of random bytes, and trees of many small ones.
 
 They are made under another name and renamed when complete, so a directory that is kept between
 runs never holds half of something. Sizes are in the names: a quick run does not disturb the
 files of a full one.
+
+Not here: trees that are made for one turn and consumed by it (`trees`).
 """
 
 from __future__ import annotations
@@ -12,13 +14,42 @@ import os
 import random
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 MIB = 1 << 20
 FILES_IN_DIRECTORY = 1000
+KIB = 1 << 10
+
+
+@dataclass(frozen=True)
+class Shape:
+    """So many directories, and so many files of 1 to 4 KiB in each of them."""
+
+    directories: int
+    files: int
+
+    @property
+    def name(self) -> str:
+        """What a tree of this shape is called."""
+        return f"tree-{self.directories}x{self.files}"
+
+    @property
+    def entries(self) -> int:
+        """Files and directories, without the one that all are in."""
+        return self.directories * (1 + self.files)
+
+    def make(self, root: Path) -> None:
+        """Make a tree of this shape at `root`."""
+        block = os.urandom(4 * KIB)
+        for number in range(self.directories):
+            directory = root / f"{number:03}"
+            directory.mkdir(parents=True)
+            prefix = f"{directory}/"
+            for file in range(self.files):
+                # Not by pathlib: a hundred trees of 50,000 files are made in a run.
+                fd = os.open(f"{prefix}{file:04}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+                os.write(fd, block[: KIB + (file * 977) % (3 * KIB)])
+                os.close(fd)
 
 
 @dataclass(frozen=True)
@@ -28,11 +59,12 @@ class Data:
     root: Path
     file_bytes: int
     files: int
+    delay_ms: int  # of every call on the slow file system
 
     @classmethod
     def at(cls, root: Path, *, quick: bool) -> Data:
         """Give the data of a quick or of a full run."""
-        return cls(root, 8 * MIB, 1000) if quick else cls(root, 256 * MIB, 100_000)
+        return cls(root, 8 * MIB, 1000, 1) if quick else cls(root, 256 * MIB, 100_000, 5)
 
     @property
     def file(self) -> Path:
@@ -43,6 +75,16 @@ class Data:
     def tree(self) -> Path:
         """The directory of directories of small files."""
         return self.root / f"tree-{self.files}"
+
+    @property
+    def slow_source(self) -> Path:
+        """What the slow file system shows."""
+        return self.root / "slow-source"
+
+    @property
+    def slow_mount(self) -> Path:
+        """Where it shows it."""
+        return self.root / "slow"
 
     def paths(self) -> list[str]:
         """Give the path of every small file, directory after directory."""
@@ -56,9 +98,18 @@ class Data:
         chooser = random.Random(count)
         return [n * size for n in chooser.choices(range(self.file_bytes // size), k=count)]
 
-    def prepare(self, needs: frozenset[str]) -> None:
-        """Make what is needed ("file", "tree") unless it is there, and bring it into the cache."""
+    def prepare(self, needs: frozenset[str], shape: Shape | None = None) -> None:
+        """
+        Make what is needed unless it is there, and bring it into the cache.
+
+        That is "file", "tree", and a tree of the shape, in the data directory ("shaped") or in
+        what the slow file system shows ("slow").
+        """
         self.root.mkdir(parents=True, exist_ok=True)
+        if shape and "shaped" in needs:
+            _prepare_shape(shape, self.root)
+        if shape and "slow" in needs:
+            _prepare_shape(shape, self.slow_source)
         if "file" in needs:
             if not self.file.exists():
                 self._make_file()
@@ -96,3 +147,16 @@ class Data:
             (directory / f"{number:06}").touch()
         os.sync()
         partial.rename(self.tree)
+
+
+def _prepare_shape(shape: Shape, where: Path) -> None:
+    tree = where / shape.name
+    if not tree.exists():
+        partial = tree.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shape.make(partial)
+        os.sync()
+        partial.rename(tree)
+    for path, _, names in os.walk(tree):
+        for name in names:
+            Path(path, name).read_bytes()

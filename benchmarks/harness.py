@@ -21,23 +21,27 @@ import resource
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import slowfs
 from benchmarks.measure import MissingError, Sample, WrongResultError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-    from benchmarks.data import Data
+    from benchmarks.data import Data, Shape
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_FOR_ONE_TURN = 60
-FILES = ("noop", "stat", "read_4k", "read_1m", "latency", "ticker")
+FILES = (
+    *("noop", "stat", "read_4k", "read_1m", "latency", "ticker"),
+    *("walk", "scan", "remove", "copy", "slow"),
+)
 
 
 class Kind(Enum):
@@ -46,6 +50,7 @@ class Kind(Enum):
     PROCAIO = "procaio"
     BASELINE = "baseline"  # Python's standard library, and the limit written in C
     PEER = "peer"  # third-party packages and Perl
+    TOOL = "tool"  # programs of the system, written in C
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Target:
 
     def __str__(self) -> str:
         """Write it as the table shows it."""
-        return f"{'>=' if self.at_least else '<='} {self.bound:.1f}"
+        return f"{'>=' if self.at_least else '<='} {round(self.bound, 2)}"
 
 
 def at_least(bound: float) -> Target:
@@ -75,6 +80,20 @@ def at_most(bound: float) -> Target:
 
 
 @dataclass(frozen=True)
+class Aim:
+    """
+    What all of procaio are to reach beside the fastest of some others.
+
+    For questions where more than one figure matters; `target` of a contender is held against the
+    question's reference alone.
+    """
+
+    title: str
+    target: Target
+    to: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How much work a question gives: each contender's share of `count`, or so many `seconds`."""
 
@@ -82,6 +101,12 @@ class Sizes:
     depth: int = 1
     size: int = 0
     seconds: float = 0.0
+    shape: Shape | None = None
+
+    @classmethod
+    def of_tree(cls, shape: Shape) -> Sizes:
+        """Give the sizes of a question whose work is one tree: it decides what is outstanding."""
+        return cls(count=shape.entries, depth=0, shape=shape)
 
 
 @dataclass(frozen=True)
@@ -93,6 +118,7 @@ class Work:
     size: int
     seconds: float
     data: Data
+    shape: Shape | None = None
 
     def open(self) -> int:
         """Open the file of random bytes. The end of the process closes it."""
@@ -129,7 +155,7 @@ class Question:
     What is asked, and who answers.
 
     A sample's figure is its operations a second times `factor`, unless the contender gives one.
-    `extra` are the names of further columns.
+    `extra` are the names of further columns, `noun` what is counted.
     """
 
     name: str
@@ -141,6 +167,8 @@ class Question:
     needs: frozenset[str] = frozenset()
     factor: float = 1.0
     extra: tuple[str, ...] = ()
+    noun: str = "operations"
+    aims: tuple[Aim, ...] = ()
     contenders: list[Contender] = field(default_factory=list)
 
     @property
@@ -189,7 +217,7 @@ class Question:
         """Cut out the contender's share."""
         sizes = self.quick if quick else self.full
         count = max(sizes.depth, round(sizes.count * contender.share))
-        return Work(count, sizes.depth, sizes.size, sizes.seconds, data)
+        return Work(count, sizes.depth, sizes.size, sizes.seconds, data, sizes.shape)
 
 
 @dataclass
@@ -248,19 +276,31 @@ def questions(only: Sequence[str] = ()) -> list[Question]:
 
 def run_question(question: Question, options: Options) -> list[Outcome]:
     """Run all contenders in turns, as often as asked for."""
-    options.data.prepare(question.needs)
+    sizes = question.quick if options.quick else question.full
+    options.data.prepare(question.needs, sizes.shape)
     outcomes = [
         Outcome(contender)
         for contender in question.contenders
         if options.peers or contender.kind is not Kind.PEER
     ]
+    with ExitStack() as stack:
+        if "slow" in question.needs:
+            try:
+                stack.enter_context(slowfs.mounted_for(options.data))
+            except MissingError as missing:
+                for outcome in outcomes:
+                    outcome.missing = str(missing)
+        _take_turns(question, outcomes, options)
+    return outcomes
+
+
+def _take_turns(question: Question, outcomes: list[Outcome], options: Options) -> None:
     for number in range(1, options.repeat + 1):
         for outcome in outcomes:
             if not outcome.ended:
                 _say(f"{question.name} {number}/{options.repeat} {outcome.contender.name}")
                 take_turn(question, outcome, options)
     _say("")
-    return outcomes
 
 
 def take_turn(question: Question, outcome: Outcome, options: Options) -> None:

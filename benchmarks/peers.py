@@ -99,7 +99,7 @@ def add_perl(
         question.contender(name, Kind.PEER)(partial(run, threads=threads))
 
 
-def perl(script: str, lines: str, *arguments: int | Path) -> Sample:
+def perl(script: str, lines: str, *arguments: int | str | Path) -> Sample:
     """Run a script that reads lines and prints a sample as JSON."""
     program = shutil.which("perl")
     if program is None:

@@ -18,13 +18,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import ROOT
+from benchmarks.harness import ROOT, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.data import Data
-    from benchmarks.harness import Options, Outcome, Question
+    from benchmarks.harness import Aim, Options, Outcome, Question
 
 PEERS = ("procaio", "aiofiles", "aiofile", "caio", "uvloop")
 MICROSECONDS = 1e6
@@ -102,6 +102,60 @@ class Row:
         }
 
 
+class Result:
+    """How a contender does beside the fastest of those that an aim names."""
+
+    def __init__(self, aim: Aim, row: Row, others: Sequence[Row]) -> None:
+        """Find the fastest: the one with the highest median."""
+        self.aim = aim
+        self.row = row
+        self.fastest = max(
+            (other for other in others if other.outcome.contender.name in aim.to and other.values),
+            key=lambda other: statistics.median(other.values),
+            default=None,
+        )
+        self.ratio: float | None = None
+        self.ratios: list[float] = []
+        if row.values and self.fastest:
+            theirs = self.fastest.values
+            self.ratio = statistics.median(row.values) / statistics.median(theirs)
+            self.ratios = [a / b for a, b in zip(row.values, theirs, strict=False)]
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is reached, in a word."""
+        if self.ratio is None:
+            return "not measured"
+        return "reached" if self.aim.target.reached_by(self.ratio) else "missed"
+
+    def __str__(self) -> str:
+        """Write it as a line below the table."""
+        who = f"{self.row.outcome.contender.name} to {self.aim.title}"
+        if self.ratio is None or self.fastest is None:
+            return f"    {who}: target {self.aim.target} not measured"
+        name = self.fastest.outcome.contender.name
+        figures = f"{self.ratio:.2f} ({spread(self.ratios, '{:.2f}'.format)})"
+        return f"    {who} ({name}): {figures}, target {self.aim.target}, {self.verdict}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the figures as what json.dumps takes."""
+        return {
+            "name": self.row.outcome.contender.name,
+            "to": self.aim.title,
+            "fastest": self.fastest.outcome.contender.name if self.fastest else None,
+            "ratio": self.ratio,
+            "ratios": self.ratios,
+            "target": str(self.aim.target),
+            "verdict": self.verdict,
+        }
+
+
+def results_of(question: Question, rows: Sequence[Row]) -> list[Result]:
+    """Hold every contender of procaio against every aim of the question."""
+    ours = [row for row in rows if row.outcome.contender.kind is Kind.PROCAIO]
+    return [Result(aim, row, rows) for row in ours for aim in question.aims]
+
+
 def number(value: float) -> str:
     """Write a number with three or more digits that mean something."""
     if abs(value) >= 100:
@@ -132,8 +186,10 @@ def table(question: Question, rows: Sequence[Row], options: Options) -> str:
     widths[0] = max(len(line[0]) for line in cells)
     lines = [_aligned(line, widths) for line in cells]
     title = f"{question.name}: {question.title}"
-    amount = f"{sizes.count:,} operations" if sizes.count else f"{sizes.seconds:g} s"
-    what = f"{sizes.depth} outstanding, {amount}, medians of {options.repeat} in turns"
+    amount = f"{sizes.count:,} {question.noun}" if sizes.count else f"{sizes.seconds:g} s"
+    depth = f"{sizes.depth} outstanding, " if sizes.depth else ""
+    what = f"{depth}{amount}, medians of {options.repeat} in turns"
+    lines += [str(result) for result in results_of(question, rows)]
     return "\n".join([title, f"{what}; ratio to: {question.reference}", *lines, ""])
 
 
@@ -157,6 +213,7 @@ def machine(data: Data) -> dict[str, Any]:
         "cores_of_machine": os.cpu_count(),
         "kernel": platform.release(),
         "file_system": file_system(data.root),
+        "journal": journal(data.root),
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         "load_at_start": os.getloadavg()[0],
@@ -196,6 +253,15 @@ def file_system(path: Path) -> str:
     return next(mounts[p] for p in (resolved, *resolved.parents) if p in mounts)
 
 
+def journal(path: Path) -> bool | None:
+    """Whether the ext4 a directory is on has a journal; None if nobody knows."""
+    device = os.stat(path).st_dev
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    with suppress(OSError):
+        return (Path("/sys/fs/ext4") / name / "journal_task").read_text().strip() != "<none>"
+    return None
+
+
 def warnings(facts: dict[str, Any]) -> list[str]:
     """Say what makes the figures doubtful."""
     found = []
@@ -203,6 +269,8 @@ def warnings(facts: dict[str, Any]) -> list[str]:
         found.append("one core: program and workers take turns, ratios say little")
     if facts["load_at_start"] > facts["cores"] / 2:
         found.append(f"load {facts['load_at_start']:.1f} at the start: others are computing here")
+    if facts["journal"] is False:
+        found.append("ext4 without a journal: files made after a tree was removed take long")
     return found
 
 

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 from benchmarks.data import Data
 from benchmarks.harness import Options, Question, questions, run_one, run_question
-from benchmarks.report import machine, rows_of, table, warnings
+from benchmarks.report import machine, results_of, rows_of, table, warnings
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -76,7 +76,8 @@ def run(chosen: list[Question], options: Options, json_file: Path | None) -> int
     """Run the questions one after the other, print each one's table, write the JSON."""
     options.data.root.mkdir(parents=True, exist_ok=True)
     facts = machine(options.data)
-    print(", ".join(f"{name} {value}" for name, value in facts.items() if name != "versions"))
+    unsaid = ("versions", "journal")
+    print(", ".join(f"{name} {value}" for name, value in facts.items() if name not in unsaid))
     print(*(f"warning: {text}" for text in warnings(facts)), sep="\n")
     answers = []
     failed = False
@@ -84,7 +85,13 @@ def run(chosen: list[Question], options: Options, json_file: Path | None) -> int
         rows = rows_of(question, run_question(question, options))
         print(table(question, rows, options), flush=True)
         failed = failed or any(row.outcome.failed for row in rows)
-        answers.append(question.as_json() | {"contenders": [row.as_json() for row in rows]})
+        answers.append(
+            question.as_json()
+            | {
+                "contenders": [row.as_json() for row in rows],
+                "aims": [result.as_json() for result in results_of(question, rows)],
+            },
+        )
     if json_file:
         document = {
             "machine": facts,

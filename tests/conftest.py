@@ -6,13 +6,18 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import importlib
 import mmap
 import os
 import platform
 import select
+import shutil
 import signal
 import struct
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -21,7 +26,7 @@ import procaio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from types import ModuleType
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
@@ -95,6 +100,19 @@ def workers() -> Iterator[procaio.Pool]:
     """A pool with processes, and nothing is done without them."""
     with procaio.Pool(at_once=False) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def slowfs() -> ModuleType:
+    """How to mount a directory so that calls on it take long or hang (benchmarks/slowfs.py)."""
+    root = Path(__file__).resolve().parent.parent
+    if subprocess.run(["pkg-config", "--exists", "fuse3"], check=False).returncode:
+        pytest.skip("needs libfuse3-dev")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK) or not shutil.which("fusermount3"):
+        pytest.skip("needs fuse3 and the right to use it")
+    subprocess.run(["make", "--silent", "build/slowfs"], cwd=root, check=True, timeout=100)
+    sys.path.append(str(root))  # last: what is tested may be another build
+    return importlib.import_module("benchmarks.slowfs")
 
 
 class Gate:

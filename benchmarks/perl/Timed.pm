@@ -18,16 +18,29 @@ sub finish {
     IO::AIO::poll_wait, IO::AIO::poll_cb while IO::AIO::nreqs;
 }
 
-# Runs a tenth to warm up, then everything. The process's CPU clock covers its threads.
+# Runs a tenth to warm up, then everything.
 sub sample {
     my ($run, $items, $more) = @_;
     my $warm_up = int(@$items / WARM_UP_SHARE) || 1;
     $run->([@$items[0 .. $warm_up - 1]]);
+    measure(sub { $run->($items); return scalar @$items }, $more);
+}
+
+# Runs it with some arguments to warm up, then with others; it returns how much it did.
+sub once {
+    my ($run, $warm_up, $measured) = @_;
+    $run->(@$warm_up);
+    measure(sub { $run->(@$measured) });
+}
+
+# The process's CPU clock covers its threads.
+sub measure {
+    my ($run, $more) = @_;
     my @before = (clock_gettime(CLOCK_PROCESS_CPUTIME_ID), clock_gettime(CLOCK_MONOTONIC));
-    $run->($items);
-    my @after = (clock_gettime(CLOCK_MONOTONIC), clock_gettime(CLOCK_PROCESS_CPUTIME_ID));
+    my $ops    = $run->();
+    my @after  = (clock_gettime(CLOCK_MONOTONIC), clock_gettime(CLOCK_PROCESS_CPUTIME_ID));
     printf "{\"ops\": %d, \"seconds\": %.9f, \"cpu\": %.9f%s}\n",
-        scalar @$items, $after[0] - $before[1], $after[1] - $before[0], $more ? $more->() : "";
+        $ops, $after[0] - $before[1], $after[1] - $before[0], $more ? $more->() : "";
 }
 
 sub open_file {

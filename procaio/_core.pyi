@@ -1360,6 +1360,7 @@ TREE_UNREAD: int
 TREE_ONLY_SELF: int
 TREE_MAY_EXIST: int
 TREE_BYTES: int
+TREE_STAT: int
 TREE_DEEP: int
 
 _Section: TypeAlias = tuple[Any, list[Any], list[Any], list[Any]]

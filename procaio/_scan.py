@@ -1,10 +1,11 @@
 """
 The engine of `procaio scan`: walks trees with many requests in flight and adds up what it meets.
 
-Each directory is listed by one aio_readdirx, each entry looked at by one aio_lstat. Callbacks only
-count and remember; `run` makes the next requests whenever some have ended. Memory is bounded by
-the size of the largest directories, not of the tree: entries of a listed directory go first, and
-unlisted directories are a stack, so that the walk goes down before it goes on.
+A request lists a directory and looks at each of its entries, and goes on with directories in it as
+long as that is short work (workers/calls_tree.c). Where looking takes long, the entries that are
+left become requests of their own. Callbacks count, and make the next requests. Directories that
+have not been listed are a stack, so that the walk goes down before it goes on: memory is bounded by
+the depth of the tree and its largest directories.
 
 All paths are bytes. Not here: arguments, printing, progress (`_cli`), which reads the attributes
 of a `Scan` while it runs.
@@ -18,23 +19,30 @@ import stat
 import time
 from errno import ECANCELED, ENOENT, ENOTDIR, ESRCH
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from procaio._constants import READDIR_STAT_ORDER
-from procaio._core import aio_lstat, aio_readdirx, errno
+from procaio._core import (
+    TREE_BYTES,
+    TREE_DEEP,
+    TREE_FOLLOW_TOP,
+    TREE_KEEP,
+    TREE_STAT,
+    FileHandle,
+    _list,
+    aio_lstat,
+    errno,
+)
 from procaio._pool import DEFAULT_WORKERS, Pool
+from procaio._trees import LARGE_STEP, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["Failure", "Largest", "Scan", "outermost"]
 
-IN_FLIGHT: Final = 512
+IN_FLIGHT: Final = 64
 """Requests made ahead: enough that no worker waits for the program."""
-LISTINGS: Final = 64
-"""Directories that are being listed at a time; the names of so many are in memory."""
-UNLISTED: Final = 4096
-"""With more directories than this waiting, they go before further entries."""
+FLAGS: Final = TREE_BYTES | TREE_DEEP | TREE_STAT
 FAILURES_KEPT: Final = 10_000
 """Errors beyond this number are counted, not remembered."""
 VANISHED: Final = frozenset({ENOENT, ENOTDIR, ESRCH})
@@ -67,10 +75,12 @@ class Largest:
 
     def add(self, size: int, path: bytes) -> None:
         """Put it in its place, and drop what is no longer among the largest."""
-        items = self._items
-        bisect.insort(items, (-size, path))
-        if len(items) > self._limit:
+        items, item = self._items, (-size, path)
+        if len(items) == self._limit:
+            if item > items[-1]:
+                return
             items.pop()
+        bisect.insort(items, item)
         if len(items) == self._limit:
             self.floor = -items[-1][0]
 
@@ -83,15 +93,18 @@ class Largest:
 class _Directory:
     """A directory that has been met and whose size is not known yet."""
 
-    __slots__ = ("bytes", "parent", "path", "waiting")
+    __slots__ = ("bytes", "handle", "parent", "place", "waiting")
 
-    def __init__(self, parent: _Directory | None, path: bytes) -> None:
+    def __init__(self, parent: _Directory | None, place: Place) -> None:
         self.parent = parent
-        self.path = path
+        self.place = place
+        self.handle: FileHandle | None = None
+        """Kept where it is an anchor."""
         self.bytes = 0
         """Of the files met so far, here and below."""
         self.waiting = 0
-        """Entries that have not been looked at, and directories that are not complete."""
+        """Steps that read it, entries that have not been looked at, and directories in it that are
+        not complete."""
 
 
 @final
@@ -127,21 +140,23 @@ class Scan:
         """The first ones of `failed`."""
         self.largest_files = Largest(largest)
         self.largest_dirs = Largest(largest)
-        self.current = b""
-        """The directory that was taken up last."""
         self.complete = False
 
         self._workers = workers
         self._pool: Pool
         self._began = self._ended = 0.0
         self._names_left: dict[tuple[int, int], int] = {}
-        self._listing = 0
         self._unlisted: list[_Directory] = []
-        self._listed: list[tuple[_Directory, bytes, list[bytes]]] = []
-        self._top = _Directory(None, b"")
+        self._unseen: list[tuple[_Directory, FileHandle, list[bytes]]] = []
+        self._top = self._current = _Directory(None, Place(None, b"", None, 0))
         paths = list(paths)
         stats = {path: _stat_root(path) for path in paths}
         self._roots = [(path, stats[path]) for path in outermost(paths)]
+
+    @property
+    def current(self) -> bytes:
+        """The directory that was taken up last."""
+        return self._current.place.path()
 
     @property
     def seconds(self) -> float:
@@ -167,13 +182,22 @@ class Scan:
             self._walk()
         finally:
             self._ended = time.monotonic()
+            # Its path is wanted, but no longer the descriptors that lead to it.
+            self._current = _Directory(None, Place(None, self.current, None, 0))
+            self._unlisted.clear()
+            self._unseen.clear()
             self._pool._close(PATIENCE)  # noqa: SLF001 - ours
 
     def _walk(self) -> None:
         top = self._top
         top.waiting = len(self._roots)
         for path, st in self._roots:
-            self._on_stat(top, path, b"", st)
+            counts = (st.st_mode, st.st_nlink, st.st_size, st.st_blocks, st.st_dev, st.st_ino)
+            directory = self._count(top, Place(None, path, None, 0), counts)
+            if directory is None:
+                self._leave(top)
+            else:
+                self._unlisted.append(directory)
         self._submit()
         while self._pool.poll():
             self._submit()
@@ -184,94 +208,150 @@ class Scan:
 
     def _submit(self) -> None:
         room = IN_FLIGHT - self._pool.nreqs()
-        while room > 0:
-            if self._listed and len(self._unlisted) < UNLISTED:
-                room -= self._look_at_entries(room)
-            elif self._unlisted and self._listing < LISTINGS:
-                self._list(self._unlisted.pop())
-                room -= 1
-            elif self._listed:
-                room -= self._look_at_entries(room)
+        while room > 0 and (self._unseen or self._unlisted):
+            if self._unseen:
+                self._look_at_one()
             else:
-                return
+                self._list(self._unlisted.pop())
+            room -= 1
 
     def _list(self, directory: _Directory) -> None:
-        self.current = directory.path
-        self._listing += 1
-        aio_readdirx(
-            directory.path, READDIR_STAT_ORDER, partial(self._on_list, directory), pool=self._pool
-        )
+        self._current = directory
+        directory.waiting = 1  # this step
+        place = directory.place
+        flags = place.flags() | FLAGS
+        if place.parent is None:
+            flags |= TREE_FOLLOW_TOP
+        then = partial(self._on_list, directory, None)
+        _list(place.anchor, place.way, flags, callback=then, pool=self._pool)
 
-    def _look_at_entries(self, most: int) -> int:
-        """Of the directory that was listed last; returns how many."""
-        directory, prefix, names = self._listed[-1]
-        some = names[-most:]
-        del names[-most:]
+    def _look_at_one(self) -> None:
+        """Of what no listing had the time to look at."""
+        directory, handle, names = self._unseen[-1]
+        name = names.pop()
         if not names:
-            self._listed.pop()
-        pool, on_stat = self._pool, self._on_stat
-        for name in some:
-            aio_lstat(prefix + name, partial(on_stat, directory, prefix, name), pool=pool)
-        return len(some)
+            self._unseen.pop()
+        then = partial(self._on_stat, directory, name)
+        aio_lstat(name, then, dir_fd=handle, pool=self._pool)
 
     # -- callbacks --------------------------------------------------------------------------------
 
-    def _on_list(self, directory: _Directory, names: list[bytes] | None, _flags: int) -> None:
-        self._listing -= 1
-        if names is None:
-            self._fail(directory.path)
-        elif names:
-            names.reverse()  # taken from the end, and the order of inodes is the quickest
-            directory.waiting = len(names)
-            self._listed.append((directory, os.path.join(directory.path, b""), names))
+    def _on_list(self, directory: _Directory, handle: FileHandle | None, value: Any) -> None:
+        if value is None:
+            self._fail(directory.place.path(), errno())
+            self._leave(directory)
             return
-        self._complete(directory)
+        opened, _, dirs, others, _, unseen, rest, _, sections = value
+        handle = opened or handle
+        if directory.place.must_be_anchor():
+            directory.handle = handle
+        if rest >= 0:
+            directory.waiting += 1
+            then = partial(self._on_list, directory, handle)
+            flags = FLAGS & ~TREE_DEEP | TREE_KEEP
+            _list(handle, None, flags, rest, LARGE_STEP, callback=then, pool=self._pool)
+        if unseen and handle is not None:
+            directory.waiting += len(unseen)
+            self._unseen.append((directory, handle, unseen))
+        known = {way: (dirs, others) for way, dirs, others, _ in sections}
+        self._enter(directory, b"", dirs, others, known)
+        self._leave(directory)
 
-    def _on_stat(
-        self, directory: _Directory, prefix: bytes, name: bytes, st: os.stat_result | None
+    def _enter(
+        self,
+        directory: _Directory,
+        way: bytes,
+        dirs: list[Any],
+        others: list[Any],
+        known: dict[bytes, tuple[list[Any], list[Any]]],
     ) -> None:
-        if st is None:
-            self._fail(prefix + name)
-        elif st.st_mode & 0o170000 == stat.S_IFDIR:
-            self.dirs += 1
-            self.blocks += st.st_blocks
-            self._unlisted.append(_Directory(directory, prefix + name))
-            return
-        else:
-            self.files += 1
-            if st.st_nlink > 1 and self._counted_before(st):
-                self.hard_links += 1
-            else:
-                size = st.st_size
-                self.bytes += size
-                self.blocks += st.st_blocks
-                directory.bytes += size
-                if size >= self.largest_files.floor:
-                    self.largest_files.add(size, prefix + name)
-        directory.waiting -= 1
-        if not directory.waiting:
-            self._complete(directory)
+        """Count what is in a directory, and in those below that are known by the way to them."""
+        stack = [(directory, way, dirs, others)]
+        while stack:
+            directory, way, dirs, others = stack.pop()
+            self._count_files(directory, others)
+            for name, *counts in dirs:
+                place = directory.place.beneath(name, directory.handle)
+                child = self._count(directory, place, counts)
+                assert child is not None
+                directory.waiting += 1
+                below = way + b"/" + name if way else name
+                lists = known.get(below)
+                if lists is None:
+                    self._unlisted.append(child)
+                else:
+                    child.waiting = 1
+                    stack.append((child, below, *lists))
+            if way:
+                self._leave(directory)
 
-    def _counted_before(self, st: os.stat_result) -> bool:
+    def _count_files(self, directory: _Directory, entries: list[Any]) -> None:
+        size_of_all = 0
+        floor = self.largest_files.floor
+        prefix = None
+        for entry in entries:
+            if len(entry) == 2:
+                self._fail(os.path.join(directory.place.path(), entry[0]), entry[1])
+                continue
+            name, _, links, size, blocks, dev, ino = entry
+            self.files += 1
+            if links > 1 and self._counted_before(dev, ino, links):
+                self.hard_links += 1
+                continue
+            size_of_all += size
+            self.blocks += blocks
+            if size >= floor:
+                if prefix is None:
+                    prefix = os.path.join(directory.place.path(), b"")
+                self.largest_files.add(size, prefix + name)
+                floor = self.largest_files.floor
+        self.bytes += size_of_all
+        directory.bytes += size_of_all
+
+    def _on_stat(self, directory: _Directory, name: bytes, st: os.stat_result | None) -> None:
+        if st is None:
+            self._fail(os.path.join(directory.place.path(), name), errno())
+        else:
+            counts = (st.st_mode, st.st_nlink, st.st_size, st.st_blocks, st.st_dev, st.st_ino)
+            place = directory.place.beneath(name, directory.handle)
+            child = self._count(directory, place, counts)
+            if child is not None:
+                self._unlisted.append(child)
+                return
+        self._leave(directory)
+
+    def _count(
+        self, directory: _Directory, place: Place, counts: Sequence[int]
+    ) -> _Directory | None:
+        """Count one entry; give it if it is a directory."""
+        mode, _, _, blocks, _, _ = counts
+        if mode & 0o170000 == stat.S_IFDIR:
+            self.dirs += 1
+            self.blocks += blocks
+            return _Directory(directory, place)
+        self._count_files(directory, [(place.name, *counts)])
+        return None
+
+    def _counted_before(self, dev: int, ino: int, links: int) -> bool:
         """Whether a file with several names was met before; forgotten with the last name."""
-        key = st.st_dev, st.st_ino
+        key = dev, ino
         names_left = self._names_left.pop(key, 0)
         if names_left != 1:
-            self._names_left[key] = (names_left or st.st_nlink) - 1
+            self._names_left[key] = (names_left or links) - 1
         return names_left > 0
 
-    def _complete(self, directory: _Directory) -> None:
-        """All below is known: tell the parent, which may be complete by that."""
+    def _leave(self, directory: _Directory) -> None:
+        """One that was waited for is no more; the last one completes it, and perhaps its parent."""
+        directory.waiting -= 1
         while directory.parent is not None and not directory.waiting:
             if directory.bytes >= self.largest_dirs.floor:
-                self.largest_dirs.add(directory.bytes, directory.path)
+                self.largest_dirs.add(directory.bytes, directory.place.path())
             parent = directory.parent
             parent.bytes += directory.bytes
             parent.waiting -= 1
             directory = parent
 
-    def _fail(self, path: bytes) -> None:
-        number = errno()
+    def _fail(self, path: bytes, number: int) -> None:
         if number in VANISHED:
             self.vanished += 1
         elif number != ECANCELED:  # abandoned: it did not fail

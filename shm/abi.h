@@ -124,6 +124,7 @@ enum {
     PA_TREE_MAY_EXIST = 1 << 7,  /* make: a directory that is there will do */
     PA_TREE_BYTES = 1 << 8,      /* the program wants names as bytes */
     PA_TREE_DEEP = 1 << 9,       /* list: directories in it too, as many as there is room for */
+    PA_TREE_STAT = 1 << 10,      /* list: each record with a struct pa_tree_entry behind its name */
 };
 
 /* Types of records besides the system's. */
@@ -219,6 +220,12 @@ struct pa_statvfs {
 };
 static_assert(sizeof(struct pa_statvfs) == 88 && sizeof(struct pa_statvfs) <= PA_INLINE,
               "fits a slot");
+
+/* What stat says of an entry; its inode is that of the record. */
+struct pa_tree_entry {
+    uint64_t dev, size, blocks;
+    uint32_t mode, nlink;
+};
 
 /* What the steps of trees leave there. */
 struct pa_tree_answer {

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from conftest import children, eventually
-from procaio import _cli, _scan
+from procaio import _cli, _core, _scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,6 +224,38 @@ def test_a_path_may_be_a_file_or_a_symlink(tree: bytes) -> None:
     assert counts(followed) == Reference(tree + b"/to a directory").counts()
 
 
+@pytest.fixture
+def slow_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No listing has the time to look at an entry, as on a slow file system."""
+    listing = _scan._list
+
+    def unseen(
+        anchor: Any,
+        way: Any,
+        flags: int,
+        *rest: int,
+        callback: Callable[[Any], object],
+        **more: Any,
+    ) -> object:
+        def without_stat(value: Any) -> None:
+            if value is not None:
+                handle, st, dirs, others, links, _, offset, looked, _ = value
+                names = [entry[0] for entry in dirs + others]
+                value = (handle, st, [], [], links, names, offset, looked, [])
+            callback(value)
+
+        flags = flags & ~_core.TREE_DEEP | _core.TREE_KEEP
+        return listing(anchor, way, flags, *rest, callback=without_stat, **more)
+
+    monkeypatch.setattr(_scan, "_list", unseen)
+
+
+@pytest.mark.usefixtures("slow_looks")
+def test_what_no_listing_had_the_time_to_look_at_is_looked_at(tree: bytes) -> None:
+    assert counts(scanned(tree)) == Reference(tree).counts()
+
+
+@pytest.mark.usefixtures("slow_looks")
 def test_what_vanishes_between_listing_and_looking_is_no_error(
     tree: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,10 +263,10 @@ def test_what_vanishes_between_listing_and_looking_is_no_error(
     expected = Reference(tree).counts()
     lstat = _scan.aio_lstat
 
-    def vanishing(path: bytes, *arguments: Any, **keywords: Any) -> object:
-        if path.endswith(b"/sparse"):
-            os.unlink(path)
-        return lstat(path, *arguments, **keywords)
+    def vanishing(name: bytes, *arguments: Any, **keywords: Any) -> object:
+        if name == b"sparse":
+            os.unlink(os.path.join(tree, name))
+        return lstat(name, *arguments, **keywords)
 
     monkeypatch.setattr(_scan, "aio_lstat", vanishing)
     scan = scanned(tree)
@@ -244,28 +276,31 @@ def test_what_vanishes_between_listing_and_looking_is_no_error(
 
 
 def test_killed_workers_change_no_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All workers are killed fifteen times during a scan of 20,000 files.
+    """All workers are killed six times during a scan of 20,000 files.
 
     Not at its very end: a worker that is ended while it starts may leave a descriptor behind, which
     is not what is tested here.
     """
     fill(tmp_path, directories=200, files=100)
     expected = Reference(os.fsencode(tmp_path)).counts()
-    lstat, before = _scan.aio_lstat, children()
-    calls, killed = 0, set[int]()
+    listing, before = _scan._list, children()
+    answers, killed = 0, set[int]()
 
-    def killing(*arguments: Any, **keywords: Any) -> object:
-        nonlocal calls
-        calls += 1
-        if calls % 1000 == 0 and calls <= 15_000:
-            killed.update(kill_workers(before))
-        return lstat(*arguments, **keywords)
+    def killing(*arguments: Any, callback: Callable[[Any], object], **keywords: Any) -> object:
+        def answered(value: Any) -> None:
+            nonlocal answers
+            answers += 1
+            if answers % 10 == 0 and answers <= 60:
+                killed.update(kill_workers(before))
+            callback(value)
 
-    monkeypatch.setattr(_scan, "aio_lstat", killing)
+        return listing(*arguments, callback=answered, **keywords)
+
+    monkeypatch.setattr(_scan, "_list", killing)
     scan = scanned(tmp_path)
 
     assert counts(scan) == expected
-    assert len(killed) >= 10
+    assert len(killed) >= 5
 
 
 def kill_workers(spared: set[int]) -> Iterator[int]:
@@ -443,15 +478,15 @@ PAUSED = """
 import sys
 from procaio import _scan
 from procaio._cli import main
-lstat, calls = _scan.aio_lstat, 0
+listing, calls = _scan._list, 0
 def pausing(*arguments, **keywords):
     global calls
     calls += 1
-    if calls == 5000:
+    if calls == 80:
         print("paused", file=sys.stderr, flush=True)
         sys.stdin.readline()
-    return lstat(*arguments, **keywords)
-_scan.aio_lstat = pausing
+    return listing(*arguments, **keywords)
+_scan._list = pausing
 sys.exit(main(["scan", *sys.argv[1:]]))
 """
 

@@ -163,6 +163,7 @@ struct listing {
     int fd;
     char *start; /* of its records */
     uint64_t filled;
+    uint64_t began;
     struct stat before;
     struct pa_tree_answer answer;
 };
@@ -184,6 +185,64 @@ static int64_t read_records(struct listing *self)
         self->filled += (uint64_t)got;
         for (char *end = at + got; at < end; at += record_at(at)->size)
             self->answer.next = record_at(at)->offset;
+    }
+    self->answer.more = 1;
+    return 0;
+}
+
+/* Where it lies behind a name: aligned as the records are. */
+static size_t record_size(size_t name_size, size_t behind)
+{
+    return ((offsetof(struct record, name) + name_size + 7) & ~(size_t)7) + behind;
+}
+
+/* Appends a record with what stat says.  When the turn is over it has no type, and is left to the
+ * program. */
+static void add_with_stat(struct listing *self, const struct record *found)
+{
+    size_t name_size = strlen(found->name) + 1;
+    size_t size = record_size(name_size, sizeof(struct pa_tree_entry));
+    struct record *record = record_at(self->start + self->filled);
+    struct pa_tree_entry entry = {.mode = 0};
+    struct stat st;
+    *record = (struct record){.offset = found->offset, .size = (uint16_t)size, .type = DT_UNKNOWN};
+    memcpy(record->name, found->name, name_size);
+    self->filled += size;
+    if (is_dots(found->name))
+        return;
+    if (pa_now_ns() - self->began > TURN_NS) {
+        self->answer.unknown++;
+        return;
+    }
+    self->answer.looked++;
+    if (fstatat(self->fd, found->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        record->type = DT_FAILED;
+        record->inode = (uint64_t)errno;
+        return;
+    }
+    record->type = S_ISDIR(st.st_mode) ? DT_DIR : DT_OTHER;
+    record->inode = st.st_ino;
+    entry = (struct pa_tree_entry){.dev = st.st_dev, .size = (uint64_t)st.st_size,
+                                   .blocks = (uint64_t)st.st_blocks, .mode = st.st_mode,
+                                   .nlink = (uint32_t)st.st_nlink};
+    memcpy((char *)record + size - sizeof entry, &entry, sizeof entry);
+}
+
+/* A record grows to less than three times its size. */
+static int64_t read_with_stats(struct listing *self)
+{
+    alignas(struct record) char chunk[LARGEST_CHUNK];
+    self->answer.next = -1;
+    while (room_left(self) >= 3 * LARGEST_RECORD && !pa_must_stop(self->call)) {
+        uint64_t size = room_left(self) / 3;
+        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, chunk,
+                                         size < sizeof chunk ? size : sizeof chunk));
+        if (got <= 0)
+            return got;
+        for (char *at = chunk; at < chunk + got; at += record_at(at)->size) {
+            add_with_stat(self, record_at(at));
+            self->answer.next = record_at(at)->offset;
+        }
     }
     self->answer.more = 1;
     return 0;
@@ -304,23 +363,31 @@ static void complete_types(struct listing *self)
         self->answer.unknown += record_at(at)->type == DT_UNKNOWN && !is_dots(record_at(at)->name);
 }
 
+static int64_t read_all(struct listing *self)
+{
+    if (self->call->slot->flags & PA_TREE_STAT)
+        return read_with_stats(self);
+    int64_t failed = read_records(self);
+    if (!failed)
+        complete_types(self);
+    return failed;
+}
+
 /* Behind what is there: the way, then what that directory holds.  False: there is no room.  What
  * cannot be listed as a whole is left to a request of its own, which tells why. */
 static bool add_section(struct listing *self, const char *way)
 {
-    size_t name_size = strlen(way) + 1;
-    size_t size = (offsetof(struct record, name) + name_size + 7) & ~(size_t)7;
+    size_t name_size = strlen(way) + 1, size = record_size(name_size, 0);
     if (room_left(self) < size + ROOM_OF_A_SECTION)
         return false;
     struct record *mark = record_at(self->start + self->filled);
-    struct listing below = {.call = self->call, .start = (char *)mark + size};
+    struct listing below = {
+        .call = self->call, .start = (char *)mark + size, .began = self->began};
     int64_t fd = pa_open_beneath(self->fd, way);
     if (fd < 0)
         return true;
     below.fd = (int)fd;
-    bool whole = fstat(below.fd, &below.before) == 0 && read_records(&below) == 0 && !below.answer.more;
-    if (whole)
-        complete_types(&below);
+    bool whole = fstat(below.fd, &below.before) == 0 && read_all(&below) == 0 && !below.answer.more;
     syscall(SYS_close, below.fd);
     self->answer.looked += below.answer.looked;
     if (!whole || below.answer.unknown)
@@ -335,7 +402,6 @@ static bool add_section(struct listing *self, const char *way)
 static void list_deep(struct listing *self)
 {
     const char *section = "";
-    uint64_t began = pa_now_ns();
     int sections = 0;
     for (char *at = self->start; at < self->start + self->filled; at += record_at(at)->size) {
         const struct record *record = record_at(at);
@@ -350,7 +416,7 @@ static void list_deep(struct listing *self)
         memcpy(way, section, above);
         way[above] = '/';
         memcpy(way + above + (above > 0), record->name, length + 1);
-        if (sections++ == MOST_SECTIONS || pa_now_ns() - began > DEEP_NS ||
+        if (sections++ == MOST_SECTIONS || pa_now_ns() - self->began > DEEP_NS ||
             pa_must_stop(self->call) || !add_section(self, way))
             return;
     }
@@ -367,10 +433,9 @@ static int64_t list_open(struct listing *self)
     /* A worker that died here may have read some already. */
     if (slot->file_offset >= 0 && lseek(self->fd, slot->file_offset, SEEK_SET) < 0)
         return -errno;
-    int64_t failed = read_records(self);
+    int64_t failed = read_all(self);
     if (failed)
         return failed;
-    complete_types(self);
     if (slot->flags & PA_TREE_DEEP && !self->answer.more && !self->answer.unknown)
         list_deep(self);
     return (int64_t)self->filled;
@@ -382,7 +447,7 @@ int64_t pa_call_list(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
     bool given = slot->call_flags & PA_BY_FD;
-    struct listing self = {.call = call, .start = call->data, .answer = {.fd = -1, .next = -1}};
+    struct listing self = {.call = call, .start = call->data, .began = pa_now_ns(), .answer = {.fd = -1, .next = -1}};
     int64_t fd = given ? slot->fd : open_directory(call);
     if (fd < 0)
         return fd;

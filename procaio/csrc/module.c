@@ -209,6 +209,7 @@ PyMODINIT_FUNC PyInit__core(void)
         PyModule_AddIntConstant(module, "TREE_ONLY_SELF", PA_TREE_ONLY_SELF) < 0 ||
         PyModule_AddIntConstant(module, "TREE_MAY_EXIST", PA_TREE_MAY_EXIST) < 0 ||
         PyModule_AddIntConstant(module, "TREE_BYTES", PA_TREE_BYTES) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_STAT", PA_TREE_STAT) < 0 ||
         PyModule_AddIntConstant(module, "TREE_DEEP", PA_TREE_DEEP) < 0 ||
         PyModule_AddIntConstant(module, "FAULT_ALWAYS", PA_FAULT_ALWAYS) < 0) {
         Py_DECREF(module);

@@ -170,6 +170,7 @@ struct entry {
     const char *name;
     uint64_t inode;
     uint16_t length;
+    uint16_t size; /* of the record */
     uint8_t type;
     uint8_t rank; /* for READDIR_DIRS_FIRST: lower is likelier a directory */
 };
@@ -206,6 +207,7 @@ static const char *next_entry(const char *at, size_t *left, struct entry *entry)
         *entry = (struct entry){.name = name,
                                 .inode = record.inode,
                                 .length = (uint16_t)length,
+                                .size = record.size,
                                 .type = record.type};
         return at;
     }
@@ -589,11 +591,40 @@ static int list_of_type(uint8_t type)
                                  : OTHERS;
 }
 
-/* What failed is told as (name, errno), all else by name. */
+/* (name, mode, links, size, blocks, device, inode), from behind the record's name. */
+static PyObject *entry_with_stat(PyObject *name, const struct entry *entry)
+{
+    struct pa_tree_entry st = {.mode = 0};
+    const char *end = entry->name - RECORD_NAME + entry->size;
+    if (end - sizeof st > entry->name + entry->length)
+        memcpy(&st, end - sizeof st, sizeof st);
+    PyObject *tuple = PyTuple_New(7);
+    if (!tuple) {
+        Py_DECREF(name);
+        return NULL;
+    }
+    const unsigned long long numbers[] = {st.mode, st.nlink, st.size, st.blocks, st.dev,
+                                          entry->inode};
+    PyTuple_SET_ITEM(tuple, 0, name);
+    for (Py_ssize_t i = 0; i < 6; i++) {
+        PyObject *number = PyLong_FromUnsignedLongLong(numbers[i]);
+        if (!number) {
+            Py_DECREF(tuple);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(tuple, i + 1, number);
+    }
+    return tuple;
+}
+
+/* What failed is told as (name, errno), all else by name, or with its stat. */
 static PyObject *tree_entry(const Request *request, const struct entry *entry)
 {
     PyObject *name = name_object(request, entry);
-    return name && entry->type == DT_FAILED ? Py_BuildValue("Ni", name, (int)entry->inode) : name;
+    if (name && entry->type == DT_FAILED)
+        return Py_BuildValue("Ni", name, (int)entry->inode);
+    bool has_stat = request->flags & PA_TREE_STAT && (entry->type == DT_DIR || entry->type == DT_OTHER);
+    return name && has_stat ? entry_with_stat(name, entry) : name;
 }
 
 /* (way, directories, others, symlinks to directories): `lists` become those of this one, borrowed. */

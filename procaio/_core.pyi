@@ -58,6 +58,8 @@ class Request(Generic[_T_co]):
     @property
     def pri(self) -> int: ...
     @property
+    def copied(self) -> int: ...
+    @property
     def callback(self) -> Callable[..., object] | None: ...
     def cancel(self) -> bool: ...
     def cb(self, callback: _Callback, /) -> Callable[..., object] | None: ...
@@ -482,9 +484,21 @@ def aio_copy(
     *,
     src_dir_fd: _Fh | None = None,
     dst_dir_fd: _Fh | None = None,
+    follow_symlinks: bool = True,
     pri: _Index | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
+def _copy_entry(
+    src: _Path,
+    dst: _Path,
+    tell_links: bool,
+    callback: _Callback = None,
+    *,
+    src_dir_fd: _Fh | None = None,
+    dst_dir_fd: _Fh | None = None,
+    pri: _Index | None = None,
+    pool: CorePool | None = None,
+) -> Request[int | tuple[int, int]]: ...
 def aio_move(
     src: _Path,
     dst: _Path,

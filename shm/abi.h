@@ -145,7 +145,12 @@ enum {
     PA_ONCE = 1 << 5,           /* load, set by the worker: what it reads cannot be read again */
     PA_BY_FD = 1 << 6,          /* `fd` is the file itself; there is no path */
     PA_DATA_IS_ARGUMENT = 1 << 7, /* fcntl, ioctl: the argument is the block, else file_offset */
-    PA_STOP = 1 << 8,           /* set by the program while it executes: nobody wants it any more */
+    PA_STOP = 1 << 8,           /* set by the program: nobody wants it any more */
+    /* copy, move: how far the worker is, for the one that comes after its death. */
+    PA_CREATING = 1 << 9,  /* an empty destination may be its own */
+    PA_WRITING = 1 << 10,  /* the destination, which the slot names, is its own and not whole */
+    PA_COPYING = 1 << 11,  /* move: the source is where it was */
+    PA_TELL_LINKS = 1 << 12, /* copy: nothing is done to a file of several names */
 };
 
 /* One request through its whole life.  The program fills it while it is FREE; the worker that moved
@@ -159,11 +164,13 @@ struct pa_slot {
     union {
         int64_t file_offset; /* -1: the descriptor's own position */
         int64_t atime_s;
+        uint64_t destination_inode; /* copy, by the worker: with PA_WRITING */
     };
     union {
         uint64_t length; /* bytes; nanoseconds for busy */
         int64_t mtime_s;
         uint64_t device;
+        uint64_t copied; /* copy, by the worker: bytes so far */
     };
     union {
         uint64_t arena_offset; /* of the block, counted from the start of its data segment */
@@ -174,6 +181,7 @@ struct pa_slot {
         uint32_t flags; /* of the system call */
         uint32_t uid;   /* UINT32_MAX: leave it */
         uint32_t atime_ns;
+        uint32_t destination_device; /* copy, by the worker: with PA_WRITING */
     };
     union {
         uint32_t mode;

@@ -289,6 +289,16 @@ OPERATIONS = {
         True,
         lambda _, result: result == "data",
     ),
+    "copy": Operation(
+        lambda t, p: procaio.aio_copy(t.path / "data", t.path / "made", pool=p),
+        True,
+        lambda t, result: result == 0 and t.content("made") == t.data,
+    ),
+    "move": Operation(
+        lambda t, p: procaio.aio_move(t.path / "data", t.path / "made", pool=p),
+        False,
+        times_done=lambda t: (t.path / "made").exists() and not (t.path / "data").exists(),
+    ),
     "nop": Operation(lambda _, p: procaio.aio_nop(pool=p), True, lambda _, result: result is None),
     "busy": Operation(
         lambda _, p: procaio.aio_busy(0.001, pool=p), True, lambda _, result: result is None

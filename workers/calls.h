@@ -25,10 +25,15 @@ static inline bool pa_must_stop(const struct pa_call *call)
     return __atomic_load_n(&call->slot->call_flags, __ATOMIC_RELAXED) & PA_STOP;
 }
 
-/* The program may set PA_STOP at the same time. */
+/* The program may set PA_STOP at the same time.  What was written before is seen with it. */
 static inline void pa_raise_flag(const struct pa_call *call, uint16_t flag)
 {
-    __atomic_fetch_or(&call->slot->call_flags, flag, __ATOMIC_RELAXED);
+    __atomic_fetch_or(&call->slot->call_flags, flag, __ATOMIC_RELEASE);
+}
+
+static inline void pa_lower_flag(const struct pa_call *call, uint16_t flag)
+{
+    __atomic_fetch_and(&call->slot->call_flags, (uint16_t)~flag, __ATOMIC_RELEASE);
 }
 
 /* Opened by an operation for itself.  O_ASYNC does nothing (no owner is set): it is a mark.  Should

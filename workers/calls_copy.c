@@ -1,244 +1,384 @@
 /* workers/calls_copy.c - a whole file copied, or moved, in one request.
  *
  * The outcome is that of `cp -p`: content with its holes, times, owner, permissions.  Nothing is
- * touched before it is certain that source and destination are two files.  A copy that fails, or is
- * cancelled, leaves no part of itself behind.
+ * touched before it is certain that source and destination are two files.
+ *
+ * A copy that fails, or is cancelled, leaves no part of itself behind, and neither does one whose
+ * worker dies.  For that the worker notes in the slot how far it is.  After its death the program
+ * gives the slot, notes and all, to another worker, which does the copy anew; or with PA_STOP set
+ * from the beginning, and then it only removes what there is.  The notes are taken back when the
+ * destination is whole, so from there on nobody removes it.
  */
-#include "calls.h"
-
-#include <linux/fs.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/xattr.h>
 
-enum { AT_ONCE = 8 << 20, COPY_BLOCK = 32 << 10, LARGEST_ACL = 4096, LONGEST_LINK = 4096 };
+#include "copying.h"
 
-struct copying {
-    const struct pa_call *call;
-    int from, to;
-    struct stat source, destination;
-};
+enum { LONGEST_PATH = 4096, MOST_LOOKS = 16 };
 
-/* -- content ---------------------------------------------------------------------------------- */
+#define OPENED (O_NOCTTY | O_CLOEXEC | O_ASYNC | O_LARGEFILE)
+#define NEW_MODE 0200 /* nobody's but its owner's until it has the source's permissions */
 
-/* What has no positions is read, and written, where it is. */
-static int64_t read_some(int fd, char *data, size_t size, off_t at)
+static int64_t open_marked(int directory, const char *path, int flags)
 {
-    int64_t got = pa_outcome(syscall(SYS_pread64, fd, data, size, at));
-    return got == -ESPIPE ? pa_outcome(syscall(SYS_read, fd, data, size)) : got;
+    return pa_outcome(syscall(SYS_openat, directory, path, flags | OPENED, NEW_MODE));
 }
 
-static int64_t write_some(int fd, const char *data, size_t size, off_t at)
+static bool same_file(const struct stat *a, const struct stat *b)
 {
-    int64_t put = pa_outcome(syscall(SYS_pwrite64, fd, data, size, at));
-    return put == -ESPIPE ? pa_outcome(syscall(SYS_write, fd, data, size)) : put;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
 }
 
-/* Up to `end`, or to the end of the file: how much, or an error. */
-static int64_t copy_by_hand(const struct copying *self, off_t at, off_t end)
+/* -- notes, and what they are for ------------------------------------------------------------- */
+
+static uint16_t notes(const struct pa_call *call)
 {
-    char block[COPY_BLOCK];
-    off_t start = at;
-    while (at < end && !pa_must_stop(self->call)) {
-        size_t want = end - at < COPY_BLOCK ? (size_t)(end - at) : COPY_BLOCK;
-        int64_t got = read_some(self->from, block, want, at), done = 0;
-        if (got == 0)
-            return at - start;
-        if (got < 0 && got != -EINTR)
-            return got;
-        while (done < got) {
-            int64_t put = write_some(self->to, block + done, (size_t)(got - done), at + done);
-            if (put < 0 && put != -EINTR)
-                return put;
-            done += put > 0 ? put : 0;
+    return __atomic_load_n(&call->slot->call_flags, __ATOMIC_ACQUIRE);
+}
+
+static void note_writing(const struct pa_call *call, const struct stat *destination)
+{
+    call->slot->destination_inode = destination->st_ino;
+    call->slot->destination_device = (uint32_t)destination->st_dev;
+    pa_raise_flag(call, PA_WRITING);
+    pa_lower_flag(call, PA_CREATING);
+}
+
+/* The destination is the one that was noted.  Of what was just being created nobody knows the number,
+ * but it is empty, and nobody else may look into it. */
+static bool is_part(const struct pa_call *call, const struct stat *st)
+{
+    uint16_t noted = notes(call);
+    if (noted & PA_WRITING && st->st_ino == call->slot->destination_inode &&
+        (uint32_t)st->st_dev == call->slot->destination_device)
+        return true;
+    return noted & PA_CREATING && !S_ISDIR(st->st_mode) && st->st_size == 0 &&
+           (st->st_mode & 07777u & ~(unsigned)NEW_MODE) == 0;
+}
+
+/* By the name that the system knows; false if that is no name of it any more. */
+static bool unlink_opened(int fd, const struct stat *opened)
+{
+    char link[PA_FD_LINK], path[LONGEST_PATH + 1];
+    struct stat st;
+    pa_fd_link(link, fd);
+    ssize_t size = readlink(link, path, LONGEST_PATH);
+    if (size <= 0)
+        return false;
+    path[size] = '\0';
+    return lstat(path, &st) == 0 && same_file(&st, opened) && unlink(path) == 0;
+}
+
+/* What is behind a symlink, which stays, or cannot be removed: then it is emptied. */
+static void remove_opened(const struct pa_call *call, bool follow)
+{
+    struct stat st;
+    int64_t fd = open_marked(call->slot->fd2, call->path2,
+                             O_WRONLY | O_NONBLOCK | (follow ? 0 : O_NOFOLLOW));
+    if (fd < 0)
+        return;
+    if (fstat((int)fd, &st) == 0 && S_ISREG(st.st_mode) && is_part(call, &st) &&
+        !(follow && unlink_opened((int)fd, &st)))
+        (void)!ftruncate((int)fd, 0);
+    syscall(SYS_close, (int)fd);
+}
+
+static void undo(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    struct stat st, behind;
+    if (notes(call) & (PA_CREATING | PA_WRITING) &&
+        fstatat(slot->fd2, call->path2, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        if (is_part(call, &st)) {
+            if (unlinkat(slot->fd2, call->path2, 0) < 0 && S_ISREG(st.st_mode))
+                remove_opened(call, false);
+        } else if (S_ISLNK(st.st_mode) && fstatat(slot->fd2, call->path2, &behind, 0) == 0 &&
+                   S_ISREG(behind.st_mode) && is_part(call, &behind)) {
+            remove_opened(call, true);
         }
-        at += got > 0 ? got : 0;
     }
-    return at < end ? -ECANCELED : at - start;
+    pa_lower_flag(call, PA_CREATING | PA_WRITING);
 }
 
-static bool is_final(int64_t error)
-{
-    return error == -EIO || error == -ENOSPC || error == -EDQUOT || error == -EFBIG ||
-           error == -ENOMEM;
-}
+/* -- the source ------------------------------------------------------------------------------- */
 
-/* Within the kernel, which shares blocks where the file system can.  What it cannot do, or says is
- * the end (files of /proc have no size), is done by hand. */
-static int64_t copy_range(const struct copying *self, off_t start, off_t end)
-{
-    off_t at = start;
-    while (at < end) {
-        off_t from = at, to = at;
-        size_t want = end - at < AT_ONCE ? (size_t)(end - at) : AT_ONCE;
-        if (pa_must_stop(self->call))
-            return -ECANCELED;
-        int64_t got = pa_outcome(copy_file_range(self->from, &from, self->to, &to, want, 0));
-        if (got == -EINTR)
-            continue;
-        if (is_final(got))
-            return got;
-        if (got <= 0) {
-            int64_t rest = copy_by_hand(self, at, end);
-            return rest < 0 ? rest : at - start + rest;
-        }
-        at += got;
-    }
-    return at - start;
-}
-
-/* Holes stay holes.  Where nobody can tell, all is data. */
-static int64_t copy_content(const struct copying *self)
-{
-    const off_t unknown = INT64_MAX;
-    bool sparse = S_ISREG(self->source.st_mode) && S_ISREG(self->destination.st_mode);
-    struct stat now;
-    off_t at = 0;
-    if (sparse && self->source.st_size > 0 && ioctl(self->to, FICLONE, self->from) == 0)
-        return 0;
-    for (;;) {
-        off_t data = sparse ? lseek(self->from, at, SEEK_DATA) : -1;
-        if (data < 0 && sparse && errno == ENXIO)
-            break;
-        data = data < at ? at : data;
-        off_t end = sparse ? lseek(self->from, data, SEEK_HOLE) : -1;
-        end = end <= data ? unknown : end;
-        int64_t copied = copy_range(self, data, end);
-        if (copied < 0)
-            return copied;
-        at = data + copied;
-        if (copied < end - data)
-            break;
-    }
-    if (sparse && fstat(self->from, &now) == 0 && now.st_size > at)
-        return pa_outcome(ftruncate(self->to, now.st_size));
-    return 0;
-}
-
-/* -- everything else -------------------------------------------------------------------------- */
-
-/* As far as the program may; what it may not is no error.  Changing the owner takes set-user-ID off,
- * so the permissions come last, and are not given to somebody else's file. */
-static void copy_attributes(const struct copying *self)
-{
-    const struct stat *st = &self->source;
-    const struct timespec times[] = {st->st_atim, st->st_mtim};
-    char acl[LARGEST_ACL];
-    futimens(self->to, times);
-    bool owned = fchown(self->to, st->st_uid, st->st_gid) == 0;
-    fchmod(self->to, st->st_mode & (owned ? 07777u : 0777u));
-    ssize_t size = fgetxattr(self->from, "system.posix_acl_access", acl, sizeof acl);
-    if (size > 0)
-        fsetxattr(self->to, "system.posix_acl_access", acl, (size_t)size, 0);
-}
-
-static int64_t open_source(struct copying *self)
+/* It blocks for neither a FIFO nor a device when only regular files are meant. */
+static int64_t open_source(struct pa_copying *self)
 {
     const struct pa_slot *slot = self->call->slot;
-    int64_t fd = pa_outcome(syscall(SYS_openat, slot->fd, self->call->path,
-                                    O_RDONLY | O_NOCTTY | O_CLOEXEC | O_ASYNC));
+    struct stat looked_at = self->source;
+    int64_t fd = open_marked(slot->fd, self->call->path,
+                             O_RDONLY | (self->follows ? 0 : O_NOFOLLOW | O_NONBLOCK));
+    if (!self->follows && (fd == -ELOOP || fd == -ENXIO))
+        return -EAGAIN; /* it was replaced meanwhile */
     if (fd < 0)
         return fd;
     self->from = (int)fd;
     int64_t failed = pa_outcome(fstat(self->from, &self->source));
     if (!failed && S_ISDIR(self->source.st_mode))
         failed = -EISDIR;
+    if (!failed && !self->follows && !same_file(&looked_at, &self->source))
+        failed = -EAGAIN;
     if (failed)
         syscall(SYS_close, self->from);
+    else if (!S_ISREG(self->source.st_mode))
+        pa_raise_flag(self->call, PA_ONCE);
     return failed;
 }
 
-/* A new file belongs to nobody but its owner until it has the source's permissions. */
-static int64_t open_destination(struct copying *self)
+static int64_t look_at_source(struct pa_copying *self)
 {
     const struct pa_slot *slot = self->call->slot;
-    int64_t fd = pa_outcome(syscall(SYS_openat, slot->fd2, self->call->path2,
-                                    O_WRONLY | O_CREAT | O_NOCTTY | O_CLOEXEC | O_ASYNC, 0200));
+    return pa_outcome(fstatat(slot->fd, self->call->path, &self->source, AT_SYMLINK_NOFOLLOW));
+}
+
+/* -- the destination -------------------------------------------------------------------------- */
+
+/* Makes what is not there yet: -EEXIST if it is. */
+typedef int64_t maker(struct pa_copying *self);
+
+static int64_t make_file(struct pa_copying *self)
+{
+    int64_t fd = open_marked(self->call->slot->fd2, self->call->path2,
+                             O_WRONLY | O_CREAT | O_EXCL);
     if (fd < 0)
         return fd;
     self->to = (int)fd;
-    const struct stat *a = &self->source, *b = &self->destination;
+    return 0;
+}
+
+static int64_t make_link(struct pa_copying *self)
+{
+    const struct pa_slot *slot = self->call->slot;
+    char link[LONGEST_PATH + 1];
+    int64_t size = pa_outcome(readlinkat(slot->fd, self->call->path, link, LONGEST_PATH));
+    if (size < 0)
+        return size;
+    link[size] = '\0';
+    return pa_outcome(symlinkat(link, slot->fd2, self->call->path2));
+}
+
+static int64_t make_node(struct pa_copying *self)
+{
+    const struct stat *st = &self->source;
+    return pa_outcome(mknodat(self->call->slot->fd2, self->call->path2,
+                              (st->st_mode & S_IFMT) | NEW_MODE, st->st_rdev));
+}
+
+static int64_t make_noted(struct pa_copying *self, maker *make)
+{
+    const struct pa_call *call = self->call;
+    struct stat *st = &self->destination;
+    pa_raise_flag(call, PA_CREATING);
+    int64_t made = make(self);
+    if (made < 0)
+        pa_lower_flag(call, PA_CREATING);
+    else if ((make == make_file ? fstat(self->to, st)
+                                : fstatat(call->slot->fd2, call->path2, st,
+                                          AT_SYMLINK_NOFOLLOW)) == 0)
+        note_writing(call, st);
+    return made;
+}
+
+/* -EAGAIN: there is room now. */
+static int64_t make_room(struct pa_copying *self)
+{
+    const struct pa_call *call = self->call;
+    struct stat st;
+    if (fstatat(call->slot->fd2, call->path2, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? -EAGAIN : -errno;
+    if (S_ISDIR(st.st_mode))
+        return -EISDIR;
+    if (same_file(&st, &self->source))
+        return -EINVAL; /* onto itself: nothing was changed */
+    return unlinkat(call->slot->fd2, call->path2, 0) < 0 && errno != ENOENT ? -errno : -EAGAIN;
+}
+
+/* The file that is there gets the content.  Until it is cut it is no part of this copy, unless a dead
+ * worker has noted it. */
+static int64_t take_opened(struct pa_copying *self)
+{
+    const struct pa_call *call = self->call;
+    bool noted = false;
     int64_t failed = pa_outcome(fstat(self->to, &self->destination));
-    if (!failed && a->st_dev == b->st_dev && a->st_ino == b->st_ino)
+    if (!failed && same_file(&self->source, &self->destination))
         failed = -EINVAL; /* onto itself: nothing was changed */
-    if (!failed && S_ISREG(b->st_mode))
+    if (!failed && S_ISREG(self->destination.st_mode)) {
+        noted = is_part(call, &self->destination);
+        note_writing(call, &self->destination);
         failed = pa_outcome(ftruncate(self->to, 0));
+        if (failed && !noted)
+            pa_lower_flag(call, PA_WRITING);
+    } else if (!failed) {
+        pa_raise_flag(call, PA_ONCE);
+    }
     if (failed)
         syscall(SYS_close, self->to);
     return failed;
 }
 
-int64_t pa_call_copy(const struct pa_call *call)
+/* Through symlinks, also one that leads nowhere: then what it says is created. */
+static int64_t open_followed(struct pa_copying *self)
 {
-    struct copying self = {.call = call};
-    int64_t result = open_source(&self);
-    if (result < 0)
-        return result;
-    result = open_destination(&self);
+    const struct pa_call *call = self->call;
+    int64_t fd = open_marked(call->slot->fd2, call->path2, O_WRONLY);
+    if (fd == -ENOENT) {
+        pa_raise_flag(call, PA_CREATING);
+        fd = open_marked(call->slot->fd2, call->path2, O_WRONLY | O_CREAT);
+    }
+    if (fd < 0) {
+        pa_lower_flag(call, PA_CREATING);
+        return fd;
+    }
+    self->to = (int)fd;
+    return take_opened(self);
+}
+
+/* A regular file only; whatever else is there makes room. */
+static int64_t open_entry(struct pa_copying *self)
+{
+    const struct pa_call *call = self->call;
+    struct stat st;
+    int looked = fstatat(call->slot->fd2, call->path2, &st, AT_SYMLINK_NOFOLLOW);
+    if (self->replaces || looked < 0 || !S_ISREG(st.st_mode))
+        return make_room(self);
+    int64_t fd = open_marked(call->slot->fd2, call->path2, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
+    if (fd == -ENOENT || fd == -ELOOP || fd == -ENXIO)
+        return -EAGAIN; /* it was replaced meanwhile */
+    if (fd < 0)
+        return fd;
+    self->to = (int)fd;
+    if (fstat(self->to, &self->destination) == 0 && S_ISREG(self->destination.st_mode))
+        return take_opened(self);
+    syscall(SYS_close, self->to);
+    return -EAGAIN;
+}
+
+/* `there`: what to do if something is; -EAGAIN has it made once more. */
+static int64_t make_or(struct pa_copying *self, maker *make, maker *there)
+{
+    int64_t result = -EAGAIN;
+    for (int looks = 0; result == -EAGAIN && looks < MOST_LOOKS; looks++) {
+        result = make_noted(self, make);
+        if (result == -EEXIST)
+            result = there(self);
+    }
+    return result;
+}
+
+/* -- requests --------------------------------------------------------------------------------- */
+
+static int64_t copy_opened(struct pa_copying *self)
+{
+    int64_t result = make_or(self, make_file, self->follows ? open_followed : open_entry);
     if (result == 0) {
-        result = copy_content(&self);
-        if (result == 0)
-            copy_attributes(&self);
-        int64_t closed = pa_outcome(syscall(SYS_close, self.to)); /* servers say now what failed */
+        result = pa_copy_content(self);
+        if (result == 0 && S_ISREG(self->destination.st_mode))
+            pa_copy_attributes(self);
+        int64_t closed = pa_outcome(syscall(SYS_close, self->to)); /* servers say now what failed */
         if (result == 0 && closed != -EINTR)
             result = closed;
-        if (result < 0 && S_ISREG(self.destination.st_mode))
-            unlinkat(call->slot->fd2, call->path2, 0);
     }
-    syscall(SYS_close, self.from);
+    syscall(SYS_close, self->from);
     return result;
 }
 
-/* To another file system: a symlink says the same there. */
-static int64_t copy_link(const struct pa_call *call)
+static int64_t copy_regular(struct pa_copying *self)
 {
-    const struct pa_slot *slot = call->slot;
-    char link[LONGEST_LINK + 1];
-    int64_t size = pa_outcome(readlinkat(slot->fd, call->path, link, LONGEST_LINK));
-    if (size < 0)
-        return size;
-    link[size] = '\0';
-    int64_t result = pa_outcome(symlinkat(link, slot->fd2, call->path2));
-    if (result == -EEXIST && unlinkat(slot->fd2, call->path2, 0) == 0)
-        result = pa_outcome(symlinkat(link, slot->fd2, call->path2));
+    int64_t result = open_source(self);
+    return result < 0 ? result : copy_opened(self);
+}
+
+/* A file of several names, if that is what is asked for. */
+static bool is_only_told(const struct pa_copying *self)
+{
+    return self->call->slot->call_flags & PA_TELL_LINKS && S_ISREG(self->source.st_mode) &&
+           self->source.st_nlink > 1;
+}
+
+/* As it is: a symlink, a FIFO, a socket and a device are made anew. */
+static int64_t copy_entry(struct pa_copying *self)
+{
+    int64_t result = -EAGAIN;
+    for (int looks = 0; result == -EAGAIN && looks < MOST_LOOKS; looks++) {
+        result = look_at_source(self);
+        if (result < 0 || is_only_told(self))
+            return result;
+        if (S_ISDIR(self->source.st_mode))
+            return -EISDIR;
+        if (S_ISREG(self->source.st_mode)) {
+            result = copy_regular(self);
+        } else {
+            result = make_or(self, S_ISLNK(self->source.st_mode) ? make_link : make_node,
+                             make_room);
+            if (result == 0)
+                pa_copy_attributes_of_entry(self);
+        }
+    }
     return result;
 }
 
+/* What is whole is nobody's to remove. */
+static int64_t copy(struct pa_copying *self)
+{
+    const struct pa_call *call = self->call;
+    if (notes(call) & PA_CREATING && !(notes(call) & PA_WRITING))
+        undo(call);
+    int64_t result = pa_must_stop(call) ? -ECANCELED
+                     : self->follows    ? copy_regular(self)
+                                        : copy_entry(self);
+    if (result < 0)
+        undo(call);
+    else
+        pa_lower_flag(call, PA_CREATING | PA_WRITING);
+    return result;
+}
+
+int64_t pa_call_copy(const struct pa_call *call)
+{
+    struct pa_slot *slot = call->slot;
+    struct pa_copying self = {.call = call, .follows = !(slot->call_flags & PA_NO_FOLLOW)};
+    int64_t result = copy(&self);
+    const struct stat *st = &self.source;
+    if (result < 0)
+        return result;
+    if (slot->call_flags & PA_TELL_LINKS) { /* the paths are not needed any more */
+        struct pa_stat told = {
+            .dev = st->st_dev, .ino = st->st_ino, .nlink = st->st_nlink, .mode = st->st_mode};
+        memcpy(slot->payload, &told, sizeof told);
+    }
+    return S_ISREG(st->st_mode) ? st->st_size : 0;
+}
+
+/* Whoever has put another file there meanwhile keeps it. */
+static int64_t remove_source(const struct pa_copying *self)
+{
+    const struct pa_slot *slot = self->call->slot;
+    struct stat now;
+    if (fstatat(slot->fd, self->call->path, &now, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    if (!same_file(&now, &self->source))
+        return -EAGAIN;
+    return pa_outcome(unlinkat(slot->fd, self->call->path, 0));
+}
+
+/* Renamed, or, to another file system, copied as it is and then removed.  One that is repeated was
+ * copying already. */
 int64_t pa_call_move(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
-    struct stat st;
-    int64_t result = pa_outcome(renameat(slot->fd, call->path, slot->fd2, call->path2));
-    if (result != -EXDEV)
+    struct pa_copying self = {.call = call, .replaces = true};
+    if (!(notes(call) & PA_COPYING)) {
+        if (pa_must_stop(call))
+            return -ECANCELED;
+        int64_t renamed = pa_outcome(renameat(slot->fd, call->path, slot->fd2, call->path2));
+        if (renamed != -EXDEV)
+            return renamed;
+        pa_raise_flag(call, PA_COPYING);
+    }
+    int64_t result = copy(&self);
+    if (result < 0)
         return result;
-    if (fstatat(slot->fd, call->path, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return -errno;
-    result = S_ISLNK(st.st_mode) ? copy_link(call) : pa_call_copy(call);
-    return result < 0 ? result : pa_outcome(unlinkat(slot->fd, call->path, 0));
-}
-
-/* A directory's own attributes, once everything is in it. */
-int64_t pa_call_finish_directory(const struct pa_call *call)
-{
-    const struct pa_slot *slot = call->slot;
-    struct copying self = {.call = call};
-    int64_t from = pa_open_beneath(slot->fd, call->path), to = -1;
-    if (from < 0)
-        return from;
-    self.from = (int)from;
-    int64_t failed = pa_outcome(fstat(self.from, &self.source));
-    if (!failed) {
-        to = pa_open_beneath(slot->fd2, call->path2);
-        failed = to < 0 ? to : 0;
-    }
-    if (!failed) {
-        self.to = (int)to;
-        copy_attributes(&self);
-        syscall(SYS_close, self.to);
-    }
-    syscall(SYS_close, self.from);
-    return failed;
+    pa_lower_flag(call, PA_COPYING);
+    return remove_source(&self);
 }

@@ -19,6 +19,7 @@
 #include <time.h>
 
 #include "../shm/wake.h"
+#include "copying.h"
 
 enum {
     DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_ASYNC,
@@ -623,6 +624,29 @@ int64_t pa_call_make_directory(const struct pa_call *call)
     answer.fd = (int32_t)fd;
     give_answer(call, &answer);
     return 0;
+}
+
+/* A directory's own attributes, once everything is in it. */
+int64_t pa_call_finish_directory(const struct pa_call *call)
+{
+    const struct pa_slot *slot = call->slot;
+    struct pa_copying self = {.call = call};
+    int64_t from = pa_open_beneath(slot->fd, call->path), to = -1;
+    if (from < 0)
+        return from;
+    self.from = (int)from;
+    int64_t failed = pa_outcome(fstat(self.from, &self.source));
+    if (!failed) {
+        to = pa_open_beneath(slot->fd2, call->path2);
+        failed = to < 0 ? to : 0;
+    }
+    if (!failed) {
+        self.to = (int)to;
+        pa_copy_attributes(&self);
+        syscall(SYS_close, self.to);
+    }
+    syscall(SYS_close, self.from);
+    return failed;
 }
 
 static bool is_directory(int directory, const char *path)

@@ -90,6 +90,28 @@ int build_link(Request *request, PyObject *const *values)
     return 0;
 }
 
+/* src, dst, src_dir_fd, dst_dir_fd, follow_symlinks */
+int build_copy(Request *request, PyObject *const *values)
+{
+    bool follow = true;
+    if (build_rename(request, values) < 0 || take_flag(values[4], &follow) < 0)
+        return -1;
+    request->no_follow = !follow;
+    return 0;
+}
+
+/* src, dst, tell_links, src_dir_fd, dst_dir_fd */
+int build_copy_entry(Request *request, PyObject *const *values)
+{
+    PyObject *const as_rename[] = {values[0], values[1], values[3], values[4]};
+    bool tells_links = false;
+    if (build_rename(request, as_rename) < 0 || take_flag(values[2], &tells_links) < 0)
+        return -1;
+    request->no_follow = true;
+    request->tells_links = tells_links;
+    return 0;
+}
+
 /* src, dst, dir_fd: what the link says is not looked up anywhere */
 int build_symlink(Request *request, PyObject *const *values)
 {

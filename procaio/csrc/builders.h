@@ -14,6 +14,7 @@ typedef int build(Request *request, PyObject *const *values);
 build build_nothing, build_busy;
 build build_open, build_close, build_read, build_write, build_load;
 build build_sendfile, build_readahead, build_truncate, build_fd, build_sync_file_range;
+build build_copy, build_copy_entry;
 build build_path, build_stat, build_statvfs, build_chmod, build_chown, build_utime;
 build build_mkdir, build_mknod, build_rename, build_link, build_symlink, build_readlink;
 build build_readdir, build_readdirx;

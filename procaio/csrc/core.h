@@ -70,6 +70,7 @@ enum result_kind {
     RESULT_ARGUMENT, /* of fcntl and ioctl: the bytes that came back */
     RESULT_LISTING, /* of one step of a tree: a tuple, see results.c */
     RESULT_REMOVAL, /* likewise */
+    RESULT_ENTRY,    /* of _copy_entry: its size, or what tells a file of several names */
     RESULT_GROUP,
 };
 
@@ -146,6 +147,13 @@ struct Request {
     bool step_open : 1; /* readdir, load: fd is a descriptor of ours, between two steps */
     bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
     bool cuts_target : 1; /* read into a bytearray: resize it */
+    bool tells_links : 1; /* _copy_entry: of a file of several names */
+    /* Of a copy whose worker died: what that had noted in the slot (abi.h), and that the next one is
+     * only to remove what there is. */
+    bool was_creating : 1;
+    bool was_writing : 1;
+    bool was_copying : 1;
+    bool given_up : 1;
 };
 
 struct Group {
@@ -158,6 +166,7 @@ struct Group {
     int error;
     bool feeding; /* the feeder is being called */
     bool closed;  /* no more members */
+    bool fails;   /* a composite request whose error is to be raised */
 };
 
 struct queue {
@@ -281,6 +290,7 @@ bool queue_withdraw(Request *request); /* cancel: true if it will never run */
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);
+uint64_t queue_copied(const Request *request);
 void queue_abandon(Pool *pool, struct queue *dead);
 void queue_let_go(struct queue *dead);
 uint64_t queue_count_ready(Pool *pool);

@@ -19,7 +19,7 @@ struct spec {
 enum {
     GROUP, NOP, BUSY, OPEN, CLOSE, READ, WRITE, LOAD, SENDFILE, READAHEAD, TRUNCATE, SYNC, FSYNC,
     FDATASYNC, SYNC_FILE_RANGE, PATHSYNC, STAT, LSTAT, STATVFS, UTIME, CHOWN, CHMOD, UNLINK,
-    RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, COPY, MOVE, REPLACE, SEEK,
+    RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, COPY, COPY_ENTRY, MOVE, REPLACE, SEEK,
     ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
     GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FIEMAP, FCNTL, IOCTL, MSYNC, MTOUCH, MLOCK,
     MLOCKALL, MKDIRS, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY, NSPECS
@@ -91,7 +91,9 @@ static const struct spec specs[NSPECS] = {
     [READDIRX] = {"aio_readdirx", PA_OP_READDIR, RESULT_ENTRIES, 2, 2,
         {"path", "flags", "dir_fd"}, build_readdirx},
     [COPY] = {"aio_copy", PA_OP_COPY, RESULT_STATUS, 2, 2,
-        {"src", "dst", "src_dir_fd", "dst_dir_fd"}, build_rename},
+        {"src", "dst", "src_dir_fd", "dst_dir_fd", "follow_symlinks"}, build_copy},
+    [COPY_ENTRY] = {"_copy_entry", PA_OP_COPY, RESULT_ENTRY, 3, 3,
+        {"src", "dst", "tell_links", "src_dir_fd", "dst_dir_fd"}, build_copy_entry},
     [MOVE] = {"aio_move", PA_OP_MOVE, RESULT_STATUS, 2, 2,
         {"src", "dst", "src_dir_fd", "dst_dir_fd"}, build_rename},
     [SLURP] = {"aio_slurp", PA_OP_LOAD, RESULT_COUNT, 3, 4,
@@ -396,6 +398,7 @@ FUNCTION(aio_readdir, READDIR)
 FUNCTION(aio_readdirx, READDIRX)
 FUNCTION(aio_slurp, SLURP)
 FUNCTION(aio_copy, COPY)
+FUNCTION(copy_entry, COPY_ENTRY)
 FUNCTION(aio_move, MOVE)
 FUNCTION(aio_replace, REPLACE)
 FUNCTION(aio_seek, SEEK)
@@ -561,16 +564,34 @@ PyMethodDef aio_functions[] = {
         "counts from the end if it is negative; yields the bytes, or None to the callback on failure.\n"
         "Fewer come where the file ends; an offset before its beginning is EINVAL.\n\n"
         "With a bytearray as `data` as in aio_load. Keyword `dir_fd`. (IO::AIO aio_slurp)"),
-    ROW_AT(aio_copy, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
-        "Copy a file as `cp -p` does: content with its holes, times, owner and permissions, these as\n"
-        "far as the program may. Yields 0, or -1 to the callback.\n\n"
-        "The kernel copies, and shares blocks where the file system can. A new file has no permissions\n"
-        "for others until it has the source's. On an error, or when it is cancelled, what there is of\n"
-        "`dst` is removed. EISDIR for a directory, EINVAL for a copy onto itself, which changes\n"
-        "nothing. (IO::AIO aio_copy)"),
+    ROW_AT(aio_copy, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, follow_symlinks=True, ",
+        "Copy a file as `cp -p` does: content with its holes, times, owner, permissions, access list\n"
+        "and the user's attributes, all but the content as far as the program may. Yields 0, or -1 to\n"
+        "the callback. Keywords `src_dir_fd`, `dst_dir_fd`.\n\n"
+        "The kernel copies, and shares blocks where the file system can; Request.copied tells how far\n"
+        "it is. A new file has no permissions for others until it has the source's; one that is there\n"
+        "is written over. EISDIR for a directory, EINVAL for a copy onto itself, which changes nothing.\n"
+        "A `dst` that is a FIFO or a device gets the content alone.\n\n"
+        "On an error, when it is cancelled, and when its worker dies and it cannot be done again, what\n"
+        "there is of `dst` is removed, also if an older file was there. If `dst` is a symlink, that is\n"
+        "the file it leads to, and the symlink stays. What cannot be removed (the directory forbids it)\n"
+        "is left empty.\n\n"
+        "With `follow_symlinks` False an entry is copied as it is: a symlink, FIFO, socket or device is\n"
+        "made anew, and a `dst` that is one of these is replaced. (IO::AIO aio_copy)"),
+    {"_copy_entry", (PyCFunction)(void (*)(void))copy_entry, METH_FASTCALL | METH_KEYWORDS,
+     "_copy_entry(src, dst, tell_links, callback=None, *, src_dir_fd=None, dst_dir_fd=None, "
+     "pri=None, pool=None)\n--\n\n"
+     "aio_copy with follow_symlinks=False that yields the size of a regular file, 0 for others, or\n"
+     "-1 to the callback on failure. If `tell_links` is true, nothing is done to a regular file of\n"
+     "several names, and (device, inode) is the result."},
     ROW_AT(aio_move, "src, dst, ", "src_dir_fd=None, dst_dir_fd=None, ",
-        "Rename a file, or copy it as aio_copy does and unlink it if `dst` is on another file system.\n"
-        "Yields 0, or -1 to the callback. (IO::AIO aio_move)"),
+        "Rename a file. If `dst` is on another file system, copy it there as aio_copy does with\n"
+        "follow_symlinks=False, then unlink `src`. Yields 0, or -1 to the callback. Keywords\n"
+        "`src_dir_fd`, `dst_dir_fd`.\n\n"
+        "Like a rename it replaces what `dst` names: to another file system by unlinking that before\n"
+        "the copy begins. On an error `src` is where it was, and nothing of a copy stays; but if only\n"
+        "the unlinking fails, both are there, whole. EISDIR for a directory on another file system,\n"
+        "EAGAIN if `src` is not the file any more that was copied. (IO::AIO aio_move)"),
     ROW_AT(aio_replace, "path, data, mode=0o666, ", "dir_fd=None, ",
         "Give a file new content, all of it or nothing: whatever dies, the file is the old one or the\n"
         "new one, and the new one is on the disk when the request has ended.\n\n"

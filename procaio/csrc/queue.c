@@ -211,6 +211,20 @@ static uint64_t room_for_answer(const Request *request)
     return paths < request->length ? request->length : paths;
 }
 
+static bool is_copy(const Request *request)
+{
+    return request->op == PA_OP_COPY || request->op == PA_OP_MOVE;
+}
+
+/* With what a dead worker has noted.  One that is not wanted any more only removes its part. */
+static int copy_flags(const Request *request)
+{
+    return (request->tells_links ? PA_TELL_LINKS : 0) |
+           (request->was_creating ? PA_CREATING : 0) | (request->was_writing ? PA_WRITING : 0) |
+           (request->was_copying ? PA_COPYING : 0) |
+           (request->cancelled || request->given_up ? PA_STOP : 0);
+}
+
 /* 0, or an errno: shared memory has run out. */
 static int fill(Pool *pool, Request *request, struct pa_slot *slot)
 {
@@ -219,6 +233,8 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
     slot->call_flags = (uint16_t)((request->no_follow ? PA_NO_FOLLOW : 0) |
                                   (request->by_fd ? PA_BY_FD : 0) |
                                   (request->has_argument ? PA_DATA_IS_ARGUMENT : 0));
+    if (is_copy(request))
+        slot->call_flags |= (uint16_t)copy_flags(request);
     if (takes_steps(request)) {
         if (!request->block.at)
             request->length = request->op == PA_OP_LOAD ? LOAD_STEP : READDIR_STEP;
@@ -507,7 +523,8 @@ uint64_t queue_count_ready(Pool *pool)
 
 void queue_fail(Pool *pool, Request *request, int error)
 {
-    request->error = error;
+    if (!request->worker_died)
+        request->error = error;
     queue_push_pending(pool, request);
     pa_signal_program(pool->segment);
 }
@@ -519,12 +536,20 @@ static void reopen_handle(Request *request)
     request->closes_handle = false;
 }
 
+/* A dead worker has, or may have, left a part of a copy. */
+static bool leaves_part(const Request *request)
+{
+    return request->was_creating || request->was_writing;
+}
+
 bool queue_withdraw(Request *request)
 {
     Pool *pool = request->pool;
     request->cancelled = true;
     pool->totals.cancelled++;
     if (request->place == AT_OVERFLOW) {
+        if (leaves_part(request))
+            return false; /* see fill() */
         from_overflow(pool, request);
     } else if (request->place == AT_GROUP) {
         queue_wake_group(request);
@@ -534,7 +559,7 @@ bool queue_withdraw(Request *request)
             return false;
         struct pa_slot *slot = &pool->segment->slots[request->slot];
         uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-        if (pa_state_phase(word) != PA_READY ||
+        if (leaves_part(request) || pa_state_phase(word) != PA_READY ||
             !pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM)) {
             __atomic_fetch_or(&slot->call_flags, PA_STOP, __ATOMIC_RELAXED);
             return false;
@@ -559,10 +584,12 @@ static bool repeatable(const Request *request, const struct pa_slot *slot)
 {
     if (!pa_ops[request->op].again_if_worker_died)
         return false;
-    if (request->op == PA_OP_LOAD)
+    if (request->op == PA_OP_LOAD || request->op == PA_OP_COPY)
         return !(slot->call_flags & PA_ONCE);
     if (request->op == PA_OP_MAKE_DIRECTORIES || request->op == PA_OP_MAKE_DIRECTORY)
         return request->flags & PA_TREE_MAY_EXIST;
+    if (request->op == PA_OP_MOVE) /* else it may have been done */
+        return slot->call_flags & PA_COPYING;
     if (request->op != PA_OP_READ && request->op != PA_OP_WRITE)
         return true;
     if (request->offset < 0) /* the position has moved, or not */
@@ -570,16 +597,28 @@ static bool repeatable(const Request *request, const struct pa_slot *slot)
     return request->op == PA_OP_READ || !(fcntl(request->fd, F_GETFL) & O_APPEND);
 }
 
+/* What a dead worker has noted of a copy, for the next one. */
+static void keep_notes(Request *request, const struct pa_slot *slot)
+{
+    request->was_creating = slot->call_flags & PA_CREATING;
+    request->was_writing = slot->call_flags & PA_WRITING;
+    request->was_copying = slot->call_flags & PA_COPYING;
+    request->offset = (int64_t)slot->destination_inode;
+    request->flags = slot->destination_device;
+}
+
 /* Its worker is dead.  What it had not begun, or what can be done twice, is done again; of the rest
- * the outcome is unknown. */
+ * the outcome is unknown.  A part of a copy that stays a part is removed by another worker first. */
 static void rerun_or_fail(Pool *pool, Request *request, bool begun)
 {
-    struct pa_slot *slot = &pool->segment->slots[request->slot];
-    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
-    slot_free(pool, request);
+    const struct pa_slot *slot = &pool->segment->slots[request->slot];
     begun = begun || request->step_open; /* it begins again with its first step */
-    if (!request->cancelled && (!begun || repeatable(request, slot)) && request->tries < MOST_TRIES) {
+    bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
+                 (!begun || repeatable(request, slot));
+    if (is_copy(request))
+        keep_notes(request, slot);
+    slot_free(pool, request);
+    if (again) {
         request->tries++;
         pool->totals.rerun++;
         if (takes_steps(request)) { /* from the start */
@@ -592,10 +631,14 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
         to_overflow(pool, request, true);
         return;
     }
-    request->worker_died = true;
+    bool removed_in_vain = request->given_up;
+    request->given_up = request->worker_died = true;
     request->error = EIO;
-    pool->totals.died++;
-    queue_push_pending(pool, request);
+    pool->totals.died += !removed_in_vain;
+    if (leaves_part(request) && !removed_in_vain)
+        to_overflow(pool, request, true);
+    else
+        queue_push_pending(pool, request);
 }
 
 void queue_worker_ended(Pool *pool, uint32_t worker)
@@ -617,6 +660,20 @@ void queue_worker_ended(Pool *pool, uint32_t worker)
     queue_refill(pool);
 }
 
+/* Part of a copy that was under way: there is no worker any more that could remove it.  It is one
+ * name, so the program does that in between. */
+static void remove_part(Pool *pool, Request *request)
+{
+    struct pa_slot slot = {.op = PA_OP_NOP};
+    if (!leaves_part(request))
+        return;
+    request->given_up = true;
+    if (fill(pool, request, &slot))
+        return;
+    bool in_arena = slot.arena_segment != PA_NO_SEGMENT;
+    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, -1);
+}
+
 /* Every request that has not ended fails; the workers are gone.  What was done is not undone: its
  * result is delivered, though its worker was not able to report it. */
 void queue_fail_all(Pool *pool, int error)
@@ -625,6 +682,7 @@ void queue_fail_all(Pool *pool, int error)
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
         reopen_handle(request);
+        remove_part(pool, request);
         queue_fail(pool, request, error);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
@@ -642,7 +700,10 @@ void queue_fail_all(Pool *pool, int error)
             queue_push_pending(pool, request);
             continue;
         }
+        if (is_copy(request))
+            keep_notes(request, slot);
         slot_free(pool, request);
+        remove_part(pool, request);
         queue_fail(pool, request, error);
     }
     while (pool->groups.first) {
@@ -788,10 +849,22 @@ static int call_back(Request *request)
     return queue_report(request);
 }
 
+/* A worker may be counting at this moment. */
+uint64_t queue_copied(const Request *request)
+{
+    if (!is_copy(request))
+        return 0;
+    if (request->slot == NO_SLOT || !request->pool->segment)
+        return request->length;
+    return __atomic_load_n(&request->pool->segment->slots[request->slot].copied, __ATOMIC_RELAXED);
+}
+
 /* Takes the value out of the slot, whatever became of it. */
 static void conclude(Pool *pool, Request *request)
 {
     struct pa_slot *slot = request->slot == NO_SLOT ? NULL : &pool->segment->slots[request->slot];
+    if (is_copy(request))
+        request->length = queue_copied(request);
     if (request->cancelled) {
         if (slot)
             result_discard(request, slot);

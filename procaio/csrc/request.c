@@ -205,6 +205,12 @@ static PyObject *get_pri(Request *self, void *unused)
     return PyLong_FromLong(self->pri);
 }
 
+static PyObject *get_copied(Request *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(owned(self) ? queue_copied(self) : 0);
+}
+
 static PyObject *get_callback(Request *self, void *unused)
 {
     (void)unused;
@@ -315,6 +321,10 @@ static PyGetSetDef getset[] = {
     {"error", (getter)get_error, NULL, "The OSError of a failed request, with its path; or None.",
      NULL},
     {"pri", (getter)get_pri, NULL, "The priority, -4 to 4.", NULL},
+    {"copied", (getter)get_copied, NULL,
+     "How far aio_copy, or aio_move to another file system, is: bytes of the file, holes included.\n"
+     "It grows while they run, and stays as it is afterwards; 0 for everything else.",
+     NULL},
     {"callback", (getter)get_callback, NULL, "The callback, or None.", NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},

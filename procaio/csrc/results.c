@@ -137,6 +137,16 @@ static PyObject *take_stat(const struct pa_slot *slot)
     return result;
 }
 
+/* A file of several names: nothing was done to it, and this tells it from others. */
+static PyObject *take_entry(const Request *request, const struct pa_slot *slot, int64_t size)
+{
+    struct pa_stat st;
+    memcpy(&st, slot->payload, sizeof st);
+    if (request->tells_links && (st.mode & S_IFMT) == S_IFREG && st.nlink > 1)
+        return Py_BuildValue("KK", (unsigned long long)st.dev, (unsigned long long)st.ino);
+    return PyLong_FromLongLong(size);
+}
+
 static PyObject *take_statvfs(const struct pa_slot *slot)
 {
     struct pa_statvfs st;
@@ -762,6 +772,8 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
     case RESULT_LISTING:
     case RESULT_REMOVAL:
         return take_tree_answer(request, slot, (size_t)result);
+    case RESULT_ENTRY:
+        return take_entry(request, slot, result);
     case RESULT_GROUP: /* it has no slot */
         break;
     }
@@ -771,7 +783,8 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
 /* New reference: what the callback of a failed request gets. */
 PyObject *result_on_failure(const Request *request)
 {
-    if (request->kind == RESULT_STATUS || request->kind == RESULT_COUNT)
+    if (request->kind == RESULT_STATUS || request->kind == RESULT_COUNT ||
+        request->kind == RESULT_ENTRY)
         return Py_NewRef(minus_one);
     if (request->kind == RESULT_ENTRIES)
         return Py_BuildValue("OI", Py_None, flags_to_return(request, false));

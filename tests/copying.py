@@ -1,0 +1,203 @@
+"""What the tests of copy and move share: small file systems, comparison, programs of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import procaio
+from conftest import descriptors, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def mounted(path: Path, kind: str, source: str = "none", options: str = "") -> Iterator[Path]:
+    """A file system of its own; `kind` 'bind' shows a directory a second time."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    path.mkdir(exist_ok=True)
+    flags = 4096 if kind == "bind" else 0
+    done = libc.mount(
+        source.encode(), os.fsencode(path), kind.encode(), flags, options.encode() or None
+    )
+    if done < 0:
+        pytest.skip(f"nothing can be mounted here: {os.strerror(ctypes.get_errno())}")
+    try:
+        yield path
+    finally:
+        libc.umount2(os.fsencode(path), 2)
+
+
+def failure(call: Callable[[], object]) -> OSError:
+    """The error that it must raise."""
+    with pytest.raises(OSError) as raised:
+        call()
+    return raised.value
+
+
+def attributes(path: Path) -> tuple[int, ...]:
+    """What `cp -p` keeps, and the times to the nanosecond."""
+    st = os.lstat(path)
+    return st.st_mode, st.st_uid, st.st_gid, st.st_size, st.st_mtime_ns, st.st_atime_ns
+
+
+def entry(kind: str, path: Path) -> None:
+    """Make one of a kind: a file, link, fifo, socket or device."""
+    if kind == "link":
+        path.symlink_to("what it says")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as unix:
+            directory = os.open(path.parent, os.O_PATH)
+            unix.bind(f"/proc/self/fd/{directory}/{path.name}")
+            os.close(directory)
+    elif kind == "device":
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    else:
+        path.write_bytes(b"content")
+
+
+def holes(path: Path) -> list[tuple[int, int]]:
+    """Where a file has data: beginnings and ends."""
+    found, at = [], 0
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        with contextlib.suppress(OSError):  # ENXIO: no data behind `at`
+            while at < size:
+                start = os.lseek(fd, at, os.SEEK_DATA)
+                at = os.lseek(fd, start, os.SEEK_HOLE)
+                found.append((start, at))
+    finally:
+        os.close(fd)
+    return found
+
+
+def open_in(directory: Path) -> set[str]:
+    """What is open there."""
+    return {what for what in descriptors().values() if what.startswith(f"{directory}/")}
+
+
+def all_closed(pool: procaio.Pool, directory: Path, but: set[str]) -> None:
+    """Wait until what a dead worker had open is closed."""
+    eventually(
+        lambda: procaio.aio_nop(pool=pool).wait() is None and open_in(directory) == but,
+        "what dead workers had open is closed",
+    )
+
+
+def executing(pool: procaio.Pool) -> int:
+    """The process that executes something right now."""
+    (pid,) = [worker.pid for worker in pool.statistics().workers if worker.state == "execute"]
+    return pid
+
+
+def is_dead(pid: int) -> bool:
+    """Killed, whether anybody has noticed or not."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"Z"
+
+
+def run(program: str, *arguments: object, **keywords: Any) -> str:
+    """What a program of its own prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        **keywords,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# Does argv[1](argv[2], argv[3]) as somebody without rights, who stands in the directory that it is
+# started in: those above it may be closed to him.
+AS_NOBODY = f"""
+    import ctypes, os, sys
+    import procaio
+    name, source, target = sys.argv[1:]
+    os.setgroups([])
+    os.setgid({NOBODY})
+    os.setuid({NOBODY})
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # it owns its files of /proc again
+    try:
+        with procaio.Pool() as pool:
+            print(getattr(procaio, name)(source, target, pool=pool).wait())
+    except OSError as error:
+        print(error.errno, error.filename == source, error.filename2 == target)
+"""
+
+# Likewise, but each worker is killed when it comes to the system call argv[4].
+KILLED_AT = """
+    import ctypes, struct, sys
+    import procaio
+
+    LOAD, EQUAL, ANY_BIT, ANSWER = 0x20, 0x15, 0x45, 0x06
+    ALLOW, KILL = 0x7FFF0000, 0x80000000
+    CALLS = {
+        "openat": (257, 2, ANY_BIT, 0o200),  # O_EXCL
+        "reopen": (257, 2, EQUAL, 0o2020401),  # of what is there, to write
+        "ioctl": (16, 1, EQUAL, 0x40049409),  # FICLONE
+        "lseek": (8, 2, EQUAL, 3),  # SEEK_DATA
+        "ftruncate": (77, 0, None, 0),
+        "copy_file_range": (326, 0, None, 0),
+        "utimensat": (280, 0, None, 0),
+        "fremovexattr": (199, 0, None, 0),
+        "flistxattr": (196, 0, None, 0),
+        "fchownat": (260, 0, None, 0),
+        "fchmod": (91, 0, None, 0),
+        "unlinkat": (263, 0, None, 0),
+        "renameat": (264, 0, None, 0),
+        "symlinkat": (266, 0, None, 0),
+        "mknodat": (259, 0, None, 0),
+    }
+
+    def kill_at(number, argument, test, value):
+        program = [(LOAD, 0, 0, 0), (EQUAL, 0, 3 if test else 1, number)]
+        if test:
+            program += [(LOAD, 0, 0, 16 + 8 * argument), (test, 0, 1, value)]
+        program += [(ANSWER, 0, 0, KILL), (ANSWER, 0, 0, ALLOW)]
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in program))
+        what = ctypes.create_string_buffer(
+            struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
+        libc = ctypes.CDLL(None)
+        if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, what, 0, 0):
+            print("no filter", flush=True)
+            sys.exit()
+
+    name, source, target, step = sys.argv[1:]
+    with procaio.Pool() as pool:
+        kill_at(*CALLS[step])
+        try:
+            result = getattr(procaio, name)(source, target, pool=pool).wait()
+        except OSError as error:
+            result = type(error).__name__
+        print(result, pool.statistics().worker_deaths, flush=True)
+"""
+
+
+def killed_at(step: str, name: str, source: Path, target: Path) -> list[str]:
+    """What came of it: the value or the error's class, and how many workers died."""
+    answer = run(KILLED_AT, name, source, target, step)
+    if answer == "no filter\n":
+        pytest.skip("system calls cannot be filtered here")
+    return answer.split()

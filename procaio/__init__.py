@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from procaio import _constants, _core
 from procaio._constants import *  # noqa: F403 - the reference's names, all of them
+from procaio._copytree import aio_copytree
 from procaio._core import (
     Buffer,
     FileHandle,
@@ -142,6 +143,7 @@ __all__ = [
     "aio_close",
     "aio_copy",
     "aio_copy_file_range",
+    "aio_copytree",
     "aio_fadvise",
     "aio_fcntl",
     "aio_fdatasync",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from procaio._pool import Pool
 
     StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+    Name: TypeAlias = bytes
+    Failure: TypeAlias = tuple[bytes, int]
     TreePath: TypeAlias = StrOrBytesPath | tuple[Any, StrOrBytesPath]
 
 __all__ = ["Place", "TreeJob", "TreeProgress", "aio_rmtree", "aio_scandir", "listing_flags"]
@@ -82,21 +85,32 @@ class TreeProgress:
     After a failure or a cancel it tells what was done.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, group: Group, place: Place) -> None:
         """Nothing yet, and the top is taken up."""
+        group.progress = self
+        self._group = weakref.ref(group)
         self.files = 0
         """Names of anything but directories that were copied or removed."""
         self.dirs = 0
         """Directories that are complete."""
-        self.bytes = 0
-        """Bytes of the files that were copied."""
+        self._bytes = 0
         self.failed = 0
-        self.failures: list[tuple[bytes, int]] = []
+        self.failures: list[Failure] = []
         """(path, errno) of what could not be copied or removed; the first ones of `failed`."""
         self._place = place
 
     @property
-    def current(self) -> bytes:
+    def bytes(self) -> int:
+        """Bytes of the files that were copied, and of those that are being copied."""
+        group = self._group()
+        return self._bytes + sum(request.copied for request in group or ())
+
+    def add_bytes(self, size: int) -> None:
+        """Count those of a file that is complete."""
+        self._bytes += size
+
+    @property
+    def current(self) -> Name:
         """The directory that was taken up last."""
         return self._place.path()
 
@@ -104,7 +118,7 @@ class TreeProgress:
         """Make it the current one."""
         self._place = place
 
-    def fail(self, path: bytes, number: int) -> None:
+    def fail(self, path: Name, number: int) -> None:
         """Count a failure, and remember it if it is among the first."""
         self.failed += 1
         if len(self.failures) < FAILURES_KEPT:
@@ -173,9 +187,14 @@ class TreeJob:
         callback: Callable[..., object] | None,
         pri: int | None,
         pool: Pool | None,
+        path: object,
+        *,
         most: int = 0,
     ) -> None:
-        """Make the group. Whatever is wrong with other arguments must have been raised before."""
+        """Make the group. What is wrong with other arguments must have been raised before. `path`
+        is what errors name.
+        """
+        self._path = path
         self.pool = default_pool() if pool is None else pool
         self.group: Group = aio_group(callback, pri=pri, pool=self.pool)
         self._pri = self.group.pri
@@ -212,7 +231,7 @@ class TreeJob:
     def _answered(self, then: Callable[..., None], value: object) -> None:
         self._members -= 1
         if errno() == _errno.ECANCELED:
-            self.end(-1, _errno.ECANCELED)  # the pool is being closed: nothing more is done
+            self.end(-1, _errno.ECANCELED, self._path)  # the pool ends: nothing more is done
         if self._over:
             return
         then(value)
@@ -231,9 +250,8 @@ class TreeJob:
         self._over = True
         self._steps.clear()
         self.group.result(*(result if isinstance(result, tuple) else (result,)))
-        self.group.errno(number)
-        if paths:
-            self.group._paths(*paths)  # noqa: SLF001 - ours
+        if number:
+            self.group._fail(number, *paths)  # noqa: SLF001 - ours
 
 
 def place_of(path: Any, dir_fd: Any) -> Place:
@@ -306,8 +324,7 @@ class _Listing(TreeJob):
         pool: Pool | None,
     ) -> None:
         most = maxreq if maxreq > 0 else DEFAULT_MAXREQ
-        super().__init__(callback, pri, pool, min(most, MOST_MEMBERS))
-        self._path = path
+        super().__init__(callback, pri, pool, path, most=min(most, MOST_MEMBERS))
         self._flags = listing_flags()
         self._dirs: list[Any] = []
         self._nondirs: list[Any] = []
@@ -415,10 +432,8 @@ class _Removal(TreeJob):
         pri: int | None,
         pool: Pool | None,
     ) -> None:
-        super().__init__(callback, pri, pool)
-        self.progress = TreeProgress(place)
-        self.group.progress = self.progress
-        self._path = path
+        super().__init__(callback, pri, pool, path)
+        self.progress = TreeProgress(self.group, place)
         self._top = _Directory(None, place)
 
     def begin(self) -> None:

@@ -48,6 +48,7 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "aio_close": (-1,),
     "aio_copy": ("", ""),
     "aio_copy_file_range": (-1, -1, 0),
+    "aio_copytree": ("", ""),
     "aio_fadvise": (-1, 0, 0, 0),
     "aio_fcntl": (-1, 0),
     "aio_fdatasync": (-1,),

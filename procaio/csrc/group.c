@@ -199,12 +199,13 @@ static PyObject *cancel_subs(Group *self, PyObject *unused)
     return group_cancel_members(&self->request) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* The paths that its error names. */
-static PyObject *set_paths(Group *self, PyObject *args)
+/* A composite request: await and wait() raise, and name these paths; the callback gets result(). */
+static PyObject *fail(Group *self, PyObject *args)
 {
     PyObject *path, *path2 = NULL;
-    if (!PyArg_ParseTuple(args, "O|O:_paths", &path, &path2))
+    if (!PyArg_ParseTuple(args, "iO|O:_fail", &self->error, &path, &path2))
         return NULL;
+    self->fails = true;
     Py_XSETREF(self->request.path, Py_NewRef(path));
     Py_XSETREF(self->request.path2, Py_XNewRef(path2));
     Py_RETURN_NONE;
@@ -285,6 +286,8 @@ void group_conclude(Request *request)
     if (request->cancelled || request->error) /* the pool's end is an error */
         return;
     request->error = self->error;
+    if (self->fails)
+        return;
     Py_ssize_t count = self->values ? PyTuple_GET_SIZE(self->values) : 0;
     request->value = Py_NewRef(count == 0   ? Py_None
                                : count == 1 ? PyTuple_GET_ITEM(self->values, 0)
@@ -351,7 +354,7 @@ static PyMethodDef methods[] = {
      "errno($self, number=None, /)\n--\n\n"
      "Set what errno() gives in the group's callback: a number, or None for the errno of the request\n"
      "whose callback is running. It is 0 otherwise. (IO::AIO errno)"},
-    {"_paths", (PyCFunction)set_paths, METH_VARARGS, NULL},
+    {"_fail", (PyCFunction)fail, METH_VARARGS, NULL},
     {"feed", (PyCFunction)feed, METH_O,
      "feed($self, feeder, /)\n--\n\n"
      "Let `feeder(group)` be called, now and later, while the group has fewer members than its\n"

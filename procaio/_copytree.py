@@ -1,0 +1,401 @@
+"""
+aio_copytree: a directory and everything in it, copied as it is.
+
+Each directory is listed, made, filled and at last given the attributes of its original; each entry
+that is no directory is one request, which copies it as a whole or not at all
+(workers/calls_copy.c). Files of several names are copied once and linked to their other names.
+
+Not here: the frame, places and anchors (`_trees`).
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from procaio._core import (
+    TREE_BYTES,
+    TREE_FOLLOW_TOP,
+    TREE_KEEP,
+    TREE_MAY_EXIST,
+    TREE_TOP,
+    TREE_UNREAD,
+    FileHandle,
+    Group,
+    _copy_entry,
+    _finish_directory,
+    _list,
+    _make_directory,
+    aio_link,
+    aio_mkdirs,
+    aio_realpath,
+    aio_unlink,
+    errno,
+)
+from procaio._trees import Place, TreeJob, TreeProgress, listing_flags, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from procaio._pool import Pool
+    from procaio._trees import StrOrBytesPath
+
+__all__ = ["aio_copytree"]
+
+CANNOT_LINK: Final = frozenset({_errno.EMLINK, _errno.EXDEV, _errno.EPERM, _errno.EOPNOTSUPP})
+"""What a link fails with that a copy may do without."""
+
+
+class Pair(NamedTuple):
+    """An original directory and its copy, both open."""
+
+    src: FileHandle
+    dst: FileHandle
+
+
+class Inode(NamedTuple):
+    """A file, whatever its names are."""
+
+    dev: int
+    ino: int
+
+
+def aio_copytree(
+    src: StrOrBytesPath,
+    dst: StrOrBytesPath,
+    callback: Callable[..., object] | None = None,
+    *,
+    dirs_exist_ok: bool = False,
+    src_dir_fd: Any = None,
+    dst_dir_fd: Any = None,
+    pri: int | None = None,
+    pool: Pool | None = None,
+) -> Group:
+    """
+    Copy a directory with everything in it to `dst`, which is made, with the directories above it.
+
+    Yields 0; -1 to the callback if anything could not be copied: the rest is, and errno and error
+    are those of the first failure. Its `progress` (a TreeProgress) tells how much was copied
+    so far, and which paths could not be. Entries are copied as they are, as by `cp -a`: symlinks as
+    symlinks, holes as holes, several names of a file as several names; times, permissions and, if
+    the program may, owners are the originals'. No file of the copy is ever seen half written under
+    its name after the end, and no symlink below `src` and `dst` is followed.
+
+    With `dirs_exist_ok` directories may be there already; files in them are replaced. A directory
+    is not copied into itself (EINVAL). Cancelled, it leaves what was copied so far, whole files
+    only.
+    """
+    places = place_of(src, src_dir_fd), place_of(dst, dst_dir_fd)
+    job = _Copy((src, dst), places, callback, pri, pool)
+    job.begin(may_exist=bool(dirs_exist_ok))
+    return job.group
+
+
+@final
+class _Directory:
+    """A directory on its way to its copy."""
+
+    __slots__ = ("dst", "pair", "src", "up", "waiting")
+
+    def __init__(self, up: _Directory | None, src: Place, dst: Place) -> None:
+        self.up = up
+        self.src = src
+        self.dst = dst
+        self.pair: Pair | None = None
+        """Kept where it is an anchor."""
+        self.waiting = 0
+        """Entries that are not complete, and steps that read it."""
+
+    def homes(self) -> tuple[Any, ...]:
+        """Anchor and way of both."""
+        src, dst = self.pair or (None, None)
+        return *self.src.home(src), *self.dst.home(dst)
+
+
+@final
+class _Copy(TreeJob):
+    def __init__(
+        self,
+        paths: tuple[StrOrBytesPath, StrOrBytesPath],
+        places: tuple[Place, Place],
+        callback: Callable[..., object] | None,
+        pri: int | None,
+        pool: Pool | None,
+    ) -> None:
+        super().__init__(callback, pri, pool, paths[0])
+        self._paths = paths
+        self._top = _Directory(None, *places)
+        self._may_exist = False
+        self._made_parents = False
+        self._dst_inode: Inode | None = None
+        self._copied_to: dict[Inode, _Copied] = {}
+        """Files of several names."""
+        self.progress = TreeProgress(self.group, places[0])
+
+    # -- the top ----------------------------------------------------------------------------------
+
+    def begin(self, *, may_exist: bool) -> None:
+        self._may_exist = may_exist
+        place = self._top.src
+        self.ask(aio_realpath, place.way, dir_fd=place.anchor, then=self._found_src)
+
+    def _found_src(self, path: bytes | None) -> None:
+        if path is None:
+            self.end(-1, errno(), self._paths[0])
+            return
+        place = self._top.dst
+        above = os.path.dirname(place.way) or b"."
+        then = partial(self._found_dst, path)
+        self.ask(aio_realpath, above, dir_fd=place.anchor, then=then)
+
+    def _found_dst(self, src: bytes, above: bytes | None) -> None:
+        """It must not be inside the original; if the way to it is not even there it is not."""
+        if above is not None and os.path.join(above, b"").startswith(os.path.join(src, b"")):
+            self.end(-1, _errno.EINVAL, *self._paths)
+        else:
+            self._list(self._top)
+
+    # -- one directory ----------------------------------------------------------------------------
+
+    def _list(self, directory: _Directory) -> None:
+        place = directory.src
+        self.progress.take_up(place)
+        flags = listing_flags() | place.flags() | TREE_KEEP
+        if directory.up is None:
+            flags |= TREE_FOLLOW_TOP
+        then = partial(self._listed, directory)
+        self.ask(_list, place.anchor, place.way, flags, then=then)
+
+    def _listed(self, directory: _Directory, value: Any) -> None:
+        if value is None:
+            self._not_begun(directory, self._list, directory)
+        elif self._dst_inode == Inode(value[1].st_dev, value[1].st_ino):
+            self.progress.fail(directory.src.path(), _errno.EINVAL)
+            self._over_with(directory)
+        else:
+            self._make(directory, value)
+
+    def _make(self, directory: _Directory, listing: Any) -> None:
+        place = directory.dst
+        flags = place.flags() | TREE_KEEP
+        if directory.up is not None or self._may_exist:
+            flags |= TREE_MAY_EXIST | TREE_FOLLOW_TOP
+        then = partial(self._made, directory, listing)
+        self.ask(_make_directory, place.anchor, place.way, flags, then=then)
+
+    def _made(self, directory: _Directory, listing: Any, value: Any) -> None:
+        if value is None:
+            if errno() == _errno.ENOENT and directory.up is None and not self._made_parents:
+                self._make_parents(directory, listing)
+            else:
+                self._not_begun(directory, self._make, directory, listing)
+            return
+        if directory.up is None:
+            self._dst_inode = Inode(value[1].st_dev, value[1].st_ino)
+            if self._dst_inode == Inode(listing[1].st_dev, listing[1].st_ino):
+                self.end(-1, _errno.EINVAL, *self._paths)
+                return
+        pair = Pair(listing[0], value[0])
+        if directory.src.must_be_anchor() or directory.dst.must_be_anchor():
+            directory.pair = pair
+        directory.waiting = 1  # this step itself
+        self._take(directory, pair, listing)
+
+    def _make_parents(self, directory: _Directory, listing: Any) -> None:
+        self._made_parents = True
+        place = directory.dst
+
+        def made(status: int) -> None:
+            if status == 0:
+                self._make(directory, listing)
+            else:
+                self._not_begun(directory, self._make, directory, listing)
+
+        above = os.path.dirname(place.way) or b"."
+        self.ask(aio_mkdirs, above, 0o777, True, dir_fd=place.anchor, then=made)
+
+    def _not_begun(
+        self, directory: _Directory, step: Callable[..., None], *arguments: object
+    ) -> None:
+        number = errno()
+        if not self.put_off(number, step, *arguments):
+            place = directory.dst if step == self._make else directory.src
+            self.progress.fail(place.path(), number)
+            self._over_with(directory)
+
+    def _go_on(self, directory: _Directory, pair: Pair, offset: int) -> None:
+        def listed(value: Any) -> None:
+            if value is not None:
+                self._take(directory, pair, value)
+            elif not self.put_off(errno(), self._go_on, directory, pair, offset):
+                self.progress.fail(directory.src.path(), errno())
+                self._leave(directory)
+
+        self.ask(_list, pair.src, None, listing_flags() | TREE_BYTES, offset, then=listed)
+
+    def _take(self, directory: _Directory, pair: Pair, listing: Any) -> None:
+        """What a step has listed: files first, the rest of the directory last."""
+        _, _, dirs, others, _, unknown, rest, *_ = listing
+        names = others + unknown
+        if rest >= 0:
+            directory.waiting += 1
+            self.later(self._go_on, directory, pair, rest)
+        for name in dirs:
+            self._descend(directory, name)
+        if names:
+            directory.waiting += len(names)
+            self.later(self._copy_entries, directory, pair, names)
+        self._leave(directory)
+
+    def _descend(self, directory: _Directory, name: bytes) -> None:
+        src, dst = directory.pair or (None, None)
+        places = directory.src.beneath(name, src), directory.dst.beneath(name, dst)
+        directory.waiting += 1
+        self.later(self._list, _Directory(directory, *places))
+
+    def _leave(self, directory: _Directory) -> None:
+        """One that was waited for is no more."""
+        directory.waiting -= 1
+        if directory.waiting == 0:
+            self.later(self._finish, directory)
+
+    def _finish(self, directory: _Directory) -> None:
+        def finished(status: int) -> None:
+            if status != 0 and not self.put_off(errno(), self._finish, directory):
+                self.progress.fail(directory.dst.path(), errno())
+                self._over_with(directory)
+            elif status == 0:
+                self.progress.dirs += 1
+                self._over_with(directory)
+
+        self.ask(_finish_directory, *directory.homes(), then=finished)
+
+    def _over_with(self, directory: _Directory) -> None:
+        directory.pair = None
+        if directory.up is not None:
+            self._leave(directory.up)
+        elif self.progress.failures:
+            path, number = self.progress.failures[0]
+            self.end(-1, number, path)
+        else:
+            self.end(0)
+
+    # -- what is no directory ---------------------------------------------------------------------
+
+    def _copy_entries(self, directory: _Directory, pair: Pair, names: list[bytes]) -> None:
+        name = names.pop()
+        if names:
+            self.later(self._copy_entries, directory, pair, names)
+        self._copy(directory, pair, name)
+
+    def _copy(self, directory: _Directory, pair: Pair, name: bytes) -> None:
+        self._ask_copy(pair, name, True, partial(self._copied, directory, pair, name))
+
+    def _ask_copy(
+        self, pair: Pair, name: bytes, tell_links: bool, then: Callable[..., None]
+    ) -> None:
+        self.ask(
+            _copy_entry, name, name, tell_links, src_dir_fd=pair.src, dst_dir_fd=pair.dst, then=then
+        )
+
+    def _copied(self, directory: _Directory, pair: Pair, name: bytes, value: Any) -> None:
+        if isinstance(value, tuple):
+            self._copy_once(directory, pair, name, Inode(*value))
+        elif errno() == 0:
+            self._done(directory, value)
+        elif errno() == _errno.EISDIR:  # nobody has told its type, or it has become one
+            self._descend(directory, name)
+            self._leave(directory)
+        else:
+            self._failed(directory, name, self._copy, directory, pair, name)
+
+    def _done(self, directory: _Directory, size: int) -> None:
+        self.progress.files += 1
+        self.progress.add_bytes(size)
+        self._leave(directory)
+
+    def _failed(
+        self, directory: _Directory, name: bytes, step: Callable[..., None], *arguments: object
+    ) -> None:
+        number = errno()
+        if not self.put_off(number, step, *arguments):
+            self.progress.fail(os.path.join(directory.src.path(), name), number)
+            self._leave(directory)
+
+    # -- files of several names -------------------------------------------------------------------
+
+    def _copy_once(self, directory: _Directory, pair: Pair, name: bytes, inode: Inode) -> None:
+        copied = self._copied_to.get(inode)
+        if copied is None:
+            self._copied_to[inode] = _Copied(directory, name)
+            then = partial(self._copied_first, directory, pair, name, inode)
+            self._ask_copy(pair, name, False, then)
+        elif copied.complete:
+            self._link(directory, pair, name, copied)
+        else:  # as a member, so that not too many directories wait with it
+            self._members += 1
+            copied.waiting.append((directory, pair, name))
+
+    def _copied_first(
+        self, directory: _Directory, pair: Pair, name: bytes, inode: Inode, size: int
+    ) -> None:
+        copied = self._copied_to[inode]
+        if errno() != 0:
+            del self._copied_to[inode]  # the next one is the first
+            self._failed(directory, name, self._copy, directory, pair, name)
+        else:
+            copied.complete = True
+            self._done(directory, size)
+        for one in copied.waiting:
+            self._members -= 1
+            self.later(self._copy, *one)
+        copied.waiting.clear()
+
+    def _link(self, directory: _Directory, pair: Pair, name: bytes, copied: _Copied) -> None:
+        anchor, way = copied.directory.homes()[2:]
+        top = TREE_TOP | TREE_FOLLOW_TOP if copied.directory.up is None and way else 0
+        flags = top | TREE_KEEP | TREE_UNREAD | TREE_BYTES
+        then = partial(self._link_from, directory, pair, name, copied)
+        self.ask(_list, anchor, way, flags, then=then)
+
+    def _link_from(
+        self, directory: _Directory, pair: Pair, name: bytes, copied: _Copied, value: Any
+    ) -> None:
+        if value is None:
+            self._failed(directory, name, self._link, directory, pair, name, copied)
+            return
+        handle = value[0]
+
+        def linked(status: int) -> None:
+            if status == 0:
+                self._done(directory, 0)
+            elif errno() == _errno.EEXIST and self._may_exist:
+                self.ask(aio_unlink, name, dir_fd=pair.dst, then=unlinked)
+            elif errno() in CANNOT_LINK:
+                then = partial(self._copied, directory, pair, name)
+                self._ask_copy(pair, name, False, then)
+            else:
+                self._failed(directory, name, self._link, directory, pair, name, copied)
+
+        def unlinked(status: int) -> None:
+            if status == 0:
+                self._link(directory, pair, name, copied)
+            else:
+                self._failed(directory, name, self._link, directory, pair, name, copied)
+
+        self.ask(aio_link, copied.name, name, src_dir_fd=handle, dst_dir_fd=pair.dst, then=linked)
+
+
+@final
+class _Copied:
+    """Where the first name of a file was copied to, and which names wait for that."""
+
+    __slots__ = ("complete", "directory", "name", "waiting")
+
+    def __init__(self, directory: _Directory, name: bytes) -> None:
+        self.directory = directory
+        self.name = name
+        self.complete = False
+        self.waiting: list[tuple[_Directory, Pair, bytes]] = []

@@ -140,8 +140,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._next: _Directory[Name] | None = _Directory(path, None, path, 0)
         self._ask(self._next, TREE_TOP | TREE_FOLLOW_TOP)
         self._pri = self._next.request.pri if self._next.request else 0
-        if pri is None:
-            aioreq_pri(0)
+        aioreq_pri(0)
 
     def __aiter__(self) -> aio_walk[Name]:
         """Give itself."""

@@ -157,6 +157,8 @@ struct Group {
     PyObject *feeder, *values;
     int error;
     bool feeding; /* the feeder is being called */
+    bool composite; /* procaio makes the members; an errno is a failure */
+    bool held;      /* and may make more: it does not end */
     bool closed;  /* no more members */
 };
 

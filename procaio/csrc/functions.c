@@ -22,7 +22,7 @@ enum {
     RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, COPY, MOVE, REPLACE, SEEK,
     ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
     GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FIEMAP, FCNTL, IOCTL, MSYNC, MTOUCH, MLOCK,
-    MLOCKALL, MKDIRS, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY, NSPECS
+    MLOCKALL, MKDIRS, COMPOSITE, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY, NSPECS
 };
 
 static const struct spec specs[NSPECS] = {
@@ -146,6 +146,8 @@ static const struct spec specs[NSPECS] = {
         {"flags"}, build_mlockall},
     [MKDIRS] = {"aio_mkdirs", PA_OP_MAKE_DIRECTORIES, RESULT_STATUS, 1, 3,
         {"path", "mode", "exist_ok", "dir_fd"}, build_mkdirs},
+    [COMPOSITE] = {"_composite", PA_OP_NOP, RESULT_GROUP, 0, 0,
+        {NULL}, build_composite},
     [LIST] = {"_list", PA_OP_LIST, RESULT_LISTING, 3, 5,
         {"directory", "path", "flags", "offset", "size"}, build_list},
     [TYPES] = {"_types", PA_OP_TYPES, RESULT_BYTES, 3, 3,
@@ -323,6 +325,12 @@ static int take_priority(PyObject *given, int *priority)
     return 0;
 }
 
+/* Of what procaio makes out of many requests. */
+static bool is_step(const struct spec *spec)
+{
+    return spec->name[0] == '_' && spec->kind != RESULT_GROUP;
+}
+
 static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     const struct spec *spec = &specs[which];
@@ -350,7 +358,8 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         Py_DECREF(request);
         return NULL;
     }
-    priority_reset();
+    if (!is_step(spec)) /* steps are made between two calls of the program */
+        priority_reset();
     (is_group ? queue_group : queue_request)(pool, request);
     return (PyObject *)request;
 }
@@ -422,6 +431,7 @@ FUNCTION(aio_mtouch, MTOUCH)
 FUNCTION(aio_mlock, MLOCK)
 FUNCTION(aio_mlockall, MLOCKALL)
 FUNCTION(aio_mkdirs, MKDIRS)
+FUNCTION(_composite, COMPOSITE)
 FUNCTION(_list, LIST)
 FUNCTION(_types, TYPES)
 FUNCTION(_empty, EMPTY)
@@ -667,6 +677,8 @@ PyMethodDef aio_functions[] = {
         "Create a directory, and those above it that are missing; yields 0, or -1 to the callback.\n\n"
         "As os.makedirs: `mode` less the umask is the last one's, the others have 0o777 less it; with\n"
         "`exist_ok` a directory that is there already will do. See mkdir(2)."),
+    ROW(_composite, "",
+        "A Group whose members procaio makes. It waits until _let_go(), and with an errno it fails."),
     ROW(_list, "directory, path, flags, offset=-1, size=32768, ",
         "A step of a tree: what a directory holds. See workers/calls_tree.c."),
     ROW(_types, "directory, names, flags, ", "A step of a tree: what names stand for."),

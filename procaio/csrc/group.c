@@ -19,10 +19,11 @@ PyTypeObject *Group_Type;
 
 /* -- its end ---------------------------------------------------------------------------------- */
 
-/* Nothing keeps it from ending: a paused feeder (limit 0) does. */
+/* Nothing keeps it from ending: a paused feeder (limit 0) does, and whoever makes a composite's
+ * members. */
 static bool is_over(const Group *self)
 {
-    return self->active == 0 && !self->feeder && !self->feeding;
+    return self->active == 0 && !self->feeder && !self->feeding && !self->held;
 }
 
 static void end_if_over(Group *self)
@@ -179,6 +180,7 @@ int group_cancel_members(Request *request)
     int failed = 0;
     Py_INCREF(self);
     Py_CLEAR(self->feeder);
+    self->held = false;
     while (self->members && !failed) {
         Request *member = (Request *)Py_NewRef((PyObject *)self->members);
         group_forget(member);
@@ -197,6 +199,15 @@ static PyObject *cancel_subs(Group *self, PyObject *unused)
         Py_RETURN_NONE;
     self->closed = true;
     return group_cancel_members(&self->request) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* No more members: it is done when those that it has are. */
+static PyObject *let_go(Group *self, PyObject *unused)
+{
+    (void)unused;
+    self->held = false;
+    end_if_over(self);
+    Py_RETURN_NONE;
 }
 
 /* The paths that its error names. */
@@ -285,6 +296,8 @@ void group_conclude(Request *request)
     if (request->cancelled || request->error) /* the pool's end is an error */
         return;
     request->error = self->error;
+    if (request->error && self->composite)
+        return;
     Py_ssize_t count = self->values ? PyTuple_GET_SIZE(self->values) : 0;
     request->value = Py_NewRef(count == 0   ? Py_None
                                : count == 1 ? PyTuple_GET_ITEM(self->values, 0)
@@ -351,6 +364,7 @@ static PyMethodDef methods[] = {
      "errno($self, number=None, /)\n--\n\n"
      "Set what errno() gives in the group's callback: a number, or None for the errno of the request\n"
      "whose callback is running. It is 0 otherwise. (IO::AIO errno)"},
+    {"_let_go", (PyCFunction)let_go, METH_NOARGS, NULL},
     {"_paths", (PyCFunction)set_paths, METH_VARARGS, NULL},
     {"feed", (PyCFunction)feed, METH_O,
      "feed($self, feeder, /)\n--\n\n"

@@ -88,8 +88,8 @@ def aio_copytree(
     only.
     """
     places = place_of(src, src_dir_fd), place_of(dst, dst_dir_fd)
-    job = _Copy((src, dst), places, callback, pri, pool)
-    job.begin(may_exist=bool(dirs_exist_ok))
+    job = _Copy((src, dst), places, callback, pri, pool, may_exist=bool(dirs_exist_ok))
+    job.start(job.begin)
     return job.group
 
 
@@ -123,11 +123,13 @@ class _Copy(TreeJob):
         callback: Callable[..., object] | None,
         pri: int | None,
         pool: Pool | None,
+        *,
+        may_exist: bool,
     ) -> None:
         super().__init__(callback, pri, pool, paths[0])
         self._paths = paths
         self._top = _Directory(None, *places)
-        self._may_exist = False
+        self._may_exist = may_exist
         self._made_parents = False
         self._dst_inode: Inode | None = None
         self._copied_to: dict[Inode, _Copied] = {}
@@ -136,14 +138,13 @@ class _Copy(TreeJob):
 
     # -- the top ----------------------------------------------------------------------------------
 
-    def begin(self, *, may_exist: bool) -> None:
-        self._may_exist = may_exist
+    def begin(self) -> None:
         place = self._top.src
         self.ask(aio_realpath, place.way, dir_fd=place.anchor, then=self._found_src)
 
     def _found_src(self, path: bytes | None) -> None:
         if path is None:
-            self.end(-1, errno(), self._paths[0])
+            self.end(-1, errno())
             return
         place = self._top.dst
         above = os.path.dirname(place.way) or b"."

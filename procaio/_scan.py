@@ -220,7 +220,7 @@ class Scan:
         directory.waiting = 1  # this step
         place = directory.place
         flags = place.flags() | FLAGS
-        if place.parent is None:
+        if place.is_top:
             flags |= TREE_FOLLOW_TOP
         then = partial(self._on_list, directory, None)
         _list(place.anchor, place.way, flags, callback=then, pool=self._pool)
@@ -329,7 +329,7 @@ class Scan:
             self.dirs += 1
             self.blocks += blocks
             return _Directory(directory, place)
-        self._count_files(directory, [(place.name, *counts)])
+        self._count_files(directory, [(place.names[1], *counts)])
         return None
 
     def _counted_before(self, dev: int, ino: int, links: int) -> bool:

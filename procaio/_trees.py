@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import threading
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
@@ -30,11 +31,11 @@ from procaio._core import (
     TREE_ONLY_SELF,
     TREE_TOP,
     FileHandle,
-    Group,
+    _composite,
     _empty,
     _list,
     _types,
-    aio_group,
+    aioreq_pri,
     errno,
 )
 from procaio._pool import default_pool
@@ -42,6 +43,7 @@ from procaio._pool import default_pool
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from procaio._core import Group
     from procaio._pool import Pool
 
     StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -49,7 +51,15 @@ if TYPE_CHECKING:
     Failure: TypeAlias = tuple[bytes, int]
     TreePath: TypeAlias = StrOrBytesPath | tuple[Any, StrOrBytesPath]
 
-__all__ = ["Place", "TreeJob", "TreeProgress", "aio_rmtree", "aio_scandir", "listing_flags"]
+__all__ = [
+    "Place",
+    "TreeJob",
+    "TreeProgress",
+    "aio_rmtree",
+    "aio_scandir",
+    "between_calls",
+    "listing_flags",
+]
 
 MOST_MEMBERS: Final = 256
 """Members of a composite request at a time, whatever the number of workers."""
@@ -97,7 +107,7 @@ class TreeProgress:
         self.failed = 0
         self.failures: list[Failure] = []
         """(path, errno) of what could not be copied or removed; the first ones of `failed`."""
-        self._place = place
+        self._way = place.names
 
     @property
     def bytes(self) -> int:
@@ -112,11 +122,11 @@ class TreeProgress:
     @property
     def current(self) -> Name:
         """The directory that was taken up last."""
-        return self._place.path()
+        return path_of(self._way)
 
     def take_up(self, place: Place) -> None:
         """Make it the current one."""
-        self._place = place
+        self._way = place.names
 
     def fail(self, path: Name, number: int) -> None:
         """Count a failure, and remember it if it is among the first."""
@@ -125,18 +135,32 @@ class TreeProgress:
             self.failures.append((path, number))
 
 
+Names: TypeAlias = "tuple[Names | None, bytes]"
+"""What a directory is called, and before that, where it is; it keeps nothing open."""
+
+
+def path_of(names: Names) -> bytes:
+    """As the caller would write it."""
+    parts = []
+    rest: Names | None = names
+    while rest is not None:
+        rest, name = rest
+        parts.append(name)
+    return os.path.join(*reversed(parts))
+
+
 @final
 class Place:
     """Where a directory is: the way to it from an anchor, and its path for people."""
 
-    __slots__ = ("anchor", "level", "name", "parent", "way")
+    __slots__ = ("anchor", "is_top", "level", "names", "way")
 
     def __init__(
-        self, parent: Place | None, name: bytes, anchor: FileHandle | int | None, level: int
+        self, above: Place | None, name: bytes, anchor: FileHandle | int | None, level: int
     ) -> None:
-        """The top has no parent, and its name is its path; all else is found by `beneath`."""
-        self.parent = parent
-        self.name = name
+        """The top has none above it, and its name is its path; others are found by `beneath`."""
+        self.is_top = above is None
+        self.names: Names = (above.names if above else None, name)
         self.anchor = anchor
         self.level = level
         """How far below its anchor."""
@@ -156,23 +180,24 @@ class Place:
 
     def must_be_anchor(self) -> bool:
         """Whether what is in it should be found from itself."""
-        return (
-            self.parent is None or self.level >= LEVELS_OF_AN_ANCHOR or len(self.way) > LONGEST_WAY
-        )
+        return self.is_top or self.level >= LEVELS_OF_AN_ANCHOR or len(self.way) > LONGEST_WAY
 
     def flags(self) -> int:
         """What every step in this directory is told."""
-        top = TREE_TOP if self.parent is None else 0
+        top = TREE_TOP if self.is_top else 0
         return top | (TREE_KEEP if self.must_be_anchor() else 0) | TREE_BYTES
 
     def path(self) -> bytes:
         """As the caller would write it."""
-        names = []
-        place: Place | None = self
-        while place is not None:
-            names.append(place.name)
-            place = place.parent
-        return os.path.join(*reversed(names))
+        return path_of(self.names)
+
+
+def between_calls(function: Callable[..., Any], *arguments: object, **more: Any) -> Any:
+    """Make a request that the program knows nothing of: what it has told aioreq_pri stays."""
+    pending = aioreq_pri()
+    request = function(*arguments, **more)
+    aioreq_pri(pending)
+    return request
 
 
 class TreeJob:
@@ -180,6 +205,9 @@ class TreeJob:
     A composite request at work: `group` is what the caller holds.
 
     A stack of steps that have not begun; `advance` makes as many of them members as there may be.
+    Callbacks run in any thread that polls, and several may: the job is one thread's at a time. The
+    group does not end before `end`; until then it has failed with ECANCELED, should all members be
+    taken from it.
     """
 
     def __init__(
@@ -190,13 +218,20 @@ class TreeJob:
         path: object,
         *,
         most: int = 0,
+        failed: object = -1,
     ) -> None:
-        """Make the group. What is wrong with other arguments must have been raised before. `path`
-        is what errors name.
+        """
+        Make the group. Whatever is wrong with other arguments must have been raised before.
+
+        `path` is what errors name. `failed`: what the callback gets if it fails and no step says
+        so.
         """
         self._path = path
         self.pool = default_pool() if pool is None else pool
-        self.group: Group = aio_group(callback, pri=pri, pool=self.pool)
+        self.group: Group = _composite(callback, pri=pri, pool=self.pool)
+        self._when_failed = failed
+        self._lock = threading.RLock()
+        self._yield(failed, _errno.ECANCELED)
         self._pri = self.group.pri
         self._most = most or min(MOST_MEMBERS, max(16, 4 * self.pool.min_parallel()))
         self._members = 0
@@ -211,47 +246,80 @@ class TreeJob:
         **more: Any,
     ) -> None:
         """Make a request that is a member; `then` gets what its callback does."""
-        request = function(
-            *arguments, partial(self._answered, then), pri=self._pri, pool=self.pool, **more
+        answered = partial(self._answered, then)
+        request = between_calls(
+            function, *arguments, answered, pri=self._pri, pool=self.pool, **more
         )
         self._members += 1
         self.group.add(request)
 
     def later(self, step: Callable[..., None], *arguments: object) -> None:
-        """Do a step when it is its turn: the last one first."""
-        self._steps.append((step, arguments))
+        """
+        Do a step, a method of the job, when it is its turn: the last one first.
+
+        The job is not kept by its own steps: when nobody waits for them any more they go with it.
+        """
+        self._steps.append((step.__func__, arguments))  # type: ignore[attr-defined]
 
     def advance(self) -> None:
         """Take steps while there is room for members."""
         steps = self._steps
         while steps and self._members < self._most and not self._over:
             step, arguments = steps.pop()
-            step(*arguments)
+            step(self, *arguments)
+
+    def start(self, step: Callable[..., None], *arguments: object) -> None:
+        """Do the first step."""
+        self._do(step, *arguments)
 
     def _answered(self, then: Callable[..., None], value: object) -> None:
-        self._members -= 1
-        if errno() == _errno.ECANCELED:
-            self.end(-1, _errno.ECANCELED, self._path)  # the pool ends: nothing more is done
-        if self._over:
-            return
-        then(value)
-        self.advance()
+        with self._lock:
+            self._members -= 1
+            if self._over:
+                return
+            if errno() == _errno.ECANCELED:  # the pool is being closed: nothing more is done
+                self.end(self._when_failed, _errno.ECANCELED)
+                return
+            self._do(then, value)
+
+    def _do(self, step: Callable[..., None], *arguments: object) -> None:
+        """Take a step, and those that can be made then. Whatever goes wrong, the group ends."""
+        with self._lock:
+            try:
+                step(*arguments)
+                self.advance()
+            except BaseException as error:
+                number = error.errno if isinstance(error, OSError) else None
+                closed = isinstance(error, ValueError)  # the directory that the caller has given
+                number = number or (_errno.EBADF if closed else _errno.EIO)
+                self.end(self._when_failed, number)
+                if not closed:
+                    raise
 
     def put_off(self, number: int, step: Callable[..., None], *arguments: object) -> bool:
         """After a shortage: take the step again when others have ended. False: there are none."""
         if number not in NO_ROOM or self._members == 0:
             return False
         self._most = self._members
-        self._steps.insert(0, (step, arguments))
+        self._steps.insert(0, (step.__func__, arguments))  # type: ignore[attr-defined]
         return True
 
     def end(self, result: object, number: int = 0, *paths: object) -> None:
-        """Let the group yield `result`, or fail with `number` and name the paths."""
+        """
+        Let the group yield `result`, or fail with `number`.
+
+        `paths` are what the error names, if not what the caller has given.
+        """
+        if self._over:
+            return
         self._over = True
         self._steps.clear()
+        self._yield(result, number)
+        self.group._end(number, *(paths or (self._path,)))  # noqa: SLF001 - ours
+
+    def _yield(self, result: object, number: int) -> None:
         self.group.result(*(result if isinstance(result, tuple) else (result,)))
-        if number:
-            self.group._fail(number, *paths)  # noqa: SLF001 - ours
+        self.group.errno(number)
 
 
 def place_of(path: Any, dir_fd: Any) -> Place:
@@ -309,7 +377,7 @@ def aio_scandir(
         callback, maxreq = maxreq, 0
     place = place_of(path, dir_fd)
     job = _Listing(path, maxreq, callback, pri, pool)
-    job.begin(place, os.fspath(path[1] if isinstance(path, tuple) else path))
+    job.start(job.begin, place, os.fspath(path[1] if isinstance(path, tuple) else path))
     return job.group
 
 
@@ -324,7 +392,8 @@ class _Listing(TreeJob):
         pool: Pool | None,
     ) -> None:
         most = maxreq if maxreq > 0 else DEFAULT_MAXREQ
-        super().__init__(callback, pri, pool, path, most=min(most, MOST_MEMBERS))
+        most = min(most, MOST_MEMBERS)
+        super().__init__(callback, pri, pool, path, most=most, failed=(None, None))
         self._flags = listing_flags()
         self._dirs: list[Any] = []
         self._nondirs: list[Any] = []
@@ -337,7 +406,7 @@ class _Listing(TreeJob):
 
     def _listed(self, value: Any, handle: FileHandle | None = None) -> None:
         if value is None:
-            self.end((None, None), errno(), self._path)
+            self.end((None, None), errno())
             return
         opened, _, dirs, nondirs, _, unknown, rest, *_ = value
         handle = opened or handle
@@ -358,7 +427,7 @@ class _Listing(TreeJob):
 
     def _found(self, names: list[Any], types: bytes | None) -> None:
         if types is None:
-            self.end((None, None), errno(), self._path)
+            self.end((None, None), errno())
             return
         for name, kind in zip(names, types, strict=True):
             (self._dirs if kind == 4 else self._nondirs).append(name)
@@ -394,7 +463,7 @@ def aio_rmtree(
     """
     place = place_of(path, dir_fd)
     job = _Removal(path, place, callback, pri, pool)
-    job.begin()
+    job.start(job.begin)
     return job.group
 
 
@@ -437,11 +506,12 @@ class _Removal(TreeJob):
         self._top = _Directory(None, place)
 
     def begin(self) -> None:
-        last = self._top.place.name.rpartition(b"/")[2]
+        name = self._top.place.way
+        last = name.rpartition(b"/")[2]
         if last in {b".", b".."}:
-            self.end(-1, _errno.EINVAL, self._path)
-        elif self._top.place.name == b"/":
-            self.end(-1, _errno.EBUSY, self._path)
+            self.end(-1, _errno.EINVAL)
+        elif name == b"/":
+            self.end(-1, _errno.EBUSY)
         else:
             self._open(self._top)
 
@@ -476,11 +546,11 @@ class _Removal(TreeJob):
     def _not_opened(self, directory: _Directory, number: int) -> None:
         if self.put_off(number, self._open, directory):
             return
-        if number == _errno.ENOENT and directory.up is not None:
+        if number == _errno.ENOENT and (directory.up is not None or directory.tries):
             self._gone(directory)
             return
         directory.errno = number
-        if number == _errno.ENOTDIR:
+        if number in {_errno.ENOENT, _errno.ENOTDIR}:
             self._stays(directory, number)
         else:  # one that is empty can be removed without being read
             self.later(self._remove, directory)
@@ -548,7 +618,7 @@ class _Removal(TreeJob):
         if directory.errno or not directory.failed:  # else the reason is known already
             self.progress.fail(directory.place.path(), directory.errno or number)
         if directory.up is None:
-            self.end(-1, number, self._path)
+            self.end(-1, number)
         else:
             directory.up.failed = True
             self._leave(directory.up)

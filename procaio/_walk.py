@@ -35,6 +35,7 @@ from procaio._trees import (
     LEVELS_OF_AN_ANCHOR,
     LONGEST_WAY,
     TYPES_AT_A_TIME,
+    between_calls,
     listing_flags,
 )
 
@@ -151,8 +152,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._next: _Directory[Name] | None = _Directory(path, None, path, 0)
         self._ask(self._next, TREE_TOP | TREE_FOLLOW_TOP)
         self._pri = self._next.request.pri if self._next.request else 0
-        if pri is None:
-            aioreq_pri(0)
+        aioreq_pri(0)
 
     def __aiter__(self) -> aio_walk[Name]:
         """Give itself."""
@@ -251,7 +251,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
             flags |= TREE_KEEP
         self._asked += 1
         self._ahead += 1
-        directory.request = _list(
+        directory.request = between_calls(
+            _list,
             directory.anchor,
             directory.way,
             self._flags | flags,
@@ -298,7 +299,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
                 self._ask(directory)
             await self._answer_of(directory)
         elif self._in_a_row == GIVEN_IN_A_ROW:
-            await aio_nop(pri=self._pri, pool=self._pool)
+            await between_calls(aio_nop, pri=self._pri, pool=self._pool)
             self._in_a_row = 0
         self._in_a_row += 1
         self._ahead -= 1
@@ -322,9 +323,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         unknown = value[5]
         try:
             while value[6] >= 0:
-                value = await _list(
-                    handle, None, self._flags, value[6], LARGE_STEP, pri=self._pri, pool=self._pool
-                )
+                step = handle, None, self._flags, value[6], LARGE_STEP
+                value = await between_calls(_list, *step, pri=self._pri, pool=self._pool)
                 self._take(directory, value)
                 unknown += value[5]
             await self._find_types(directory, handle, unknown)
@@ -338,7 +338,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         for first in range(0, len(unknown), TYPES_AT_A_TIME):
             names = unknown[first : first + TYPES_AT_A_TIME]
             packed = b"".join(os.fsencode(name) + b"\0" for name in names)
-            request = _types(handle, packed, self._flags, pri=self._pri, pool=self._pool)
+            ask = partial(between_calls, _types, pri=self._pri, pool=self._pool)
+            request = ask(handle, packed, self._flags)
             requests.append((names, request))
         links = set()
         for names, request in requests:

@@ -566,8 +566,9 @@ static int64_t finish_emptying(struct emptying *self, bool keep)
     return failed == -ENOTEMPTY || self->answer.gone ? 0 : failed;
 }
 
-/* Removes what is no directory from a directory, and itself if nothing is left.  PA_TREE_ONLY_SELF:
- * nothing but itself.  It stays open if there are more entries, or if it is wanted and not gone. */
+/* Removes what is no directory from a directory, and itself if nothing is left.  The top is left for
+ * PA_TREE_ONLY_SELF (nothing but itself): a worker may die and all be done again, so that only a top
+ * that no step removes tells one that was never there.  It stays open if there are more entries, or if it is wanted and not gone. */
 int64_t pa_call_empty(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
@@ -585,7 +586,7 @@ int64_t pa_call_empty(const struct pa_call *call)
     self.fd = (int)fd;
     int64_t result = empty_open(&self);
     if (result >= 0)
-        result = finish_emptying(&self, given);
+        result = finish_emptying(&self, given || slot->flags & PA_TREE_TOP);
     bool keep = result >= 0 && !self.answer.gone &&
                 (self.answer.more || (slot->flags & PA_TREE_KEEP && self.filled > 0));
     if (!given && keep)

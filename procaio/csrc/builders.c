@@ -794,6 +794,14 @@ int build_mlockall(Request *request, PyObject *const *values)
 
 /* -- steps of trees ------------------------------------------------------------------------------ */
 
+int build_composite(Request *request, PyObject *const *values)
+{
+    (void)values;
+    Group *group = (Group *)request;
+    group->composite = group->held = true;
+    return 0;
+}
+
 enum { TREE_BLOCK = 32 << 10, LARGEST_TREE_BLOCK = 1 << 20 };
 
 /* directory, path, flags: with None for a path the directory itself is meant, and goes on where it

@@ -23,7 +23,7 @@ build build_tee, build_access, build_realpath, build_wd, build_rename2, build_st
 build build_getxattr, build_setxattr, build_listxattr, build_removexattr;
 build build_fiemap, build_fcntl, build_ioctl, build_replace;
 build build_msync, build_mtouch, build_mlock, build_mlockall;
-build build_mkdirs, build_list, build_types, build_empty, build_make_directory;
+build build_mkdirs, build_composite, build_list, build_types, build_empty, build_make_directory;
 build build_finish_directory;
 
 #endif

@@ -165,8 +165,9 @@ struct Group {
     PyObject *feeder, *values;
     int error;
     bool feeding; /* the feeder is being called */
+    bool composite; /* procaio makes the members; an errno is a failure */
+    bool held;      /* and may make more: it does not end */
     bool closed;  /* no more members */
-    bool fails;   /* a composite request whose error is to be raised */
 };
 
 struct queue {

@@ -22,7 +22,7 @@ enum {
     RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, COPY, COPY_ENTRY, MOVE, REPLACE, SEEK,
     ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
     GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FIEMAP, FCNTL, IOCTL, MSYNC, MTOUCH, MLOCK,
-    MLOCKALL, MKDIRS, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY, NSPECS
+    MLOCKALL, MKDIRS, COMPOSITE, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY, NSPECS
 };
 
 static const struct spec specs[NSPECS] = {
@@ -148,6 +148,8 @@ static const struct spec specs[NSPECS] = {
         {"flags"}, build_mlockall},
     [MKDIRS] = {"aio_mkdirs", PA_OP_MAKE_DIRECTORIES, RESULT_STATUS, 1, 3,
         {"path", "mode", "exist_ok", "dir_fd"}, build_mkdirs},
+    [COMPOSITE] = {"_composite", PA_OP_NOP, RESULT_GROUP, 0, 0,
+        {NULL}, build_composite},
     [LIST] = {"_list", PA_OP_LIST, RESULT_LISTING, 3, 5,
         {"directory", "path", "flags", "offset", "size"}, build_list},
     [TYPES] = {"_types", PA_OP_TYPES, RESULT_BYTES, 3, 3,
@@ -425,6 +427,7 @@ FUNCTION(aio_mtouch, MTOUCH)
 FUNCTION(aio_mlock, MLOCK)
 FUNCTION(aio_mlockall, MLOCKALL)
 FUNCTION(aio_mkdirs, MKDIRS)
+FUNCTION(_composite, COMPOSITE)
 FUNCTION(_list, LIST)
 FUNCTION(_types, TYPES)
 FUNCTION(_empty, EMPTY)
@@ -688,6 +691,8 @@ PyMethodDef aio_functions[] = {
         "Create a directory, and those above it that are missing; yields 0, or -1 to the callback.\n\n"
         "As os.makedirs: `mode` less the umask is the last one's, the others have 0o777 less it; with\n"
         "`exist_ok` a directory that is there already will do. See mkdir(2)."),
+    ROW(_composite, "",
+        "A Group whose members procaio makes. It waits for _end(), and with an errno it fails."),
     ROW(_list, "directory, path, flags, offset=-1, size=32768, ",
         "A step of a tree: what a directory holds. See workers/calls_tree.c."),
     ROW(_types, "directory, names, flags, ", "A step of a tree: what names stand for."),

@@ -19,10 +19,11 @@ PyTypeObject *Group_Type;
 
 /* -- its end ---------------------------------------------------------------------------------- */
 
-/* Nothing keeps it from ending: a paused feeder (limit 0) does. */
+/* Nothing keeps it from ending: a paused feeder (limit 0) does, and whoever makes a composite's
+ * members. */
 static bool is_over(const Group *self)
 {
-    return self->active == 0 && !self->feeder && !self->feeding;
+    return self->active == 0 && !self->feeder && !self->feeding && !self->held;
 }
 
 static void end_if_over(Group *self)
@@ -179,6 +180,7 @@ int group_cancel_members(Request *request)
     int failed = 0;
     Py_INCREF(self);
     Py_CLEAR(self->feeder);
+    self->held = false;
     while (self->members && !failed) {
         Request *member = (Request *)Py_NewRef((PyObject *)self->members);
         group_forget(member);
@@ -199,15 +201,17 @@ static PyObject *cancel_subs(Group *self, PyObject *unused)
     return group_cancel_members(&self->request) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-/* A composite request: await and wait() raise, and name these paths; the callback gets result(). */
-static PyObject *fail(Group *self, PyObject *args)
+/* A composite request has all its members: it is done when they are.  With an errno it fails, and the
+ * error names the paths. */
+static PyObject *end(Group *self, PyObject *args)
 {
     PyObject *path, *path2 = NULL;
-    if (!PyArg_ParseTuple(args, "iO|O:_fail", &self->error, &path, &path2))
+    if (!PyArg_ParseTuple(args, "iO|O:_end", &self->error, &path, &path2))
         return NULL;
-    self->fails = true;
     Py_XSETREF(self->request.path, Py_NewRef(path));
     Py_XSETREF(self->request.path2, Py_XNewRef(path2));
+    self->held = false;
+    end_if_over(self);
     Py_RETURN_NONE;
 }
 
@@ -286,7 +290,7 @@ void group_conclude(Request *request)
     if (request->cancelled || request->error) /* the pool's end is an error */
         return;
     request->error = self->error;
-    if (self->fails)
+    if (self->composite && self->error)
         return;
     Py_ssize_t count = self->values ? PyTuple_GET_SIZE(self->values) : 0;
     request->value = Py_NewRef(count == 0   ? Py_None
@@ -354,7 +358,7 @@ static PyMethodDef methods[] = {
      "errno($self, number=None, /)\n--\n\n"
      "Set what errno() gives in the group's callback: a number, or None for the errno of the request\n"
      "whose callback is running. It is 0 otherwise. (IO::AIO errno)"},
-    {"_fail", (PyCFunction)fail, METH_VARARGS, NULL},
+    {"_end", (PyCFunction)end, METH_VARARGS, NULL},
     {"feed", (PyCFunction)feed, METH_O,
      "feed($self, feeder, /)\n--\n\n"
      "Let `feeder(group)` be called, now and later, while the group has fewer members than its\n"

@@ -1,0 +1,991 @@
+"""aio_rmtree: everything goes that can, nothing outside is touched, and the rest is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+import procaio
+import trees
+from conftest import children, descriptors, eventually, kill
+from procaio import testing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """What is to be removed; beside it stands what must stay."""
+    top = tmp_path / "tree"
+    trees.make(
+        os.fsencode(top),
+        {
+            b"a": {b"b": {b"c": {}, b"file": None}, b"up": b"..", b"out": b"../../outside"},
+            b"new\nline": None,
+            b"\xff\xfe": {b"\xff": None},
+            b"n" * 255: {b"n" * 255: {b"m" * 255: None}},
+            b"empty": {},
+            b"dangling": b"nowhere",
+            b"outside": b"../outside",
+            b"loop": b"loop",
+        },
+    )
+    trees.make(os.fsencode(tmp_path / "outside"), {b"file": None, b"dir": {b"file": None}})
+    yield top
+    if top.is_dir() and not top.is_symlink():
+        trees.remove(top)
+
+
+@pytest.fixture
+def outside(tree: Path) -> Iterator[Path]:
+    """What must be after the test as it was before."""
+    path = tree.with_name("outside")
+    before = trees.content(path)
+    yield path
+    assert trees.content(path) == before
+
+
+def failed(request: procaio.Group) -> tuple[int, list[tuple[bytes, int]]]:
+    """The errno, and what the progress says of the rest."""
+    with pytest.raises(OSError) as caught:
+        request.wait(timeout=60)
+    progress = request.progress
+    assert progress.failed == len(progress.failures)
+    assert caught.value.errno
+    return caught.value.errno, sorted(progress.failures)
+
+
+# -- what it is asked for --------------------------------------------------------------------------
+
+
+def test_removes_a_tree_with_names_and_files_of_all_kinds(
+    pool: procaio.Pool, tree: Path, outside: Path
+) -> None:
+    """It yields 0, once, and the progress has counted everything."""
+    os.mkfifo(tree / "fifo")
+    answers: list[int] = []
+    request = procaio.aio_rmtree(tree, answers.append, pool=pool)
+    assert request.wait() == 0
+    pool.flush()
+    assert answers == [0]
+    assert request.error is None
+    progress = request.progress
+    assert (progress.files, progress.dirs, progress.failed) == (10, 8, 0)
+    assert (progress.failures, progress.bytes) == ([], 0)
+    assert os.listdir(tree.parent) == ["outside"]
+
+
+@pytest.mark.parametrize("form", [str, os.fsencode, Path, "{}/".format, "{}///".format])
+def test_takes_every_kind_of_path(
+    pool: procaio.Pool, tree: Path, form: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute and relative ones; slashes behind it say no more than it does."""
+    assert procaio.aio_rmtree(form(tree), pool=pool).wait() == 0
+    assert not tree.exists()
+    monkeypatch.chdir(tree.parent)
+    os.mkdir("tree")
+    assert procaio.aio_rmtree(form(Path("tree")), pool=pool).wait() == 0
+    assert not tree.exists()
+
+
+def test_takes_a_directory_to_begin_from(pool: procaio.Pool, tree: Path) -> None:
+    """As dir_fd, or in a tuple with the path."""
+    with procaio.aio_wd(tree.parent, pool=pool).wait() as wd:
+        assert procaio.aio_rmtree((wd, "tree/a/b"), pool=pool).wait() == 0
+        assert not (tree / "a" / "b").exists()
+        assert procaio.aio_rmtree("tree/a", dir_fd=wd.fileno(), pool=pool).wait() == 0
+        assert not (tree / "a").exists()
+        assert procaio.aio_rmtree(b"tree", dir_fd=wd, pool=pool).wait() == 0
+    assert not tree.exists()
+
+
+def test_directory_that_is_closed_meanwhile_is_a_bad_descriptor(
+    pool: procaio.Pool, tree: Path
+) -> None:
+    """The request fails; it does not hang, and no exception comes out of nowhere."""
+    answers: list[int] = []
+    wd = procaio.aio_wd(tree.parent, pool=pool).wait()
+    request = procaio.aio_rmtree("tree", answers.append, dir_fd=wd, pool=pool)
+    wd.close()
+    assert failed(request)[0] == errno.EBADF
+    assert answers == [-1]
+
+
+@pytest.mark.parametrize("name", ["missing", "", "missing/x", "missing/"])
+def test_what_is_not_there_is_enoent(
+    pool: procaio.Pool, tree: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the path itself in the error, and -1 for the callback."""
+    monkeypatch.chdir(tree)
+    before = trees.content(tree)
+    answers: list[tuple[int, int]] = []
+    request = procaio.aio_rmtree(
+        name, lambda status: answers.append((status, procaio.errno())), pool=pool
+    )
+    with pytest.raises(FileNotFoundError) as caught:
+        request.wait()
+    assert caught.value.filename is name
+    assert isinstance(request.error, FileNotFoundError)
+    pool.flush()
+    assert answers == [(-1, errno.ENOENT)]
+    assert trees.content(tree) == before
+
+
+@pytest.mark.parametrize("name", ["file", "file/", "file/x", "link", "link/", "link//", "loop"])
+def test_what_is_no_directory_is_enotdir_and_stays(
+    pool: procaio.Pool, tree: Path, outside: Path, name: str
+) -> None:
+    """A file (I9), and a symlink to a directory, whose target is untouched (I10)."""
+    (tree / "file").touch()
+    (tree / "link").symlink_to(outside)
+    before = trees.content(tree)
+    number, failures = failed(procaio.aio_rmtree(f"{tree}/{name}", pool=pool))
+    assert number == errno.ENOTDIR
+    assert [what[1] for what in failures] == [errno.ENOTDIR]
+    assert trees.content(tree) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        (".", errno.EINVAL),
+        ("..", errno.EINVAL),
+        ("./", errno.EINVAL),
+        ("tree/..", errno.EINVAL),
+        ("tree/../", errno.EINVAL),
+        ("tree/.", errno.EINVAL),
+        (b"tree/a/..", errno.EINVAL),
+        ("/", errno.EBUSY),
+        ("//", errno.EBUSY),
+        (b"///", errno.EBUSY),
+    ],
+)
+def test_what_could_not_be_removed_in_the_end_is_not_begun(
+    workers: procaio.Pool,
+    tree: Path,
+    path: Any,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No member is made: this is tried where nothing could run."""
+    monkeypatch.chdir(tree.parent)
+    workers.max_parallel(0)
+    answers: list[int] = []
+    request = procaio.aio_rmtree(path, answers.append, pool=workers)
+    assert (len(request), workers.nreqs()) == (0, 1)
+    assert failed(request)[0] == number
+    assert answers == [-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (5,),
+        (None,),
+        ("a\0b",),
+        (("x",),),
+        ("x", 5),
+        ((None, "x", "y"),),
+        (("no fd", "x"),),
+        ((2**40, "x"),),
+    ],
+)
+def test_wrong_arguments_raise_and_leave_the_priority(
+    pool: procaio.Pool, arguments: tuple[Any, ...]
+) -> None:
+    """Nothing is queued (A5, A6)."""
+    procaio.aioreq_pri(3)
+    with pytest.raises((TypeError, ValueError)):
+        procaio.aio_rmtree(*arguments, pool=pool)
+    assert (procaio.aioreq_pri(0), pool.nreqs()) == (3, 0)
+
+
+def test_closed_pool_refuses_it(tree: Path) -> None:
+    pool = procaio.Pool()
+    pool.close()
+    with pytest.raises(procaio.PoolClosed):
+        procaio.aio_rmtree(tree, pool=pool)
+
+
+# -- how it goes about it --------------------------------------------------------------------------
+
+
+def test_all_members_have_its_priority_and_the_programs_own_is_left_alone(
+    pool: procaio.Pool, tree: Path
+) -> None:
+    """B6; the priority of the program's next request outlasts the steps that are made meanwhile."""
+    procaio.aioreq_pri(2)
+    request = procaio.aio_rmtree(tree, pool=pool)
+    assert procaio.aioreq_pri(-3) == 0
+    seen = set()
+    while request.state != "done":
+        seen |= {member.pri for member in request}
+        pool.poll()
+    assert (request.pri, seen) == (2, {2})
+    assert procaio.aioreq_pri(0) == -3
+
+
+@pytest.mark.parametrize("least", [1, 200])
+def test_members_are_never_more_than_256(workers: procaio.Pool, tmp_path: Path, least: int) -> None:
+    """However many directories there are, and workers are wanted (I11)."""
+    trees.make(os.fsencode(tmp_path / "tree"), {b"%d" % n: {b"f": None} for n in range(2000)})
+    workers.min_parallel(least)
+    request = procaio.aio_rmtree(tmp_path / "tree", pool=workers)
+    most = 0
+    while request.state != "done":
+        most = max(most, len(request))
+        assert workers.nreqs() <= len(request) + 1
+        workers.poll()
+    assert request.wait() == 0
+    assert 4 <= most <= 256
+
+
+def test_is_a_member_of_other_groups(pool: procaio.Pool, tree: Path) -> None:
+    """The outer one ends after it, and cancels it with itself (L3)."""
+    ended: list[str] = []
+    outer = procaio.aio_group(lambda: ended.append("outer"), pool=pool)
+    outer.add(procaio.aio_rmtree(tree, lambda _: ended.append("tree"), pool=pool))
+    outer.wait()
+    pool.flush()
+    assert ended == ["tree", "outer"]
+    assert not tree.exists()
+
+    tree.mkdir()
+    outer = procaio.aio_group(lambda: ended.append("never"), pool=pool)
+    outer.add(procaio.aio_rmtree(tree, lambda _: ended.append("never"), pool=pool))
+    outer.cancel()
+    pool.flush()
+    assert ended == ["tree", "outer"]
+
+
+def test_without_its_members_it_has_failed(workers: procaio.Pool, tree: Path) -> None:
+    """cancel_subs() ends it (L5), but nobody takes it for success."""
+    workers.max_parallel(0)
+    answers: list[int] = []
+    request = procaio.aio_rmtree(tree, answers.append, pool=workers)
+    request.cancel_subs()
+    assert failed(request)[0] == errno.ECANCELED
+    assert answers == [-1]
+    assert tree.exists()
+
+
+def test_while_another_thread_polls_it_begins_as_well(pool: procaio.Pool, tmp_path: Path) -> None:
+    """The other thread must not take the group for empty before its first member is there."""
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def poll() -> None:
+        while not stop.is_set():
+            pool.poll_cb()
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    procaio.on_callback_error(lambda *what: wrong.append(what))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(6):
+            trees.make(os.fsencode(tmp_path / f"{number}"), {b"a": {b"b": None}, b"c": {}})
+            request = procaio.aio_rmtree(tmp_path / f"{number}", pool=pool)
+            assert request.wait(timeout=30) == 0
+            assert not (tmp_path / f"{number}").exists()
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
+    assert wrong == []
+
+
+def test_many_at_the_same_time_each_remove_their_own(pool: procaio.Pool, tmp_path: Path) -> None:
+    """And two of the same tree do not fail over each other, but for its last rmdir."""
+    for number in range(30):
+        trees.make(os.fsencode(tmp_path / f"{number}"), {b"%d" % n: {b"f": None} for n in range(9)})
+    requests = [procaio.aio_rmtree(tmp_path / f"{n}", pool=pool) for n in range(30)]
+    twice = [procaio.aio_rmtree(tmp_path / f"{n}", pool=pool) for n in range(30)]
+    for request in requests + twice:
+        with contextlib.suppress(FileNotFoundError):
+            assert request.wait(timeout=60) == 0
+        assert {number for _, number in request.progress.failures} <= {errno.ENOENT}
+    assert os.listdir(tmp_path) == []
+
+
+def test_pool_that_is_closed_lets_it_come_to_its_end(pool: procaio.Pool, tree: Path) -> None:
+    """close() waits for what is outstanding."""
+    answers: list[int] = []
+    procaio.aio_rmtree(tree, answers.append, pool=pool)
+    pool.close()
+    assert answers == [0]
+    assert not tree.exists()
+
+
+def test_exception_in_the_callback_goes_to_the_hook(pool: procaio.Pool, tree: Path) -> None:
+    seen: list[object] = []
+    procaio.on_callback_error(lambda error, request: seen.append((str(error), request)))
+
+    def callback(status: int) -> None:
+        raise ArithmeticError(status)
+
+    request = procaio.aio_rmtree(tree, callback, pool=pool)
+    pool.flush()
+    assert seen == [("0", request)]
+
+
+# -- what cannot be removed ------------------------------------------------------------------------
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o555, 0o311, 0o000, 0o666])
+def test_directory_that_may_not_be_used_stays_and_everything_else_goes(
+    tree: Path, outside: Path, mode: int
+) -> None:
+    """The failures say which ones and why, the error is that of the top's rmdir."""
+    closed = tree / "a" / "closed"
+    trees.make(os.fsencode(closed), {b"file": None, b"dir": {}})
+    (tree / "a" / "empty, closed").mkdir()
+    tree.parent.chmod(0o777)
+    for path in [tree, *tree.rglob("*")]:
+        os.chown(path, trees.NOBODY, trees.NOBODY, follow_symlinks=False)
+    closed.chmod(mode)
+    (tree / "a" / "empty, closed").chmod(mode)
+    top = os.open(tree.parent, os.O_DIRECTORY)
+    try:
+        with procaio.Pool(inline=True) as pool:  # workers keep the rights they were born with
+            request = procaio.aio_rmtree("tree", dir_fd=top, pool=pool)
+            with trees.as_nobody():
+                pool.flush()
+    finally:
+        os.close(top)
+    number, failures = failed(request)
+    assert number == errno.ENOTEMPTY
+    # What can be read only is emptied of nothing, what cannot be read may still go if empty.
+    names = [b"tree/a/closed"]
+    if mode == 0o555:  # "dir" is empty, but its name is in what may not be written to
+        names = [b"tree/a/closed/dir", b"tree/a/closed/file"]
+    if mode == 0o666:
+        names = [b"tree/a/closed/dir", b"tree/a/closed/file"]
+    assert failures == [(name, errno.EACCES) for name in names]
+    assert sorted(trees.content(tree)) == [
+        b"a",
+        b"a/closed",
+        b"a/closed/dir",
+        b"a/closed/file",
+    ]
+
+
+@as_root
+def test_immutable_files_stay_and_everything_else_goes(
+    pool: procaio.Pool, tree: Path, outside: Path
+) -> None:
+    """Many of them, in many directories; the same failures every time."""
+    stuck = [tree / "a" / "b" / "file", tree / "a" / "b" / "c", tree / "new\nline"]
+    for number in range(100):
+        (tree / "empty" / f"{number}").touch()
+        (tree / "empty" / f"d{number}").mkdir()
+    stuck += [tree / "empty" / "7", tree / "empty" / "d8"]
+    made: list[Path] = []
+    try:
+        for path in stuck:
+            try:
+                trees.set_immutable(path, True)
+            except OSError as error:
+                pytest.skip(f"nothing can be made immutable here: {error}")
+            made.append(path)
+        number, failures = failed(procaio.aio_rmtree(tree, pool=pool))
+        assert number == errno.ENOTEMPTY
+        assert failures == sorted((os.fsencode(path), errno.EPERM) for path in stuck)
+        left = {os.fsencode(os.path.relpath(path, tree)) for path in stuck}
+        assert set(trees.content(tree)) == left | {b"a", b"a/b", b"empty"}
+        # Once more: what stays is told again, not what has gone.
+        assert failed(procaio.aio_rmtree(tree, pool=pool)) == (number, failures)
+    finally:
+        for path in made:
+            trees.set_immutable(path, False)
+    assert procaio.aio_rmtree(tree, pool=pool).wait() == 0
+
+
+@as_root
+def test_top_that_may_not_be_removed_is_emptied(pool: procaio.Pool, tree: Path) -> None:
+    """The status is that of the last rmdir: here EPERM."""
+    trees.set_immutable(tree.parent, True) if can_be_immutable(tree.parent) else pytest.skip("no")
+    try:
+        number, failures = failed(procaio.aio_rmtree(tree, pool=pool))
+    finally:
+        trees.set_immutable(tree.parent, False)
+    assert (number, failures) == (errno.EPERM, [(os.fsencode(tree), errno.EPERM)])
+    assert os.listdir(tree) == []
+
+
+def can_be_immutable(path: Path) -> bool:
+    try:
+        trees.set_immutable(path, False)
+    except OSError:
+        return False
+    return True
+
+
+@as_root
+def test_mount_point_stays(tree: Path) -> None:
+    """What is mounted is emptied, the place where it is mounted is busy."""
+    code = """
+        import os, subprocess, sys, procaio, ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None):
+            sys.exit("no mounts here")
+        place = os.path.join(sys.argv[1], "a", "b")
+        if libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, None):
+            sys.exit("no mounts here")
+        os.makedirs(os.path.join(place, "in", "it"))
+        pool = procaio.Pool()
+        request = procaio.aio_rmtree(sys.argv[1], pool=pool)
+        try:
+            request.wait()
+        except OSError as error:
+            print(error.errno, request.progress.failures, os.listdir(place))
+        pool.close()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), tree],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if "no mounts here" in done.stderr:
+        pytest.skip("no mounts here")
+    busy = [(os.fsencode(tree / "a" / "b"), errno.EBUSY)]
+    assert (done.stdout, done.stderr) == (f"{errno.ENOTEMPTY} {busy} []\n", "")
+    assert (tree / "a" / "b" / "c").is_dir(), "what the mount hid"
+
+
+def test_failures_beyond_the_limit_are_counted(
+    tree: Path, pool: procaio.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They cannot take all memory."""
+    monkeypatch.setattr("procaio._trees.FAILURES_KEPT", 3)
+    if not can_be_immutable(tree / "empty"):
+        pytest.skip("nothing can be made immutable here")
+    for number in range(10):
+        (tree / "empty" / f"{number}").touch()
+    trees.set_immutable(tree / "empty", True)
+    try:
+        request = procaio.aio_rmtree(tree, pool=pool)
+        with pytest.raises(OSError):
+            request.wait()
+    finally:
+        trees.set_immutable(tree / "empty", False)
+    assert (request.progress.failed, len(request.progress.failures)) == (10, 3)
+
+
+# -- size ------------------------------------------------------------------------------------------
+
+
+def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:
+    """Run it to its end and see how many descriptors it takes."""
+    most = 0
+    while request.state != "done":
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        pool.poll_cb()
+    return most
+
+
+@pytest.mark.parametrize("levels", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_any_depth_takes_few_descriptors(pool: procaio.Pool, tmp_path: Path, levels: int) -> None:
+    """Thousands of levels (I11), far deeper than any path is long."""
+    trees.make_deep(tmp_path / "tree", levels)
+    before = len(os.listdir("/proc/self/fd"))
+    request = procaio.aio_rmtree(tmp_path / "tree", pool=pool)
+    most = peak_of_descriptors(pool, request)
+    assert request.wait() == 0
+    assert (request.progress.dirs, request.progress.files) == (levels + 1, levels)
+    assert most - before <= 30 + levels // 50
+    assert os.listdir(tmp_path) == []
+
+
+def test_depth_of_long_names_takes_few_descriptors(pool: procaio.Pool, tmp_path: Path) -> None:
+    """Ways are cut before they are too long for the system."""
+    trees.make_deep(tmp_path / "tree", 300, "n" * 255)
+    before = len(os.listdir("/proc/self/fd"))
+    request = procaio.aio_rmtree(tmp_path / "tree", pool=pool)
+    assert peak_of_descriptors(pool, request) - before <= 100
+    assert request.wait() == 0
+
+
+@pytest.mark.slow
+def test_directory_of_100000_files(pool: procaio.Pool, tmp_path: Path) -> None:
+    top = tmp_path / "tree"
+    top.mkdir()
+    for number in range(100_000):
+        os.mknod(top / f"{number}")
+    request = procaio.aio_rmtree(top, pool=pool)
+    assert request.wait() == 0
+    assert request.progress.files == 100_000
+    assert not top.exists()
+
+
+@pytest.mark.parametrize("count", [3000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count: int) -> None:
+    """More of them than one step tells; descriptors do not grow with their number."""
+    top = tmp_path / "tree"
+    top.mkdir()
+    for number in range(count):
+        (top / f"a directory with the number {number}").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    request = procaio.aio_rmtree(top, pool=pool)
+    assert peak_of_descriptors(pool, request) - before <= 40
+    assert request.wait() == 0
+    assert request.progress.dirs == count + 1
+
+
+SCARCE = """
+import errno, os, resource, sys, procaio
+pool = procaio.Pool()
+procaio.aio_nop(pool=pool).wait()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+pipes = [os.dup(0) for _ in range(int(sys.argv[2]))]
+request = procaio.aio_rmtree(sys.argv[1], pool=pool)
+try:
+    request.wait(timeout=60)
+except OSError as error:
+    print(error.errno, sorted({number for _, number in request.progress.failures}))
+else:
+    print("gone")
+for fd in pipes:
+    os.close(fd)
+pool.close()
+"""
+
+
+@pytest.mark.parametrize("taken", [0, 20])
+def test_few_descriptors_are_enough(tmp_path: Path, taken: int) -> None:
+    """With a limit of 64 members wait for each other."""
+    for number in range(20):
+        trees.make_deep(tmp_path / f"{number}", 150)
+        (tmp_path / f"{number}").rename(tmp_path / f"x{number}")
+    top = tmp_path / "tree"
+    top.mkdir()
+    for number in range(20):
+        (tmp_path / f"x{number}").rename(top / f"{number}")
+    assert trees.run_python(SCARCE, top, taken) == "gone\n"
+    assert not top.exists()
+
+
+def test_no_descriptors_at_all_is_told(tmp_path: Path) -> None:
+    """EMFILE is an answer; nothing hangs, and the rest can be removed afterwards."""
+    trees.make_deep(tmp_path / "tree", 10)
+    code = SCARCE.replace("range(int(sys.argv[2]))", "range(65 - len(os.listdir('/proc/self/fd')))")
+    assert trees.run_python(code, tmp_path / "tree", 0).startswith(f"{errno.EMFILE} ")
+
+
+# -- others at work in the tree --------------------------------------------------------------------
+
+
+class Busy:
+    """A thread that does the same again and again, as long as the block lasts."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.rounds = 0
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(OSError):
+                self._work()
+                self.rounds += 1
+
+    def __enter__(self) -> Busy:  # noqa: PYI034 - not subclassed
+        self._thread.start()
+        eventually(lambda: self.rounds > 0 or not self._thread.is_alive(), "it begins")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_files_that_are_put_in_meanwhile_go_or_are_reported(
+    pool: procaio.Pool, tmp_path: Path
+) -> None:
+    """It does not go on for ever: it gives up with ENOTEMPTY."""
+    numbers = iter(range(1 << 40))
+    outcomes = set()
+    for round_ in range(20):
+        top = tmp_path / f"tree{round_}"
+        trees.make(os.fsencode(top), {b"d": {b"e": {}}, b"f": {}})
+
+        def put_in(top: Path = top) -> None:
+            place = random.choice(["d", "d/e", "f", "."])
+            os.mknod(top / place / f"{next(numbers)}")
+
+        with Busy(put_in):
+            request = procaio.aio_rmtree(top, pool=pool)
+            try:
+                outcomes.add(request.wait(timeout=60))
+            except OSError as error:
+                outcomes.add(error.errno)
+        if request.error is None:
+            assert not top.exists()
+        else:
+            assert request.progress.failures
+            trees.remove(top)
+    assert outcomes <= {0, errno.ENOTEMPTY}
+
+
+NO_OPENAT2 = (
+    trees.REFUSE
+    + """
+import sys
+if sys.argv[1] != "0":
+    refuse({number}, int(sys.argv[1]))
+""".replace("{number}", str(trees.OPENAT2))
+)
+
+RACE = (
+    NO_OPENAT2
+    + """
+import ctypes, os, threading, procaio
+from procaio._core import _empty
+libc = ctypes.CDLL(None)
+top, outside = os.fsencode(sys.argv[2]), os.fsencode(sys.argv[3])
+kind, rounds = sys.argv[4], int(sys.argv[5])
+pool = procaio.Pool(inline=sys.argv[6] == "inline")
+swaps = 0
+stop = False
+
+def swap(*names):
+    "What is in the tree trades places with the link; the way to it is no link."
+    global swaps
+    above = os.open(os.path.dirname(top), os.O_DIRECTORY)
+    try:
+        for name in names[:-1]:
+            inner = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            os.close(above)
+            above = inner
+        swaps += libc.renameat2(above, names[-1], -100, top + b".link", 2) == 0
+    except OSError:
+        pass
+    finally:
+        os.close(above)
+
+def work():
+    n = 0
+    name = os.path.basename(top)
+    while not stop:
+        n += 1
+        if kind == "top":
+            swap(name)
+        else:
+            way = (b"d", b"e", b"f")[: n % 3 + 1]
+            if kind == "link":
+                swap(name, *way)
+                swap(name, *way)
+            else:
+                place = os.path.join(top, *way)
+                libc.rename(place, outside + b"/moved")
+                libc.rename(outside + b"/moved", place)
+
+thread = threading.Thread(target=work)
+thread.start()
+for _ in range(rounds):
+    os.path.lexists(top + b".link") or os.symlink(outside, top + b".link")
+    for name in (b"d/e/f/g", b"d/x", b"d/e/y", b"d/e/f/dir"):
+        try:
+            os.makedirs(os.path.join(top, name), exist_ok=True)
+            for n in range(10):
+                os.mknod(os.path.join(top, name, b"%d" % n))
+        except OSError:
+            pass
+    try:
+        procaio.aio_rmtree(top, pool=pool).wait(timeout=60)
+    except OSError:
+        pass
+stop = True
+thread.join()
+pool.close()
+assert swaps > rounds or kind == "move", swaps
+"""
+)
+
+
+@pytest.mark.parametrize("kind", ["link", "top", "move"])
+@pytest.mark.parametrize("openat2", [0, errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize("how", ["workers", "inline"])
+def test_races_do_not_lead_out_of_the_tree(
+    tmp_path: Path, kind: str, openat2: int, how: str
+) -> None:
+    """Directories trade places with symlinks that lead out, or are moved out and back, all the
+    time: outside nothing is missing. Also where openat2 is not known, or forbidden.
+    """
+    outside = tmp_path / "outside"
+    shape: trees.Shape = {b"%d" % n: None for n in range(50)}
+    shape |= {name: dict(shape) for name in (b"d", b"e", b"f", b"g", b"x")}
+    shape[b"d"] = dict(shape)
+    trees.make(os.fsencode(outside), shape)
+    before = trees.content(outside)
+    rounds = 60
+    trees.run_python(RACE, openat2, tmp_path / "tree", outside, kind, rounds, how)
+    # Those that fill the tree get out of it themselves, and add something.
+    assert before.items() <= trees.content(outside).items()
+
+
+def test_without_openat2_it_is_the_same(tree: Path, outside: Path) -> None:
+    """And deep trees too."""
+    trees.make_deep(tree / "deep", 400)
+    (tree / "empty" / "link").symlink_to(outside)
+    code = NO_OPENAT2 + "import procaio; print(procaio.aio_rmtree(sys.argv[2]).wait())"
+    assert trees.run_python(code, errno.ENOSYS, tree) == "0\n"
+    assert not tree.exists()
+
+
+# -- cancelled -------------------------------------------------------------------------------------
+
+
+def test_cancelled_at_any_moment_it_ends(
+    pool: procaio.Pool, tmp_path: Path, tree: Path, outside: Path
+) -> None:
+    """The callback is not called, flush() returns, no descriptor is left."""
+    procaio.aio_nop(pool=pool).wait()
+    randomly = random.Random(7)
+
+    def directories() -> list[str]:
+        return [name for name in descriptors().values() if str(tmp_path) in name]
+
+    answers: list[int] = []
+    for round_ in range(60):
+        top = tmp_path / f"{round_}"
+        if round_ % 10 == 0:
+            trees.make_deep(top, 200)
+        else:
+            trees.make(
+                os.fsencode(top),
+                {b"%d" % n: {b"f": None, b"out": os.fsencode(outside)} for n in range(50)},
+            )
+        request = procaio.aio_rmtree(top, answers.append, pool=pool)
+        for _ in range(randomly.randrange(0, 30)):
+            pool.poll_cb()
+        was_done = request.state in {"done", "pending"}
+        request.cancel()
+        pool.flush()
+        if not was_done:
+            assert request.state == "cancelled"
+            assert answers == []
+        answers.clear()
+        assert pool.nreqs() == 0
+        request = None  # type: ignore[assignment]
+        if top.exists():
+            trees.remove(top)
+
+    def nothing_is_left() -> bool:
+        """What was with a worker when it was cancelled has come back, too."""
+        procaio.aio_nop(pool=pool).wait()
+        return directories() == []
+
+    eventually(nothing_is_left, "descriptors of cancelled requests are closed")
+
+
+def test_cancelled_task_cancels_it(tmp_path: Path) -> None:
+    """And nothing is left to be done when the loop ends."""
+    trees.make_deep(tmp_path / "tree", 1500)
+
+    async def main(pool: procaio.Pool) -> None:
+        request = procaio.aio_rmtree(tmp_path / "tree", pool=pool)
+
+        async def wait() -> None:
+            await request
+
+        task = asyncio.create_task(wait())
+        while request.progress.files < 20:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert request.state == "cancelled"
+
+    with procaio.Pool() as pool:
+        asyncio.run(main(pool))
+        pool.flush()
+        assert pool.nreqs() == 0
+    trees.remove(tmp_path / "tree")
+
+
+def test_can_be_awaited(tree: Path) -> None:
+    """As anything else; a failure is raised."""
+
+    async def main() -> None:
+        assert await procaio.aio_rmtree(tree) == 0
+        with pytest.raises(FileNotFoundError):
+            await procaio.aio_rmtree(tree)
+
+    asyncio.run(main())
+
+
+# -- dying workers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", testing.FAULT_POINTS)
+def test_worker_dies_and_the_tree_is_gone_all_the_same(
+    tmp_path: Path, tree: Path, outside: Path, point: str
+) -> None:
+    """At every point, over every step; the callback comes once."""
+    for after in range(12):
+        top = tmp_path / "victim"
+        trees.make(
+            os.fsencode(top),
+            {b"a" * 200: {b"b" * 200: {b"c": {b"f": None}}}, b"d": {b"f": None}, b"e": {}},
+        )
+        answers: list[int] = []
+        with procaio.Pool(at_once=False) as pool:
+            pool.max_parallel(2)
+            testing.arm(pool, point, after=after)
+            request = procaio.aio_rmtree(top, answers.append, pool=pool)
+            assert request.wait(timeout=60) == 0, request.progress.failures
+            pool.flush()
+            testing.disarm(pool)
+        assert answers == [0]
+        assert not top.exists()
+        assert request.progress.failed == 0
+        assert request.progress.dirs == 6
+
+
+def test_worker_dies_over_the_top_alone(workers: procaio.Pool, tmp_path: Path) -> None:
+    """An empty directory that a dead worker has removed was there; one that never was, was not."""
+    for after in range(3):
+        (tmp_path / "empty").mkdir()
+        testing.arm(workers, "called", after=after)
+        assert procaio.aio_rmtree(tmp_path / "empty", pool=workers).wait(timeout=60) == 0
+        testing.arm(workers, "called", after=after)
+        with pytest.raises(FileNotFoundError):
+            procaio.aio_rmtree(tmp_path / "empty", pool=workers).wait(timeout=60)
+
+
+@pytest.mark.parametrize("point", ["claimed", "taken", "called"])
+def test_workers_that_always_die_end_it_with_an_error(
+    workers: procaio.Pool, tree: Path, outside: Path, point: str
+) -> None:
+    """It does not hang."""
+    testing.arm(workers, point, always=True)
+    answers: list[int] = []
+    request = procaio.aio_rmtree(tree, answers.append, pool=workers)
+    assert failed(request)[0] == errno.EIO
+    assert answers == [-1]
+    testing.disarm(workers)
+    with contextlib.suppress(FileNotFoundError):
+        procaio.aio_rmtree(tree, pool=workers).wait(timeout=60)
+    assert not tree.exists()
+
+
+def test_workers_killed_all_the_time_do_not_stop_it(
+    workers: procaio.Pool, tmp_path: Path, tree: Path, outside: Path
+) -> None:
+    """Steps that were run three times in vain are told; a second request removes the rest."""
+    top = tmp_path / "victim"
+    trees.make(
+        os.fsencode(top),
+        {
+            b"%d" % n: {b"%d" % m: {b"f": None, b"out": os.fsencode(outside)} for m in range(20)}
+            for n in range(60)
+        },
+    )
+    procaio.aio_nop(pool=workers).wait()
+    before = len(descriptors())
+
+    def strike() -> None:
+        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
+            kill(pid, signal.SIGKILL)
+        threading.Event().wait(0.003)
+
+    with Busy(strike):
+        request = procaio.aio_rmtree(top, pool=workers)
+        with contextlib.suppress(OSError):
+            request.wait(timeout=90)
+    with contextlib.suppress(FileNotFoundError):
+        procaio.aio_rmtree(top, pool=workers).wait(timeout=60)
+    assert not top.exists()
+    assert {number for _, number in request.progress.failures} <= {errno.EIO, errno.ENOTEMPTY}
+    eventually(
+        lambda: procaio.aio_nop(pool=workers).wait() is None and len(descriptors()) <= before + 10,
+        "orphans are closed",
+    )
+
+
+def test_forked_child_leaves_it_to_its_parent(pool: procaio.Pool, tree: Path) -> None:
+    """The child's copy is dead; the parent's goes on (P1)."""
+    request = procaio.aio_rmtree(tree, pool=pool)
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            os._exit(0 if request.state == "dead" else 1)
+        os._exit(2)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert request.wait() == 0
+    assert not children() & {pid}
+
+
+# -- anything --------------------------------------------------------------------------------------
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    trees.SHAPES,
+    st.lists(st.sampled_from(["poll", "kill", "cancel", "wait"]), max_size=8),
+    st.integers(0, 20),
+)
+@example({b"a": {}}, ["kill", "kill", "kill", "kill", "kill"], 0)
+def test_whatever_happens_only_the_tree_shrinks(
+    tmp_path: Path, shape: trees.Shape, events: list[str], after: int
+) -> None:
+    """Any tree and any order of deaths and cancels: what is left was there before, nothing outside
+    has changed, and without a cancel it is what the failures explain.
+    """
+    top, outside = tmp_path / "top", tmp_path / "outside"
+    for path in (top, outside):
+        if path.exists():
+            trees.remove(path)
+    trees.make(os.fsencode(outside), {b"a": {b"b": None}, b"b": None})
+    trees.make(os.fsencode(top), shape)
+    (top / "to outside").symlink_to(outside)
+    before, stays = trees.content(top), trees.content(outside)
+    cancelled = False
+    with procaio.Pool(at_once=False) as pool:
+        request = procaio.aio_rmtree(top, pool=pool)
+        for event in events:
+            if event == "poll":
+                pool.poll()
+            elif event == "kill":
+                testing.arm(pool, random.Random(after).choice(testing.FAULT_POINTS), after=after)
+            elif event == "cancel":
+                cancelled = cancelled or request.state != "done"
+                request.cancel()
+            else:
+                pool.poll_cb()
+        pool.flush()
+        testing.disarm(pool)
+    assert trees.content(outside) == stays
+    if cancelled:
+        after_ = trees.content(top) if top.exists() else {}
+        assert after_.items() <= before.items()
+    elif request.error is None:
+        assert not top.exists()
+        assert request.progress.failures == []
+    else:
+        assert request.progress.failures

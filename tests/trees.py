@@ -1,0 +1,139 @@
+"""Directory trees for tests: made from descriptions, looked at, as deep or wide as wanted."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOBODY = 65_534
+
+Shape: TypeAlias = "dict[bytes, Any]"
+"""Names and what they are: a Shape for a directory, bytes for what a symlink says, None: a file."""
+
+NAMES = st.sampled_from(
+    [b"a", b"b", b"c.d", b".h", b"\xff\xfe", b"x\ny", b" ", b"n" * 255, "\u00e4".encode()]
+)
+TARGETS = st.sampled_from([b".", b"..", b"a", b"b", b"../a", b"nowhere", b"c.d", b"/"])
+SHAPES: st.SearchStrategy[Shape] = st.recursive(
+    st.dictionaries(NAMES, st.none() | TARGETS, max_size=4),
+    lambda inner: st.dictionaries(NAMES, st.none() | TARGETS | inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def make(path: bytes, shape: Shape) -> None:
+    """Make a directory with all that is in it."""
+    os.mkdir(path)
+    for name, what in shape.items():
+        place = os.path.join(path, name)
+        if what is None:
+            os.close(os.open(place, os.O_CREAT | os.O_WRONLY))
+        elif isinstance(what, bytes):
+            os.symlink(what, place)
+        else:
+            make(place, what)
+
+
+def content(path: str | bytes | Path) -> dict[bytes, int]:
+    """Every path in a tree, from its top, with its inode; without the top itself."""
+    top = os.fsencode(path)
+    found = {}
+    for where, dirs, files in os.walk(top):
+        for name in dirs + files:
+            place = os.path.join(where, name)
+            found[os.path.relpath(place, top)] = os.lstat(place).st_ino
+    return found
+
+
+def make_deep(path: Path, levels: int, name: str = "d") -> None:
+    """Directories in each other, deeper than any path is long; a file in each."""
+    os.mkdir(path)
+    fd = os.open(path, os.O_DIRECTORY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=fd)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        inner = os.open(name, os.O_DIRECTORY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+
+
+def remove(path: str | bytes | Path) -> None:
+    """What this library is not needed for."""
+    subprocess.run(["rm", "-rf", path], check=True)
+
+
+def exchange(one: str | Path, other: str | Path) -> None:
+    """Two names trade what they are, at once."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, os.fsencode(one), -100, os.fsencode(other), 2) != 0:
+        raise OSError(ctypes.get_errno(), "renameat2")
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """In the block system calls of this process (an inline pool's) have nobody's rights."""
+    os.setresgid(-1, NOBODY, 0)
+    os.setresuid(-1, NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(-1, 0, 0)
+        os.setresgid(-1, 0, 0)
+
+
+OPENAT2 = 437
+REFUSE = """
+import ctypes, errno, struct
+
+def refuse(number, error):
+    "Let a system call fail from now on, in this process and those that it makes."
+    program = b"".join(struct.pack("HBBI", *line) for line in (
+        (0x20, 0, 0, 0),                   # load the number
+        (0x15, 0, 1, number),              # if it is this one
+        (0x06, 0, 0, 0x00050000 | error),  # it fails
+        (0x06, 0, 0, 0x7FFF0000),          # all others are fine
+    ))
+    text = ctypes.create_string_buffer(program, len(program))
+    what = struct.pack("HxxxxxxP", 4, ctypes.addressof(text))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, what, 0, 0) == 0, ctypes.get_errno()
+"""
+
+
+def run_python(code: str, *arguments: object, flags: tuple[str, ...] = (), **more: Any) -> str:
+    """Run a program; what it prints. It fails the test with what it says."""
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        **more,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout
+    return done.stdout
+
+
+def set_immutable(path: str | Path, on: bool) -> None:
+    """Like chattr +i; OSError where the file system cannot."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        flags = struct.unpack("l", fcntl.ioctl(fd, 0x80086601, bytes(8)))[0]
+        flags = flags | 0x10 if on else flags & ~0x10
+        fcntl.ioctl(fd, 0x40086602, struct.pack("l", flags))
+    finally:
+        os.close(fd)

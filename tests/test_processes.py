@@ -79,6 +79,26 @@ def test_process_names_are_short_forms_of_the_titles(workers: procaio.Pool) -> N
     assert names == ["procaio-spawner", "procaio-w0"]
 
 
+def test_program_whose_name_and_arguments_are_no_text_keeps_them() -> None:
+    """A pool works in it, and `ps` shows it as before."""
+    program = """
+import procaio
+with open("/proc/thread-self/comm", "wb", buffering=0) as file:
+    file.write(b"name\\xff")
+def shown():
+    with open("/proc/self/cmdline", "rb") as file, open("/proc/thread-self/comm", "rb") as name:
+        return file.read(), name.read()
+before = shown()
+assert before[0].endswith(b"half \\xc3\\0") and before[1] == b"name\\xff\\n", before
+procaio.aio_nop().wait()
+assert shown() == before, (shown(), before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, b"half \xc3"], capture_output=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 # -- signals and waiting ---------------------------------------------------------------------------
 
 

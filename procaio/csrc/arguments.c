@@ -53,27 +53,49 @@ int take_flag(PyObject *value, bool *flag)
 
 /* -- paths ------------------------------------------------------------------------------------ */
 
-/* A path as the kernel gets it: an ASCII str as it is, everything else as bytes. */
+static bool names_are_utf8; /* the file system's encoding */
+
+int arguments_ready(void)
+{
+    PyObject *letter = PyUnicode_FromOrdinal(0xe9);
+    PyObject *encoded = letter ? PyUnicode_EncodeFSDefault(letter) : NULL;
+    names_are_utf8 = encoded && strcmp(PyBytes_AS_STRING(encoded), "\xc3\xa9") == 0;
+    if (letter && !encoded) /* it knows fewer letters */
+        PyErr_Clear();
+    Py_XDECREF(encoded);
+    Py_XDECREF(letter);
+    return letter ? 0 : -1;
+}
+
+/* The UTF-8 form of a str, which the str keeps; NULL if that is not what the kernel is to get. */
+static const char *utf8_of(PyObject *text, Py_ssize_t *length)
+{
+    if (!names_are_utf8 && !PyUnicode_IS_ASCII(text))
+        return NULL;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(text, length);
+    if (!utf8) /* bytes that are no text stand in it as surrogates */
+        PyErr_Clear();
+    return utf8;
+}
+
+/* A path as the kernel gets it: a str of which the UTF-8 form will do, everything else as bytes, so
+ * that a path takes no memory of the request's own. */
 static PyObject *encode_path(PyObject *path, bool *is_bytes)
 {
     PyObject *plain = PyOS_FSPath(path);
     if (!plain)
         return NULL;
     *is_bytes = PyBytes_Check(plain);
-    const char *text;
+    const char *text = NULL;
     Py_ssize_t length;
-    if (PyUnicode_Check(plain)) {
-        if (!PyUnicode_IS_ASCII(plain))
-            Py_SETREF(plain, PyUnicode_EncodeFSDefault(plain));
+    if (!*is_bytes && !(text = utf8_of(plain, &length))) {
+        Py_SETREF(plain, PyUnicode_EncodeFSDefault(plain));
         if (!plain)
             return NULL;
     }
-    if (PyBytes_Check(plain)) {
+    if (!text) {
         text = PyBytes_AS_STRING(plain);
         length = PyBytes_GET_SIZE(plain);
-    } else {
-        text = (const char *)PyUnicode_1BYTE_DATA(plain);
-        length = PyUnicode_GET_LENGTH(plain);
     }
     if (memchr(text, '\0', (size_t)length)) {
         PyErr_SetString(PyExc_ValueError, "embedded null byte in the path");

@@ -94,7 +94,7 @@ struct Request {
     PyObject *callback;        /* NULL: none */
     PyObject *value;           /* once done; NULL if it failed or yields nothing */
     PyObject *path, *path2;    /* the caller's own objects, for errors */
-    PyObject *fspath, *fspath2; /* what is encoded: an ASCII str or bytes */
+    PyObject *fspath, *fspath2; /* what the kernel gets: a str's UTF-8 form, or bytes */
     PyObject *file;            /* kept alive, and open, until the request is done */
     PyObject *target;          /* a Buffer or bytearray, or NULL */
     Py_buffer *view;           /* export of the caller's data while a read is in flight */
@@ -298,6 +298,9 @@ uint64_t poll_ns(double seconds); /* at most what can be added to a time */
 void poll_kick(Pool *pool);
 void poll_leave_readable(Pool *pool);
 void poll_tell_others(Pool *pool);
+
+/* arguments.c */
+int arguments_ready(void);
 
 /* results.c */
 int results_ready(void);

@@ -121,15 +121,14 @@ static void slot_free(Pool *pool, Request *request)
 static const char *encoded(PyObject *path, size_t *length)
 {
     const char *text;
+    Py_ssize_t size;
     if (PyBytes_Check(path)) {
         text = PyBytes_AS_STRING(path);
-        *length = (size_t)PyBytes_GET_SIZE(path);
+        size = PyBytes_GET_SIZE(path);
     } else {
-        text = (const char *)PyUnicode_1BYTE_DATA(path); /* ASCII: functions.c sees to it */
-        *length = (size_t)PyUnicode_GET_LENGTH(path);
+        text = PyUnicode_AsUTF8AndSize(path, &size); /* it is there: arguments.c sees to it */
     }
-    if (*length > LONGEST_PATH)
-        *length = LONGEST_PATH;
+    *length = (size_t)size > LONGEST_PATH ? LONGEST_PATH : (size_t)size;
     return text;
 }
 

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def _is_sanitized() -> bool:
+    with open("/proc/self/maps") as file:
+        return "libasan" in file.read()
+
+
+not_sanitized = pytest.mark.skipif(
+    _is_sanitized(), reason="the sanitizer needs memory of its own, also in workers"
+)
+
+
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
     """Wait for something that another process does; fail with `what` if it never happens."""
     end = time.monotonic() + seconds

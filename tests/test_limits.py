@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import procaio
-from conftest import eventually
+from conftest import eventually, not_sanitized
 
 if TYPE_CHECKING:
     from conftest import Gate
@@ -66,6 +66,7 @@ PROGRAM = """
 """
 
 
+@not_sanitized
 @pytest.mark.parametrize("kind", KINDS)
 def test_waiting_request_costs_at_most_400_bytes(kind: str) -> None:
     """Memory of the program, for whatever kind of request waits in it (O6)."""

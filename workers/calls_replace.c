@@ -7,7 +7,7 @@
 #include "calls.h"
 
 #include <stdbool.h>
-#include <stdio.h>
+#include <stdio.h> /* declares renameat; nothing else of it is used here */
 #include <string.h>
 #include <sys/random.h>
 

@@ -342,6 +342,9 @@ TRUNCATED = """
             return np.memmap(path, np.uint8, "r+")
         if "python" in kind:
             made = m.mmap(fd, 4 * PAGE, flags)
+        elif "called" in kind:
+            import array
+            made = type(kind.rpartition(" ")[2], (m.mmap,), {})(fd, 4 * PAGE, flags)
         else:
             made = procaio.mmap(4 * PAGE, 3, flags, fd)
         if kind.endswith("view"):
@@ -394,6 +397,8 @@ TRUNCATED = """
         "shared python view",
         "private python numpy",
         "memmap",
+        "called array.array",
+        "called numpy.ndarray",
     ],
 )
 def test_file_that_is_truncated_under_its_mapping_is_an_error(

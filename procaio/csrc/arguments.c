@@ -5,8 +5,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
-
 /* -- numbers ---------------------------------------------------------------------------------- */
 
 int take_number(PyObject *value, const char *name, int64_t least, int64_t most, int64_t *number)
@@ -339,6 +337,36 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
     return 0;
 }
 
+/* Whether it is of just the type that the module has by this name.  A module that the program has
+ * not imported has made nothing; a type that was seen is kept. */
+static bool is_exactly(PyObject *object, const char *module, const char *name, PyTypeObject **seen)
+{
+    if (!*seen) {
+        PyObject *key = PyUnicode_FromString(module);
+        PyObject *imported = key ? PyImport_GetModule(key) : NULL;
+        PyObject *type = imported ? PyObject_GetAttrString(imported, name) : NULL;
+        if (type && PyType_Check(type))
+            *seen = (PyTypeObject *)Py_NewRef(type);
+        PyErr_Clear();
+        Py_XDECREF(type);
+        Py_XDECREF(imported);
+        Py_XDECREF(key);
+    }
+    return *seen == Py_TYPE(object);
+}
+
+static bool is_array(PyObject *object)
+{
+    static PyTypeObject *array;
+    return is_exactly(object, "array", "array", &array);
+}
+
+static bool is_numpy_array(PyObject *object)
+{
+    static PyTypeObject *ndarray;
+    return is_exactly(object, "numpy", "ndarray", &ndarray);
+}
+
 /* Whether the memory is on a heap for certain.  Of everything else nobody knows where it comes from:
  * a memoryview or an array may lie in a mapped file. */
 static bool is_on_heap(PyObject *owner)
@@ -346,13 +374,13 @@ static bool is_on_heap(PyObject *owner)
     PyObject *held = Py_NewRef(owner);
     bool known = false;
     for (int depth = 0; depth < 16 && held && !known; depth++) {
-        const char *type = Py_TYPE(held)->tp_name;
         PyObject *below = NULL;
-        known = PyBytes_Check(held) || PyByteArray_Check(held) || Buffer_Check(held) ||
-                strcmp(type, "array.array") == 0;
+        known = PyBytes_Check(held) || PyByteArray_Check(held) || Buffer_Check(held);
         if (PyMemoryView_Check(held)) {
             below = Py_XNewRef(PyMemoryView_GET_BUFFER(held)->obj);
-        } else if (strcmp(type, "numpy.ndarray") == 0) {
+        } else if (!known && is_array(held)) {
+            known = true;
+        } else if (!known && is_numpy_array(held)) {
             below = PyObject_GetAttrString(held, "base");
             known = below == Py_None;
             PyErr_Clear();

@@ -703,6 +703,64 @@ def test_statistics_count_them_as_requests(workers: procaio.Pool) -> None:
     assert (workers.nreqs(), workers.nready(), workers.npending()) == (0, 0, 0)
 
 
+def take(pool: procaio.Pool, count: int, **keywords: int) -> list[procaio.Request[Any]]:
+    """Requests on memory that take no time."""
+    return [procaio.aio_mtouch(bytes(1), pool=pool, **keywords) for _ in range(count)]
+
+
+def test_without_workers_they_queue_like_all_others(workers: procaio.Pool) -> None:
+    """max_parallel(0) stops them too, min_parallel(n) resumes in the order of priorities (O3)."""
+    workers.max_parallel(0)
+    ended: list[int] = []
+
+    def one(pri: int) -> None:
+        procaio.aio_mtouch(bytes(1), callback=lambda _: ended.append(pri), pool=workers, pri=pri)
+
+    for pri in (0, -2, 2):
+        for _ in range(1000):
+            one(pri)
+    others = [procaio.aio_nop(pool=workers, pri=1) for _ in range(10)]
+    (cancelled,) = take(workers, 1)
+    assert cancelled.cancel()
+    assert workers.poll_cb() == 0
+    assert (workers.nready(), workers.nreqs(), ended) == (3010, 3010, [])
+    workers.min_parallel(1)
+    workers.flush()
+    assert {request.state for request in others} == {"done"}
+    assert sorted(ended) == [-2] * 1000 + [0] * 1000 + [2] * 1000
+
+
+def test_max_parallel_takes_back_what_no_thread_has_begun(
+    workers: procaio.Pool, memory_gate: MemoryGate
+) -> None:
+    """What threads have begun ends first, or there is a TimeoutError; the rest waits (O3)."""
+    held = memory_gate.hold(workers, 4)
+    waiting = take(workers, 100)
+    with pytest.raises(TimeoutError):
+        workers.max_parallel(0, timeout=0.01)
+    memory_gate.open()
+    workers.max_parallel(0)
+    assert {request.state for request in held} == {"pending"}
+    assert workers.poll_cb() == 0
+    assert {request.state for request in waiting} == {"ready"}
+    workers.min_parallel(1)
+    workers.flush()
+    assert {request.state for request in waiting} == {"done"}
+
+
+def test_request_overtakes_those_that_hold_all_slots(
+    workers: procaio.Pool, memory_gate: MemoryGate
+) -> None:
+    """What waits for a thread gives its slot up to a higher priority (B5)."""
+    held = memory_gate.hold(workers, 4)
+    waiting = take(workers, 3000, pri=-1)
+    assert procaio.aio_nop(pool=workers).wait(timeout=20) is None
+    assert workers.nready() == 3000
+    memory_gate.open()
+    workers.flush()
+    assert {request.state for request in held + waiting} == {"done"}
+
+
 def test_more_requests_than_slots(workers: procaio.Pool, memory_gate: MemoryGate) -> None:
     """They wait for a slot, and every one is done."""
     memory_gate.hold(workers, THREADS)

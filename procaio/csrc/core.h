@@ -281,6 +281,8 @@ void queue_fail_all(Pool *pool, int error);
 void queue_abandon(Pool *pool, struct queue *dead);
 void queue_let_go(struct queue *dead);
 uint64_t queue_count_ready(Pool *pool);
+uint32_t queue_count_threads(Pool *pool); /* requests that threads of the program execute */
+void queue_wanted_changed(Pool *pool);
 Request *queue_next_pending(Pool *pool);
 int queue_deliver(Pool *pool, Request *request);
 void queue_push_pending(Pool *pool, Request *request);
@@ -347,6 +349,7 @@ bool at_once_run(Pool *pool, Request *request); /* true: it has been executed */
 bool memory_is_for(enum pa_opcode op);
 int memory_submit(Pool *pool, Request *request, uint32_t index); /* 0 or an errno */
 int64_t memory_run(struct pa_slot *slot, char *address);
+bool memory_take_last(Pool *pool, uint32_t lane, uint32_t *entry);
 bool memory_next_done(Pool *pool, uint32_t *entry);
 void memory_forget(Pool *pool);
 void memory_sweep(void);

@@ -823,8 +823,7 @@ static PyObject *nworkers(Pool *pool, PyObject *unused)
     return PyLong_FromUnsignedLong(pool->fork_count == fork_count ? count_workers(pool) : 0);
 }
 
-/* `_wanted(n)`: how many workers there may be; surplus ones are told to leave.  Gives how many
- * still have to. */
+/* `_wanted(n)`: how many workers there may be; surplus ones are told to leave. */
 static PyObject *set_wanted(Pool *pool, PyObject *arg)
 {
     unsigned long wanted = PyLong_AsUnsignedLong(arg);
@@ -832,7 +831,7 @@ static PyObject *set_wanted(Pool *pool, PyObject *arg)
         return NULL;
     struct pa_segment *segment = pool->segment;
     atomic_store(&segment->header.wanted, (uint32_t)wanted);
-    uint32_t count = count_workers(pool), left = 0;
+    uint32_t count = count_workers(pool);
     /* The highest numbers first; a worker that was told so before may stay after all. */
     for (uint32_t worker = PA_MAX_WORKERS; worker-- > 0;) {
         struct pa_worker *record = &segment->workers[worker];
@@ -843,13 +842,25 @@ static PyObject *set_wanted(Pool *pool, PyObject *arg)
         atomic_store(&record->retire, leave);
         if (leave) {
             count--;
-            left++;
             pa_wake_worker(segment, worker);
         }
     }
     if (pool->spawner_pid)
         pa_monitor_ring(segment);
-    return PyLong_FromUnsignedLong(left);
+    queue_wanted_changed(pool);
+    Py_RETURN_NONE;
+}
+
+/* `_surplus(n)`: whether there are more workers than that; for 0, or threads that execute. */
+static PyObject *has_surplus(Pool *pool, PyObject *arg)
+{
+    unsigned long wanted = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!pool->segment || pool->fork_count != fork_count)
+        Py_RETURN_FALSE;
+    return PyBool_FromLong(count_workers(pool) > wanted ||
+                           (wanted == 0 && queue_count_threads(pool) > 0));
 }
 
 /* `_idle(max_idle, idle_timeout_ms)`: those that sleep look at it at once. */
@@ -955,6 +966,7 @@ static PyMethodDef methods[] = {
     {"_abandon", (PyCFunction)pool_abandon, METH_NOARGS, NULL},
     {"_disown", (PyCFunction)disown, METH_NOARGS, NULL},
     {"_wanted", (PyCFunction)set_wanted, METH_O, NULL},
+    {"_surplus", (PyCFunction)has_surplus, METH_O, NULL},
     {"_idle", (PyCFunction)set_idle, METH_VARARGS, NULL},
     {"_sleep", (PyCFunction)sleep_, METH_O, NULL},
     {"_flush", (PyCFunction)flush, METH_VARARGS, NULL},

@@ -329,11 +329,18 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
     pa_signal_program(pool->segment);
 }
 
+/* max_parallel(0): the program's own threads do nothing then, as there are no workers. */
+static bool is_stopped(const Pool *pool)
+{
+    return !pool->is_inline &&
+           atomic_load_explicit(&pool->segment->header.wanted, memory_order_relaxed) == 0;
+}
+
 /* For a request that is in no queue.  False: it found no room.  The slot is taken before it is
  * filled, because making shared memory for it may let other threads in. */
 static bool dispatch(Pool *pool, Request *request)
 {
-    if (pool->free_count == 0)
+    if (pool->free_count == 0 || (unlikely(memory_is_for(request->op)) && is_stopped(pool)))
         return false;
     uint32_t index = pool->free_slots[--pool->free_count];
     int error = fill(pool, request, &pool->segment->slots[index]);
@@ -354,30 +361,40 @@ static bool dispatch(Pool *pool, Request *request)
     return true;
 }
 
+/* Back into the overflow, before all others: true if it was READY. */
+static bool take_back(Pool *pool, uint32_t entry)
+{
+    uint32_t index = pa_entry_index(entry) & (PA_NSLOTS - 1u);
+    uint32_t generation = pa_entry_generation(entry);
+    uint32_t ready = pa_state_word(PA_READY, 0, generation);
+    struct pa_slot *slot = &pool->segment->slots[index];
+    Request *request = pool->in_flight[index];
+    if (!request || request->step_open ||
+        atomic_load_explicit(&slot->state, memory_order_acquire) != ready ||
+        !pa_state_move(slot, ready, PA_FREE, 0, generation, PA_PROGRAM))
+        return false;
+    slot_free(pool, request);
+    to_overflow(pool, request, true);
+    return true;
+}
+
 /* Takes READY requests of lower lanes back into the overflow, the last ones first. */
 static void make_room(Pool *pool, uint32_t lane)
 {
     struct pa_segment *segment = pool->segment;
     int taken = 0;
+    uint32_t entry;
     for (uint32_t victim = PA_NLANES - 1; victim > lane && taken < TAKE_BACK; victim--) {
         uint32_t head = atomic_load_explicit(&segment->header.heads[victim], memory_order_acquire);
         uint32_t tail = atomic_load_explicit(&segment->header.tails[victim], memory_order_relaxed);
         for (; tail - head - 1 < PA_NSLOTS && taken < TAKE_BACK; tail--) {
-            uint32_t entry = atomic_load_explicit(
+            entry = atomic_load_explicit(
                 &segment->lanes[victim][(tail - 1) & (PA_NSLOTS - 1u)], memory_order_relaxed);
-            uint32_t index = pa_entry_index(entry) & (PA_NSLOTS - 1u);
-            Request *request = pool->in_flight[index];
-            uint32_t ready = pa_state_word(PA_READY, 0, pa_entry_generation(entry));
-            struct pa_slot *slot = &segment->slots[index];
-            if (!request || request->step_open ||
-                atomic_load_explicit(&slot->state, memory_order_acquire) != ready ||
-                !pa_state_move(slot, ready, PA_FREE, 0, pa_entry_generation(entry), PA_PROGRAM))
-                continue;
-            slot_free(pool, request);
-            to_overflow(pool, request, true);
-            taken++;
+            taken += take_back(pool, entry);
         }
     }
+    while (taken < TAKE_BACK && memory_take_last(pool, lane + 1, &entry))
+        taken += take_back(pool, entry);
 }
 
 void queue_refill(Pool *pool)
@@ -390,6 +407,15 @@ void queue_refill(Pool *pool)
             return;
         }
     }
+}
+
+/* There may be fewer workers than before, or more. */
+void queue_wanted_changed(Pool *pool)
+{
+    uint32_t entry;
+    while (is_stopped(pool) && memory_take_last(pool, 0, &entry))
+        take_back(pool, entry);
+    queue_refill(pool);
 }
 
 void queue_request(Pool *pool, Request *request)
@@ -498,6 +524,18 @@ uint64_t queue_count_ready(Pool *pool)
                 atomic_load_explicit(&pool->segment->slots[index].state, memory_order_relaxed);
             count += pa_state_phase(word) == PA_READY;
         }
+    return count;
+}
+
+uint32_t queue_count_threads(Pool *pool)
+{
+    uint32_t count = 0;
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        const Request *request = pool->in_flight[index];
+        uint32_t word =
+            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_relaxed);
+        count += request && memory_is_for(request->op) && pa_state_phase(word) == PA_EXECUTING;
+    }
     return count;
 }
 

@@ -186,6 +186,7 @@ def test_empty_mapping_is_a_value_error(length: int) -> None:
         procaio.mmap(length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)
 
 
+@pytest.mark.better
 @pytest.mark.parametrize("kind", [MAP_SHARED, MAP_PRIVATE])
 def test_mapping_longer_than_the_file_is_refused(kind: int, fd: int) -> None:
     """Using its end would kill the program, so it is never made (K1)."""

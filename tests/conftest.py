@@ -12,7 +12,9 @@ import platform
 import select
 import signal
 import struct
+import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -159,6 +161,28 @@ def fd(data_file: Path) -> Iterator[int]:
     number = os.open(data_file, os.O_RDWR)
     yield number
     os.close(number)
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork; the child does `work` and leaves with 0 if nothing was raised. Returns its pid."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(60)
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001 - whatever it is, the child ends here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def succeeds(pid: int) -> bool:
+    """Whether the child left with 0."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

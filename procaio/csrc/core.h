@@ -6,6 +6,7 @@
  *   functions.c   aio_*: their table, and how a call is parsed
  *   builders.c    from the arguments to a Request; arguments.c has what they are made of
  *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
+ *   pool_type.c   Pool: polling, counters, settings, statistics
  *   orphans.c     descriptors that a dead worker has left open
  *   queue.c       requests on their way: overflow, slots, results, callbacks
  *   poll.c        waiting, and whose turn it is
@@ -260,6 +261,12 @@ int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exce
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
+PyObject *pool_open(Pool *pool, PyObject *args); /* these are methods */
+PyObject *pool_kill(Pool *pool, PyObject *args);
+PyObject *pool_release(Pool *pool, PyObject *unused);
+PyObject *pool_abandon(Pool *pool, PyObject *unused);
+PyObject *pool_disown(Pool *pool, PyObject *unused);
+void pool_end(Pool *pool);
 
 /* orphans.c */
 void orphans_look_for(Pool *pool, uint32_t worker);

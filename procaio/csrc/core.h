@@ -8,7 +8,8 @@
  *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
  *   pool_type.c   Pool: polling, counters, settings, statistics
  *   orphans.c     descriptors that a dead worker has left open
- *   queue.c       requests on their way: overflow, slots, results, callbacks
+ *   queue.c       requests on their way: overflow, slots, results
+ *   deliver.c     the end of it: value, waiting tasks, callback
  *   poll.c        waiting, and whose turn it is
  *   results.c     what a slot holds, as Python objects
  *   request.c     Request
@@ -291,12 +292,16 @@ uint64_t queue_count_ready(Pool *pool);
 uint32_t queue_count_threads(Pool *pool); /* requests that threads of the program execute */
 void queue_wanted_changed(Pool *pool);
 Request *queue_next_pending(Pool *pool);
-int queue_deliver(Pool *pool, Request *request);
 void queue_push_pending(Pool *pool, Request *request);
 bool queue_anything_pending(Pool *pool);
 void queue_group(Pool *pool, Request *group);
 void queue_wake_group(Request *group); /* nothing is left to wait for */
-int queue_report(Request *request);
+void queue_let_wait(Pool *pool, Request *group);
+void queue_conclude(Pool *pool, Request *request); /* its value, out of its slot */
+
+/* deliver.c */
+int deliver(Pool *pool, Request *request); /* 0, or -1 with an exception */
+int deliver_report(Request *request);      /* likewise, of an exception that is set */
 
 /* poll.c */
 /* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */

@@ -1,4 +1,4 @@
-/* procaio/csrc/queue.c - the way of a request: overflow, slot, pending, callback.
+/* procaio/csrc/queue.c - the way of a request: overflow, slot, pending.
  *
  * A request that finds no free slot waits in an overflow queue of the program, one for each
  * priority; it gets a slot when one is freed, the highest priority first.  If all slots are taken
@@ -697,7 +697,7 @@ void queue_group(Pool *pool, Request *group)
     pa_signal_program(pool->segment);
 }
 
-static void let_wait(Pool *pool, Request *group)
+void queue_let_wait(Pool *pool, Request *group)
 {
     append(&pool->groups, group);
     group->place = AT_GROUP;
@@ -758,72 +758,10 @@ void queue_let_go(struct queue *dead)
     }
 }
 
-/* -- delivery --------------------------------------------------------------------------------- */
-
-static PyObject *call(Request *request, PyObject *argument)
-{
-    PyObject *callback = request->callback;
-    if (request->kind == RESULT_NOTHING)
-        return PyObject_CallNoArgs(callback);
-    if (request->kind == RESULT_ENTRIES || request->kind == RESULT_GROUP)
-        return PyObject_CallObject(callback, argument);
-    return PyObject_CallOneArg(callback, argument);
-}
-
-static bool must_go_up(void)
-{
-    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-           PyErr_ExceptionMatches(PyExc_SystemExit);
-}
-
-/* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
-int queue_report(Request *request)
-{
-    if (must_go_up())
-        return -1;
-    if (!hooks.on_error) {
-        PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
-        return 0;
-    }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback)
-        PyException_SetTraceback(value, traceback);
-    PyObject *hook = Py_NewRef(hooks.on_error);
-    PyObject *done = PyObject_CallFunctionObjArgs(hook, value, request, NULL);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    bool leaves = !done && must_go_up();
-    if (!done && !leaves)
-        PyErr_WriteUnraisable(hook);
-    Py_XDECREF(done);
-    Py_DECREF(hook);
-    return leaves ? -1 : 0;
-}
-
-static int call_back(Request *request)
-{
-    PyObject *argument = request->is_group ? group_values(request)
-                         : request->value  ? Py_NewRef(request->value)
-                                           : result_on_failure(request);
-    if (!argument)
-        return queue_report(request);
-    int outer = callback_errno;
-    callback_errno = request->error;
-    PyObject *answer = call(request, argument);
-    callback_errno = outer;
-    Py_DECREF(argument);
-    if (answer) {
-        Py_DECREF(answer);
-        return 0;
-    }
-    return queue_report(request);
-}
+/* -- the end of its way ----------------------------------------------------------------------- */
 
 /* Takes the value out of the slot, whatever became of it. */
-static void conclude(Pool *pool, Request *request)
+void queue_conclude(Pool *pool, Request *request)
 {
     struct pa_slot *slot = request->slot == NO_SLOT ? NULL : &pool->segment->slots[request->slot];
     if (request->cancelled) {
@@ -844,34 +782,4 @@ static void conclude(Pool *pool, Request *request)
     if (slot)
         slot_free(pool, request);
     request_release_arguments(request);
-}
-
-/* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
-int queue_deliver(Pool *pool, Request *request)
-{
-    if (request->is_group && group_must_wait(request)) {
-        let_wait(pool, request);
-        return 0;
-    }
-    request->place = AT_CONCLUDING;
-    conclude(pool, request);
-    if (request->cancelled) /* perhaps just now, by another thread */
-        Py_CLEAR(request->value);
-    request->place = AT_CALLBACK;
-    pool->nreqs--;
-    pool->totals.completed++;
-    pool->totals.failed += request->error != 0;
-    if (pool->overflow_length)
-        queue_refill(pool);
-    if (request->waiters)
-        waiters_wake(request);
-    int failed = 0;
-    if (request->callback && !request->cancelled)
-        failed = call_back(request);
-    request->place = AT_DONE;
-    Py_CLEAR(request->callback);
-    if (request->group && group_leave(request) < 0)
-        failed = -1;
-    Py_DECREF(request);
-    return failed;
 }

@@ -31,8 +31,9 @@ def _is_sanitized() -> bool:
         return "libasan" in file.read()
 
 
+is_sanitized = _is_sanitized()
 not_sanitized = pytest.mark.skipif(
-    _is_sanitized(), reason="the sanitizer needs memory of its own, also in workers"
+    is_sanitized, reason="the sanitizer has memory of its own, also in workers, and locks nothing"
 )
 
 

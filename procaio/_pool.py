@@ -244,10 +244,10 @@ class Pool(_core.CorePool):
         limit = min(previous, _count(workers, "workers", 0, _core.MAX_WORKERS))
         end = None if timeout is None else time.monotonic() + _seconds(timeout, "timeout")
         self._set_workers(limit)
-        while self.nworkers() > limit:
+        while self._surplus(limit):
             left = 0.1 if end is None else min(0.1, end - time.monotonic())
             if left <= 0:
-                raise TimeoutError(f"{self.nworkers()} workers are still busy, not {limit}")
+                raise TimeoutError(f"more than {limit} are still busy")
             if self.npending():  # not processed here, and results end a sleep at once
                 time.sleep(min(left, 0.005))
                 left = 0

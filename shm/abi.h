@@ -191,7 +191,7 @@ struct pa_slot {
     uint32_t path2_at; /* where path2 begins, counted from path */
     union {
         int64_t result; /* >= 0, or a negated errno */
-        uint64_t limit; /* load, until it has run: at most so many bytes */
+        uint64_t limit; /* load, fiemap, until they have run: at most so many bytes */
     };
     alignas(PA_CACHE_LINE) char payload[PA_INLINE]; /* paths going in, struct pa_stat coming out */
 };

@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,6 +28,17 @@ import procaio
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
+
+
+def _is_sanitized() -> bool:
+    with open("/proc/self/maps") as file:
+        return "libasan" in file.read()
+
+
+is_sanitized = _is_sanitized()
+not_sanitized = pytest.mark.skipif(
+    is_sanitized, reason="the sanitizer has memory of its own, also in workers, and locks nothing"
+)
 
 
 def eventually(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
@@ -167,6 +179,28 @@ def fd(data_file: Path) -> Iterator[int]:
     number = os.open(data_file, os.O_RDWR)
     yield number
     os.close(number)
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork; the child does `work` and leaves with 0 if nothing was raised. Returns its pid."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(60)
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001 - whatever it is, the child ends here
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def succeeds(pid: int) -> bool:
+    """Whether the child left with 0."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:

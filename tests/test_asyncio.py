@@ -480,6 +480,7 @@ def test_interrupt_in_a_callback_leaves_the_loop(
     asyncio.run(after())
 
 
+@pytest.mark.better
 def test_exception_in_a_callback_does_not_disturb_the_loop(pool: procaio.Pool, run: Any) -> None:
     caught: list[object] = []
     procaio.on_callback_error(lambda error, _request: caught.append(type(error)))

@@ -69,6 +69,7 @@ def test_wait_for_the_own_request_inside_its_callback_gives_the_value(
 # -- exceptions in callbacks -----------------------------------------------------------------------
 
 
+@pytest.mark.better
 def test_exception_in_a_callback_goes_to_the_hook_and_stops_nobody(pool: procaio.Pool) -> None:
     """hook(exception, request); the request has ended, all others are processed (A14)."""
     caught: list[tuple[BaseException, object, str]] = []

@@ -47,6 +47,7 @@ def test_bytearray_is_cut_at_the_end_of_file(pool: procaio.Pool, fd: int) -> Non
     assert data == b"keep" + os.pread(fd, 6, 65530)
 
 
+@pytest.mark.better
 def test_data_stay_as_they_were_on_an_error(pool: procaio.Pool) -> None:
     """A read that fails changes neither size nor content (C2)."""
     for data in (bytearray(b"before"), memoryview(bytearray(b"before")), np.arange(6.0)):

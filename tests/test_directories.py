@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import procaio
+from conftest import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,3 +210,24 @@ def test_large_directory_that_is_cancelled_leaves_nothing_open(
         procaio.aio_nop(pool=workers).wait()
         request.cancel()
     workers.flush()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_large_directory_that_is_cancelled_is_read_no_further(
+    workers: procaio.Pool, tmp_path: Path, *, cancelled: bool
+) -> None:
+    """What a worker has read by then is the last of it; else there are more steps (G7)."""
+    names = fill(tmp_path, 2_000)
+
+    def steps() -> int:
+        return sum(worker.taken for worker in workers.statistics().workers)
+
+    procaio.aio_nop(pool=workers).wait()
+    before = steps()
+    request = procaio.aio_readdir(tmp_path, pool=workers)
+    eventually(lambda: request.state == "pending", "the first step")
+    if cancelled:
+        request.cancel()
+    workers.flush()
+    assert (steps() - before == 1) == cancelled
+    assert request.result is None if cancelled else sorted(request.result) == names

@@ -106,6 +106,16 @@ def test_generated_parts_are_not_empty() -> None:
     assert all(text.count("\n") >= 5 for text in sections.sections().values())
 
 
+def test_tests_that_the_docs_name_are_there() -> None:
+    """A rule of the table of rules has its tests."""
+    text = (ROOT / "docs/design/verification.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", text))
+    sources = [path.read_text() for path in (ROOT / "tests").glob("test_*.py")]
+    there = {name for source in sources for name in re.findall(r"def (test_\w+)\(", source)}
+    assert named - there == set()
+    assert len(named) > 50
+
+
 @pytest.mark.parametrize(("page", "number", "code"), EXAMPLES, ids=lambda value: str(value)[:20])
 def test_an_example_of_the_docs_runs(page: str, number: int, code: str, tmp_path: Path) -> None:
     """Every python block is a whole program that ends well."""

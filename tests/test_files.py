@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,34 @@ def test_open_of_a_fifo_waits_in_a_worker_only(workers: procaio.Pool, tmp_path: 
     with reader.wait() as end, writer.wait() as other:
         assert procaio.aio_write(other, None, None, b"through", pool=workers).wait() == 7
         assert procaio.aio_read(end, None, 99, pool=workers).wait() == b"through"
+
+
+@pytest.mark.parametrize(
+    ("locale", "name"),
+    [("C.UTF-8", "straße"), ("C.UTF-8", "half \udcc3"), ("C", "\udcc3\udcbc"), ("C", "plain")],
+)
+def test_names_are_encoded_as_those_of_os(tmp_path: Path, locale: str, name: str) -> None:
+    """Also where the file system's encoding has few letters, or a name is no text at all."""
+    program = """
+import os, sys, procaio
+directory, name = sys.argv[1], sys.argv[2]
+os.mkdir(os.path.join(directory, name))
+for path in (os.path.join(directory, name), os.fsencode(os.path.join(directory, name))):
+    assert procaio.aio_stat(path).wait() == os.stat(path)
+assert procaio.aio_readdir(directory).wait() == os.listdir(directory) == [name]
+if sys.getfilesystemencoding() != "utf-8":
+    try:
+        procaio.aio_stat("stra\\u00dfe")
+    except UnicodeEncodeError:
+        print("refused")
+"""
+    environment = {**os.environ, "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path, os.fsencode(name)],
+        env=environment, capture_output=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (b"refused\n" if locale == "C" else b"")
 
 
 # -- FileHandle ------------------------------------------------------------------------------------

@@ -8,44 +8,19 @@ import multiprocessing
 import os
 import select
 import signal
-import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import procaio
-from conftest import descriptors, eventually
+from conftest import descriptors, eventually, in_child, succeeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 LARGE = 9 << 20  # more than a block of the shared segments: it has a segment of its own
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Fork; the child does `work` and leaves with 0 if nothing was raised. Returns its pid."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            signal.alarm(60)
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001 - whatever it is, the child ends here
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return pid
-
-
-def succeeds(pid: int) -> bool:
-    """Whether the child left with 0."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.fixture(params=["default pool", "own pool"])

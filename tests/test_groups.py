@@ -307,6 +307,7 @@ def test_add_does_not_care_about_the_limit(pool: procaio.Pool) -> None:
     assert rounds == [0, 0, 0]
 
 
+@pytest.mark.better
 def test_limit_of_zero_pauses_and_the_group_waits(pool: procaio.Pool, calls: Calls) -> None:
     """Until the limit is raised again (M11)."""
     made = [0]

@@ -91,6 +91,7 @@ def test_load_gives_its_shared_memory_back(pool: procaio.Pool, tmp_path: Path) -
     assert pool._snapshot()["shared_used"] == 0
 
 
+@pytest.mark.better
 @pytest.mark.parametrize("name", ["version", "cpuinfo", "filesystems", "kallsyms"])
 def test_load_of_files_of_proc(pool: procaio.Pool, name: str) -> None:
     """Their size is 0, and their content is not: load reads to the end of the file (I1)."""
@@ -112,6 +113,7 @@ def test_load_of_a_file_of_sys_is_shorter_than_its_size(pool: procaio.Pool) -> N
     assert procaio.aio_load(path, pool=pool).wait() == expected
 
 
+@pytest.mark.better
 def test_load_of_a_file_that_grows_reads_on_to_its_end(
     workers: procaio.Pool, tmp_path: Path
 ) -> None:
@@ -212,6 +214,7 @@ def test_load_replaces_what_the_bytearray_held(
     assert data == data_file.read_bytes()
 
 
+@pytest.mark.better
 def test_load_into_a_bytearray_that_fails_late_leaves_it_as_it_was(
     workers: procaio.Pool, tmp_path: Path
 ) -> None:

@@ -10,7 +10,6 @@ import gc
 import importlib.util
 import mmap as python_mmap
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -30,7 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import procaio
-from conftest import descriptors, eventually
+from conftest import descriptors, eventually, in_child, succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,22 +72,6 @@ def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
         timeout=100,
         check=False,
     )
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Do `work` in a forked child; its exit status, 0 if nothing was raised."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            signal.alarm(60)
-            work()
-            code = 0
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the child ends here
-            os.write(2, repr(error).encode())
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 # -- K1: a buffer ----------------------------------------------------------------------------------
@@ -186,6 +169,7 @@ def test_empty_mapping_is_a_value_error(length: int) -> None:
         procaio.mmap(length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS)
 
 
+@pytest.mark.better
 @pytest.mark.parametrize("kind", [MAP_SHARED, MAP_PRIVATE])
 def test_mapping_longer_than_the_file_is_refused(kind: int, fd: int) -> None:
     """Using its end would kill the program, so it is never made (K1)."""
@@ -287,7 +271,7 @@ def test_fresh_memory_is_zeroed_and_private_or_shared_with_children(kind: int) -
             assert mapping[:6] == b"parent"
             mapping[:6] = b"child!"
 
-        assert in_child(work) == 0
+        assert succeeds(in_child(work))
         assert mapping[:6] == (b"child!" if kind == MAP_SHARED else b"parent")
 
 
@@ -624,7 +608,7 @@ def test_forked_child_uses_the_same_pages_with_its_own_pool(workers: procaio.Poo
             assert used(workers) == before
             workers.close()
 
-        assert in_child(work) == 0
+        assert succeeds(in_child(work))
         assert mapping[PAGE : PAGE + 16] == os.pread(fd, 16, 32)
         assert procaio.aio_write(fd, 0, 16, mapping, PAGE, pool=workers).wait() == 16
         assert os.pread(fd, 16, 0) == os.pread(fd, 16, 32)
@@ -648,7 +632,7 @@ def test_child_that_unmaps_takes_nothing_from_its_own_pool(workers: procaio.Pool
         assert used(workers) == before - 3 * (9 << 20)
         workers.close()
 
-    assert in_child(work) == 0
+    assert succeeds(in_child(work))
     for mapping in mappings:
         assert mapping[:16] == os.pread(fd, 16, 16)
 
@@ -664,7 +648,7 @@ def test_request_with_a_mapping_in_flight_is_dead_in_the_child(
         assert reading.state == "dead"
         mapping.munmap()
 
-    assert in_child(work) == 0
+    assert succeeds(in_child(work))
     with pytest.raises(BufferError):
         mapping.munmap()
     gate.open()

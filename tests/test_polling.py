@@ -206,6 +206,50 @@ def test_max_outstanding_blocks_poll_cb_not_the_calls(workers: procaio.Pool, gat
     assert {request.state for request in more} == {"done"}
 
 
+def test_max_poll_reqs_and_max_poll_time_hold_together(pool: procaio.Pool) -> None:
+    """Whichever limit is reached first ends the call (N3)."""
+    for _ in range(10):
+        procaio.aio_nop(pool=pool)
+    eventually(lambda: pool.npending() == 10, "all are executed")
+    for requests, seconds, left in ((3, 1000, 7), (3, 1e-9, 6), (100, 1e-9, 5), (0, 1e-9, 4)):
+        pool.max_poll_reqs(requests)
+        pool.max_poll_time(seconds)
+        assert (pool.poll_cb(), pool.nreqs()) == (-1, left)
+    pool.max_poll_time(0)
+    assert (pool.poll_cb(), pool.nreqs()) == (0, 0)
+
+
+def test_limits_of_poll_cb_do_not_keep_flush_and_wait(pool: procaio.Pool) -> None:
+    """They are for one call of poll_cb; who waits for something gets it (N3)."""
+    pool.max_poll_reqs(1)
+    pool.max_poll_time(1e-9)
+    requests = [procaio.aio_nop(pool=pool) for _ in range(20)]
+    requests[9].wait()
+    assert requests[9].state == "done"
+    pool.flush()
+    assert {request.state for request in requests} == {"done"}
+
+
+def test_max_outstanding_counts_groups_and_what_they_are_fed(pool: procaio.Pool) -> None:
+    """poll_cb goes on until few enough are left, however many the feeder makes (N7, M7)."""
+    made = [0]
+    group = procaio.aio_group(pool=pool)
+
+    def feeder(_: procaio.Group) -> None:
+        if made[0] < 100:
+            made[0] += 1
+            group.add(procaio.aio_nop(pool=pool))
+
+    pool.max_outstanding(5)
+    group.limit(20)
+    group.feed(feeder)
+    assert pool.nreqs() == 21
+    while pool.nreqs():
+        pool.poll_cb()
+        assert pool.nreqs() <= 5
+    assert (made, group.state) == ([100], "done")
+
+
 def test_nreqs_is_lowered_before_the_callback_runs(pool: procaio.Pool) -> None:
     """A callback may ask for the next request when fewer than so many are out (N8)."""
     seen: list[int] = []

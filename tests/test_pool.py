@@ -362,6 +362,16 @@ def test_many_pools_live_side_by_side(data_file: Path) -> None:
             assert request.wait() == os.stat(data_file)
 
 
+def test_requests_that_block_hold_no_other_pool_up(gate: Gate, data_file: Path) -> None:
+    """What may wait for ever belongs into a pool of its own (O5)."""
+    with procaio.Pool(workers=2) as blocked, procaio.Pool(workers=1) as free:
+        held = gate.hold(blocked, 2)
+        stuck = procaio.aio_stat(data_file, pool=blocked)
+        assert procaio.aio_stat(data_file, pool=free).wait() == os.stat(data_file)
+        assert [request.state for request in (*held, stuck)] == ["execute", "execute", "ready"]
+        gate.open(2)
+
+
 def test_default_pool_starts_on_first_use_and_again_after_close() -> None:
     """The module-level functions use one pool; two threads that need it at once get the same."""
     barrier = threading.Barrier(8)

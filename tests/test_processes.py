@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import eventually, kill
+from conftest import eventually, kill, not_sanitized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +77,26 @@ def test_process_names_are_short_forms_of_the_titles(workers: procaio.Pool) -> N
         with open(f"/proc/{pid}/comm") as file:
             names.append(file.read().strip())
     assert names == ["procaio-spawner", "procaio-w0"]
+
+
+def test_program_whose_name_and_arguments_are_no_text_keeps_them() -> None:
+    """A pool works in it, and `ps` shows it as before."""
+    program = """
+import procaio
+with open("/proc/thread-self/comm", "wb", buffering=0) as file:
+    file.write(b"name\\xff")
+def shown():
+    with open("/proc/self/cmdline", "rb") as file, open("/proc/thread-self/comm", "rb") as name:
+        return file.read(), name.read()
+before = shown()
+assert before[0].endswith(b"half \\xc3\\0") and before[1] == b"name\\xff\\n", before
+procaio.aio_nop().wait()
+assert shown() == before, (shown(), before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, b"half \xc3"], capture_output=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # -- signals and waiting ---------------------------------------------------------------------------
@@ -271,6 +291,7 @@ def rollup(pid: int, field: str) -> int:
     raise KeyError(field)
 
 
+@not_sanitized
 @pytest.mark.parametrize("later", ["a worker", "the spawner and a worker"])
 def test_heap_rewritten_after_the_start_is_not_kept_by_the_children(
     workers: procaio.Pool, later: str
@@ -291,9 +312,11 @@ def test_heap_rewritten_after_the_start_is_not_kept_by_the_children(
     assert len(pids) >= 2
     for pid in pids:
         assert rollup(pid, "Private_Dirty") < BLOCK
+        assert rollup(pid, "Anonymous") < 16 * BLOCK  # with what several of them share
     del heap
 
 
+@not_sanitized
 def test_shared_memory_that_the_program_unmaps_is_not_kept_alive(workers: procaio.Pool) -> None:
     """Mappings that the program shares with others end when the program ends them."""
     fd = os.memfd_create("theirs")

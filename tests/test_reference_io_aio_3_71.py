@@ -468,13 +468,12 @@ def test_example_watcher_that_leaves_time_to_others() -> None:
     loop.watch(reading, lambda: turns.append("other"))
     loop.watch(procaio.poll_fileno(), lambda: procaio.poll_cb() if procaio.nreqs() else loop.stop())
     os.write(writing, b"x")  # the other one has always something to do
-    assert procaio.max_poll_time(0.02) == 0
+    assert procaio.max_poll_time(1e-9) == 0  # whatever a callback does, it takes longer
 
     def slow() -> None:
         turns.append("slow")
         if procaio.nreqs() == 0:
             loop.stop()
-        time.sleep(0.005)
 
     requests = [procaio.aio_nop(slow) for _ in range(40)]
     eventually(lambda: procaio.npending() == len(requests), "all are executed")
@@ -482,7 +481,7 @@ def test_example_watcher_that_leaves_time_to_others() -> None:
     os.close(reading)
     os.close(writing)
     assert turns.count("slow") == 40
-    assert turns.count("other") >= 5
+    assert turns.count("other") >= 39
 
 
 def test_example_wait_until_nothing_is_outstanding(data_file: Path) -> None:

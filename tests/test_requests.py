@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import eventually
+from conftest import descriptors, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,6 +208,42 @@ def test_cancel_of_a_pending_open_closes_the_descriptor(
         eventually(lambda request=request: request.state == "pending", "it is open")
         request.cancel()
     pool.flush()
+
+
+@pytest.mark.parametrize("state", ["ready", "execute", "pending", "done"])
+def test_open_that_is_cancelled_leaves_no_descriptor(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, state: str
+) -> None:
+    """What arrives after the cancelling is closed; what was delivered is the program's (L1)."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    if state == "ready":
+        workers.max_parallel(1)
+        gate.hold(workers)
+    request = procaio.aio_open(path, os.O_RDONLY, pool=workers)
+    writer = -1
+    if state != "ready":
+        eventually(lambda: request.state == "execute", "it waits for a writer")
+    if state in {"pending", "done"}:
+        writer = os.open(path, os.O_WRONLY)
+        eventually(lambda: request.state == "pending", "it is open")
+    if state == "done":
+        request.wait()
+    assert request.cancel() == (state == "ready")
+    if state == "ready":
+        gate.open()
+    elif state == "execute":
+        writer = os.open(path, os.O_WRONLY)
+    workers.flush()
+    reading = {fd for fd, what in descriptors().items() if what == str(path)} - {writer}
+    if state == "done":
+        with request.result as handle:
+            assert reading == {handle.fileno()}
+    else:
+        assert reading == set()
+        assert request.result is None
+    if writer >= 0:
+        os.close(writer)
 
 
 def test_cancel_after_the_end_does_nothing(pool: procaio.Pool) -> None:

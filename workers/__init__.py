@@ -13,6 +13,8 @@ import setproctitle
 
 __all__ = ["title_area", "usable_cores"]
 
+THREAD_NAME, COMMAND_LINE = "/proc/thread-self/comm", "/proc/self/cmdline"
+
 
 def title_area() -> tuple[int, int]:
     """Address and size of the memory that the system shows as a process's command line.
@@ -38,19 +40,20 @@ def _areas() -> tuple[int, ...]:
 
 def _prepare(arg_start: int) -> None:
     """Let setproctitle do its part, but leave the program's own name and arguments as they are."""
-    name = setproctitle.getthreadtitle()
-    shown = _command_line()
-    setproctitle.getproctitle()
-    setproctitle.setthreadtitle(name)
-    if _command_line() != shown:
+    name, shown = _contents(THREAD_NAME), _contents(COMMAND_LINE)
+    with contextlib.suppress(UnicodeDecodeError):  # arguments are any bytes; it has done its part
+        setproctitle.getproctitle()
+    with contextlib.suppress(OSError), open(THREAD_NAME, "wb", buffering=0) as file:
+        file.write(name.removesuffix(b"\n"))
+    if _contents(COMMAND_LINE) != shown:
         # It has joined the arguments with blanks, which tools that list processes would see.
         with contextlib.suppress(OSError), open("/proc/self/mem", "r+b", buffering=0) as memory:
             memory.seek(arg_start)
             memory.write(shown)
 
 
-def _command_line() -> bytes:
-    with open("/proc/self/cmdline", "rb") as file:
+def _contents(path: str) -> bytes:
+    with open(path, "rb") as file:
         return file.read()
 
 

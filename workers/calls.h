@@ -39,10 +39,15 @@ static inline void pa_lower_flag(const struct pa_call *call, uint16_t flag)
 /* Opened by an operation for itself.  O_ASYNC does nothing (no owner is set): it is a mark.  Should
  * the worker die before the descriptor is closed, or before the program has taken it over, the
  * program finds it in its own table and closes what nobody will ever report (orphans.c). */
+static inline int64_t pa_open_marked_at(int dir_fd, const char *path, uint32_t flags, uint32_t mode)
+{
+    return pa_outcome(
+        syscall(SYS_openat, dir_fd, path, flags | O_CLOEXEC | O_ASYNC | O_LARGEFILE, mode));
+}
+
 static inline int64_t pa_open_marked(const struct pa_call *call, uint32_t flags)
 {
-    return pa_outcome(syscall(SYS_openat, call->slot->fd, call->path,
-                              flags | O_CLOEXEC | O_ASYNC | O_LARGEFILE, call->slot->mode));
+    return pa_open_marked_at(call->slot->fd, call->path, flags, call->slot->mode);
 }
 
 /* The name that the system has for what is open; written without stdio, see loop.c. */

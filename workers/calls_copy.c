@@ -9,19 +9,18 @@
  * from the beginning, and then it only removes what there is.  The notes are taken back when the
  * destination is whole, so from there on nobody removes it.
  */
-#include <stdio.h>
+#include <stdio.h> /* declares renameat; nothing else of it is used here */
 #include <string.h>
 
 #include "copying.h"
 
 enum { LONGEST_PATH = 4096, MOST_LOOKS = 16 };
 
-#define OPENED (O_NOCTTY | O_CLOEXEC | O_ASYNC | O_LARGEFILE)
 #define NEW_MODE 0200 /* nobody's but its owner's until it has the source's permissions */
 
 static int64_t open_marked(int directory, const char *path, int flags)
 {
-    return pa_outcome(syscall(SYS_openat, directory, path, flags | OPENED, NEW_MODE));
+    return pa_open_marked_at(directory, path, (uint32_t)flags | O_NOCTTY, NEW_MODE);
 }
 
 static bool same_file(const struct stat *a, const struct stat *b)

@@ -3,7 +3,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
-#include <stdio.h>
+#include <stdio.h> /* declares renameat; nothing else of it is used here */
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>

@@ -7,7 +7,7 @@
 #include "calls.h"
 
 #include <stdbool.h>
-#include <stdio.h>
+#include <stdio.h> /* declares renameat; nothing else of it is used here */
 #include <string.h>
 #include <sys/random.h>
 
@@ -33,8 +33,7 @@ static int64_t open_directory(struct replacing *self)
         return *path ? -EISDIR : -ENOENT;
     memcpy(directory, length ? path : ".", length ? length : 1);
     directory[length ? length : 1] = '\0';
-    return pa_outcome(syscall(SYS_openat, self->call->slot->fd, directory,
-                              O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_ASYNC));
+    return pa_open_marked_at(self->call->slot->fd, directory, O_RDONLY | O_DIRECTORY, 0);
 }
 
 static void make_name(char *temporary)
@@ -53,9 +52,8 @@ static int64_t open_with_name(struct replacing *self)
     int64_t fd = -EEXIST;
     for (int tries = 0; fd == -EEXIST && tries < TRIES; tries++) {
         make_name(self->temporary);
-        fd = pa_outcome(syscall(SYS_openat, self->directory, self->temporary,
-                                O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_ASYNC,
-                                self->call->slot->mode));
+        fd = pa_open_marked_at(self->directory, self->temporary, O_WRONLY | O_CREAT | O_EXCL,
+                               self->call->slot->mode);
     }
     if (fd < 0)
         self->temporary[0] = '\0';
@@ -64,9 +62,8 @@ static int64_t open_with_name(struct replacing *self)
 
 static int64_t open_file(struct replacing *self)
 {
-    int64_t fd = pa_outcome(syscall(SYS_openat, self->directory, ".",
-                                    O_WRONLY | O_TMPFILE | O_CLOEXEC | O_ASYNC,
-                                    self->call->slot->mode));
+    int64_t fd =
+        pa_open_marked_at(self->directory, ".", O_WRONLY | O_TMPFILE, self->call->slot->mode);
     if (fd == -EOPNOTSUPP || fd == -EISDIR || fd == -EINVAL || fd == -ENOENT)
         fd = open_with_name(self);
     return fd;

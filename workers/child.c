@@ -3,8 +3,8 @@
  * The spawner begins as a copy of the whole program, a worker as a copy of the spawner.  It keeps
  * what its own few functions need (their code, the writable data of the libraries they live in, its
  * stack, the thread pointer's surroundings) and gives everything else back, so that the program can
- * grow, shrink and rewrite its heap without a copy being kept here.  Shared mappings of the program are unmapped: they would
- * keep memory alive that the program has given up.
+ * grow, shrink and rewrite its heap without a copy being kept here.  Shared mappings of the program
+ * are unmapped: they would keep memory alive that the program has given up.
  */
 #include <errno.h>
 #include <fcntl.h>

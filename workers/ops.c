@@ -20,20 +20,24 @@ static int64_t run_busy(const struct pa_call *call)
 }
 
 const struct pa_op pa_ops[PA_NOPS] = {
-    /*                   name         call           EINTR  died   opens  cached */
+    /* name, call, again on EINTR, again if the worker died, opens, cached: see struct pa_op */
     [PA_OP_NOP] = {"nop", run_nop, true, true, false, NULL},
     [PA_OP_BUSY] = {"busy", run_busy, false, true, false, NULL},
     [PA_OP_OPEN] = {"open", pa_call_open, true, false, true, NULL},
     [PA_OP_CLOSE] = {"close", pa_call_close, false, false, false, NULL},
     [PA_OP_REPLACE] = {"close", pa_call_replace, false, false, false, NULL},
-    [PA_OP_READ] = {"read", pa_call_read, true, true, false, pa_call_read_cached}, /* not from the position */
+    /* Not again from the position. */
+    [PA_OP_READ] = {"read", pa_call_read, true, true, false, pa_call_read_cached},
     [PA_OP_WRITE] = {"write", pa_call_write, true, true, false, NULL}, /* not with O_APPEND */
-    [PA_OP_FSYNC] = {"fsync", pa_call_fsync, true, false, false, NULL}, /* may hide an earlier EIO */
-    [PA_OP_FDATASYNC] = {"fdatasync", pa_call_fdatasync, true, false, false, NULL}, /* likewise, all that follow */
+    /* Doing it twice may hide an earlier EIO: no sync of certain files is done so. */
+    [PA_OP_FSYNC] = {"fsync", pa_call_fsync, true, false, false, NULL},
+    [PA_OP_FDATASYNC] = {"fdatasync", pa_call_fdatasync, true, false, false, NULL},
     [PA_OP_SYNC] = {"sync", pa_call_sync, true, true, false, NULL},
-    [PA_OP_SYNC_FILE_RANGE] = {"sync_file_range", pa_call_sync_file_range, true, false, false, NULL},
+    [PA_OP_SYNC_FILE_RANGE] = {"sync_file_range", pa_call_sync_file_range, true, false, false,
+                               NULL},
     [PA_OP_PATHSYNC] = {"pathsync", pa_call_pathsync, true, false, true, NULL},
-    [PA_OP_SENDFILE] = {"sendfile", pa_call_sendfile, false, false, false, NULL}, /* goes on by itself */
+    /* On EINTR it goes on by itself. */
+    [PA_OP_SENDFILE] = {"sendfile", pa_call_sendfile, false, false, false, NULL},
     [PA_OP_READAHEAD] = {"readahead", pa_call_readahead, true, true, false, NULL},
     [PA_OP_TRUNCATE] = {"truncate", pa_call_truncate, true, true, false, NULL},
     [PA_OP_FTRUNCATE] = {"ftruncate", pa_call_ftruncate, true, true, false, NULL},
@@ -62,7 +66,8 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_ALLOCATE] = {"allocate", pa_call_allocate, true, false, false, NULL},
     [PA_OP_FADVISE] = {"fadvise", pa_call_fadvise, true, true, false, NULL},
     [PA_OP_SYNCFS] = {"syncfs", pa_call_syncfs, true, false, false, NULL},
-    [PA_OP_COPY_FILE_RANGE] = {"copy_file_range", pa_call_copy_file_range, true, false, false, NULL},
+    [PA_OP_COPY_FILE_RANGE] = {"copy_file_range", pa_call_copy_file_range, true, false, false,
+                               NULL},
     [PA_OP_SPLICE] = {"splice", pa_call_splice, true, false, false, NULL},
     [PA_OP_TEE] = {"tee", pa_call_tee, true, false, false, NULL},
     [PA_OP_ACCESS] = {"access", pa_call_access, true, true, false, NULL},

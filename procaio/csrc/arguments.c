@@ -5,8 +5,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
-
 /* -- numbers ---------------------------------------------------------------------------------- */
 
 int take_number(PyObject *value, const char *name, int64_t least, int64_t most, int64_t *number)
@@ -53,27 +51,49 @@ int take_flag(PyObject *value, bool *flag)
 
 /* -- paths ------------------------------------------------------------------------------------ */
 
-/* A path as the kernel gets it: an ASCII str as it is, everything else as bytes. */
+static bool names_are_utf8; /* the file system's encoding */
+
+int arguments_ready(void)
+{
+    PyObject *letter = PyUnicode_FromOrdinal(0xe9);
+    PyObject *encoded = letter ? PyUnicode_EncodeFSDefault(letter) : NULL;
+    names_are_utf8 = encoded && strcmp(PyBytes_AS_STRING(encoded), "\xc3\xa9") == 0;
+    if (letter && !encoded) /* it knows fewer letters */
+        PyErr_Clear();
+    Py_XDECREF(encoded);
+    Py_XDECREF(letter);
+    return letter ? 0 : -1;
+}
+
+/* The UTF-8 form of a str, which the str keeps; NULL if that is not what the kernel is to get. */
+static const char *utf8_of(PyObject *text, Py_ssize_t *length)
+{
+    if (!names_are_utf8 && !PyUnicode_IS_ASCII(text))
+        return NULL;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(text, length);
+    if (!utf8) /* bytes that are no text stand in it as surrogates */
+        PyErr_Clear();
+    return utf8;
+}
+
+/* A path as the kernel gets it: a str of which the UTF-8 form will do, everything else as bytes, so
+ * that a path takes no memory of the request's own. */
 static PyObject *encode_path(PyObject *path, bool *is_bytes)
 {
     PyObject *plain = PyOS_FSPath(path);
     if (!plain)
         return NULL;
     *is_bytes = PyBytes_Check(plain);
-    const char *text;
+    const char *text = NULL;
     Py_ssize_t length;
-    if (PyUnicode_Check(plain)) {
-        if (!PyUnicode_IS_ASCII(plain))
-            Py_SETREF(plain, PyUnicode_EncodeFSDefault(plain));
+    if (!*is_bytes && !(text = utf8_of(plain, &length))) {
+        Py_SETREF(plain, PyUnicode_EncodeFSDefault(plain));
         if (!plain)
             return NULL;
     }
-    if (PyBytes_Check(plain)) {
+    if (!text) {
         text = PyBytes_AS_STRING(plain);
         length = PyBytes_GET_SIZE(plain);
-    } else {
-        text = (const char *)PyUnicode_1BYTE_DATA(plain);
-        length = PyUnicode_GET_LENGTH(plain);
     }
     if (memchr(text, '\0', (size_t)length)) {
         PyErr_SetString(PyExc_ValueError, "embedded null byte in the path");
@@ -317,6 +337,36 @@ int take_pages(PyObject *offset, PyObject *length, bool outwards, struct memory 
     return 0;
 }
 
+/* Whether it is of just the type that the module has by this name.  A module that the program has
+ * not imported has made nothing; a type that was seen is kept. */
+static bool is_exactly(PyObject *object, const char *module, const char *name, PyTypeObject **seen)
+{
+    if (!*seen) {
+        PyObject *key = PyUnicode_FromString(module);
+        PyObject *imported = key ? PyImport_GetModule(key) : NULL;
+        PyObject *type = imported ? PyObject_GetAttrString(imported, name) : NULL;
+        if (type && PyType_Check(type))
+            *seen = (PyTypeObject *)Py_NewRef(type);
+        PyErr_Clear();
+        Py_XDECREF(type);
+        Py_XDECREF(imported);
+        Py_XDECREF(key);
+    }
+    return *seen == Py_TYPE(object);
+}
+
+static bool is_array(PyObject *object)
+{
+    static PyTypeObject *array;
+    return is_exactly(object, "array", "array", &array);
+}
+
+static bool is_numpy_array(PyObject *object)
+{
+    static PyTypeObject *ndarray;
+    return is_exactly(object, "numpy", "ndarray", &ndarray);
+}
+
 /* Whether the memory is on a heap for certain.  Of everything else nobody knows where it comes from:
  * a memoryview or an array may lie in a mapped file. */
 static bool is_on_heap(PyObject *owner)
@@ -324,13 +374,13 @@ static bool is_on_heap(PyObject *owner)
     PyObject *held = Py_NewRef(owner);
     bool known = false;
     for (int depth = 0; depth < 16 && held && !known; depth++) {
-        const char *type = Py_TYPE(held)->tp_name;
         PyObject *below = NULL;
-        known = PyBytes_Check(held) || PyByteArray_Check(held) || Buffer_Check(held) ||
-                strcmp(type, "array.array") == 0;
+        known = PyBytes_Check(held) || PyByteArray_Check(held) || Buffer_Check(held);
         if (PyMemoryView_Check(held)) {
             below = Py_XNewRef(PyMemoryView_GET_BUFFER(held)->obj);
-        } else if (strcmp(type, "numpy.ndarray") == 0) {
+        } else if (!known && is_array(held)) {
+            known = true;
+        } else if (!known && is_numpy_array(held)) {
             below = PyObject_GetAttrString(held, "base");
             known = below == Py_None;
             PyErr_Clear();

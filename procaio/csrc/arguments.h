@@ -46,6 +46,8 @@ int take_block(Request *request, uint64_t size);
  * cannot be read has failed: its errno is the request's. */
 int copy_in(Request *request, const char *from, uint64_t size, uint64_t behind);
 
+#define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
+
 /* Between memory of ours and memory of `owner`, which may be mapped from a file that has become
  * shorter: 0, or an errno, and never a SIGBUS. */
 int copy_from_owner(PyObject *owner, char *to, const char *from, size_t size);

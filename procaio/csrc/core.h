@@ -6,8 +6,10 @@
  *   functions.c   aio_*: their table, and how a call is parsed
  *   builders.c    from the arguments to a Request; arguments.c has what they are made of
  *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
+ *   pool_type.c   Pool: polling, counters, settings, statistics
  *   orphans.c     descriptors that a dead worker has left open
- *   queue.c       requests on their way: overflow, slots, results, callbacks
+ *   queue.c       requests on their way: overflow, slots, results
+ *   deliver.c     the end of it: value, waiting tasks, callback
  *   poll.c        waiting, and whose turn it is
  *   results.c     what a slot holds, as Python objects
  *   request.c     Request
@@ -97,7 +99,7 @@ struct Request {
     PyObject *callback;        /* NULL: none */
     PyObject *value;           /* once done; NULL if it failed or yields nothing */
     PyObject *path, *path2;    /* the caller's own objects, for errors */
-    PyObject *fspath, *fspath2; /* what is encoded: an ASCII str or bytes */
+    PyObject *fspath, *fspath2; /* what the kernel gets: a str's UTF-8 form, or bytes */
     PyObject *file;            /* kept alive, and open, until the request is done */
     PyObject *target;          /* a Buffer or bytearray, or NULL */
     Py_buffer *view;           /* export of the caller's data while a read is in flight */
@@ -164,10 +166,10 @@ struct Group {
     uint64_t limit;
     PyObject *feeder, *values;
     int error;
-    bool feeding; /* the feeder is being called */
+    bool feeding;   /* the feeder is being called */
     bool composite; /* procaio makes the members; an errno is a failure */
     bool held;      /* and may make more: it does not end */
-    bool closed;  /* no more members */
+    bool closed;    /* no more members */
 };
 
 struct queue {
@@ -273,6 +275,12 @@ int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exce
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
+PyObject *pool_open(Pool *pool, PyObject *args); /* these are methods */
+PyObject *pool_kill(Pool *pool, PyObject *args);
+PyObject *pool_release(Pool *pool, PyObject *unused);
+PyObject *pool_abandon(Pool *pool, PyObject *unused);
+PyObject *pool_disown(Pool *pool, PyObject *unused);
+void pool_end(Pool *pool);
 
 /* orphans.c */
 void orphans_look_for(Pool *pool, uint32_t worker);
@@ -295,13 +303,19 @@ uint64_t queue_copied(const Request *request);
 void queue_abandon(Pool *pool, struct queue *dead);
 void queue_let_go(struct queue *dead);
 uint64_t queue_count_ready(Pool *pool);
+uint32_t queue_count_threads(Pool *pool); /* requests that threads of the program execute */
+void queue_wanted_changed(Pool *pool);
 Request *queue_next_pending(Pool *pool);
-int queue_deliver(Pool *pool, Request *request);
 void queue_push_pending(Pool *pool, Request *request);
 bool queue_anything_pending(Pool *pool);
 void queue_group(Pool *pool, Request *group);
 void queue_wake_group(Request *group); /* nothing is left to wait for */
-int queue_report(Request *request);
+void queue_let_wait(Pool *pool, Request *group);
+void queue_conclude(Pool *pool, Request *request); /* its value, out of its slot */
+
+/* deliver.c */
+int deliver(Pool *pool, Request *request); /* 0, or -1 with an exception */
+int deliver_report(Request *request);      /* likewise, of an exception that is set */
 
 /* poll.c */
 /* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
@@ -312,6 +326,9 @@ uint64_t poll_ns(double seconds); /* at most what can be added to a time */
 void poll_kick(Pool *pool);
 void poll_leave_readable(Pool *pool);
 void poll_tell_others(Pool *pool);
+
+/* arguments.c */
+int arguments_ready(void);
 
 /* results.c */
 int results_ready(void);
@@ -359,6 +376,7 @@ bool at_once_run(Pool *pool, Request *request); /* true: it has been executed */
 bool memory_is_for(enum pa_opcode op);
 int memory_submit(Pool *pool, Request *request, uint32_t index); /* 0 or an errno */
 int64_t memory_run(struct pa_slot *slot, char *address);
+bool memory_take_last(Pool *pool, uint32_t lane, uint32_t *entry);
 bool memory_next_done(Pool *pool, uint32_t *entry);
 void memory_forget(Pool *pool);
 void memory_sweep(void);

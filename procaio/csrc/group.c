@@ -41,7 +41,7 @@ bool group_must_wait(const Request *request)
 static int feeder_failed(Group *self)
 {
     Py_CLEAR(self->feeder);
-    return queue_report(&self->request);
+    return deliver_report(&self->request);
 }
 
 static int feed_now(Group *self)

@@ -243,6 +243,25 @@ int memory_submit(Pool *pool, Request *request, uint32_t index)
     return error;
 }
 
+/* The one that would be begun last of the pool's jobs in `lane` and below. */
+bool memory_take_last(Pool *pool, uint32_t lane, uint32_t *entry)
+{
+    struct job *last = NULL;
+    pthread_mutex_lock(&memory.lock);
+    for (struct job *job = memory.waiting; job; job = job->next)
+        if (job->pool == pool && job->lane >= lane)
+            last = job;
+    if (last) {
+        take_off(&memory.waiting, last);
+        memory.waiting_count--;
+        *entry = last->entry;
+    }
+    pthread_mutex_unlock(&memory.lock);
+    bool found = last != NULL;
+    free(last);
+    return found;
+}
+
 bool memory_next_done(Pool *pool, uint32_t *entry)
 {
     if (atomic_load_explicit(&pool->jobs_done_count, memory_order_acquire) == 0)

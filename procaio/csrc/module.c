@@ -181,7 +181,7 @@ PyMODINIT_FUNC PyInit__core(void)
     PyObject *module = PyModule_Create(&definition);
     if (!module)
         return NULL;
-    if (results_ready() < 0 || functions_ready() < 0 ||
+    if (arguments_ready() < 0 || results_ready() < 0 || functions_ready() < 0 ||
         PyModule_AddFunctions(module, own_functions) < 0 ||
         PyModule_AddFunctions(module, aio_functions) < 0 ||
         PyModule_AddFunctions(module, system_functions) < 0 ||

@@ -103,7 +103,7 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
                 break;
             }
             done++;
-            if (queue_deliver(pool, queue_next_pending(pool)) < 0)
+            if (deliver(pool, queue_next_pending(pool)) < 0)
                 outcome = -1;
             if (unlikely(pool->segment != segment)) { /* closed by a callback */
                 *processed = done;

@@ -1,4 +1,4 @@
-/* procaio/csrc/queue.c - the way of a request: overflow, slot, pending, callback.
+/* procaio/csrc/queue.c - the way of a request: overflow, slot, pending.
  *
  * A request that finds no free slot waits in an overflow queue of the program, one for each
  * priority; it gets a slot when one is freed, the highest priority first.  If all slots are taken
@@ -121,15 +121,14 @@ static void slot_free(Pool *pool, Request *request)
 static const char *encoded(PyObject *path, size_t *length)
 {
     const char *text;
+    Py_ssize_t size;
     if (PyBytes_Check(path)) {
         text = PyBytes_AS_STRING(path);
-        *length = (size_t)PyBytes_GET_SIZE(path);
+        size = PyBytes_GET_SIZE(path);
     } else {
-        text = (const char *)PyUnicode_1BYTE_DATA(path); /* ASCII: functions.c sees to it */
-        *length = (size_t)PyUnicode_GET_LENGTH(path);
+        text = PyUnicode_AsUTF8AndSize(path, &size); /* it is there: arguments.c sees to it */
     }
-    if (*length > LONGEST_PATH)
-        *length = LONGEST_PATH;
+    *length = (size_t)size > LONGEST_PATH ? LONGEST_PATH : (size_t)size;
     return text;
 }
 
@@ -347,11 +346,18 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
     pa_signal_program(pool->segment);
 }
 
+/* max_parallel(0): the program's own threads do nothing then, as there are no workers. */
+static bool is_stopped(const Pool *pool)
+{
+    return !pool->is_inline &&
+           atomic_load_explicit(&pool->segment->header.wanted, memory_order_relaxed) == 0;
+}
+
 /* For a request that is in no queue.  False: it found no room.  The slot is taken before it is
  * filled, because making shared memory for it may let other threads in. */
 static bool dispatch(Pool *pool, Request *request)
 {
-    if (pool->free_count == 0)
+    if (pool->free_count == 0 || (unlikely(memory_is_for(request->op)) && is_stopped(pool)))
         return false;
     uint32_t index = pool->free_slots[--pool->free_count];
     int error = fill(pool, request, &pool->segment->slots[index]);
@@ -372,30 +378,40 @@ static bool dispatch(Pool *pool, Request *request)
     return true;
 }
 
+/* Back into the overflow, before all others: true if it was READY. */
+static bool take_back(Pool *pool, uint32_t entry)
+{
+    uint32_t index = pa_entry_index(entry) & (PA_NSLOTS - 1u);
+    uint32_t generation = pa_entry_generation(entry);
+    uint32_t ready = pa_state_word(PA_READY, 0, generation);
+    struct pa_slot *slot = &pool->segment->slots[index];
+    Request *request = pool->in_flight[index];
+    if (!request || request->step_open ||
+        atomic_load_explicit(&slot->state, memory_order_acquire) != ready ||
+        !pa_state_move(slot, ready, PA_FREE, 0, generation, PA_PROGRAM))
+        return false;
+    slot_free(pool, request);
+    to_overflow(pool, request, true);
+    return true;
+}
+
 /* Takes READY requests of lower lanes back into the overflow, the last ones first. */
 static void make_room(Pool *pool, uint32_t lane)
 {
     struct pa_segment *segment = pool->segment;
     int taken = 0;
+    uint32_t entry;
     for (uint32_t victim = PA_NLANES - 1; victim > lane && taken < TAKE_BACK; victim--) {
         uint32_t head = atomic_load_explicit(&segment->header.heads[victim], memory_order_acquire);
         uint32_t tail = atomic_load_explicit(&segment->header.tails[victim], memory_order_relaxed);
         for (; tail - head - 1 < PA_NSLOTS && taken < TAKE_BACK; tail--) {
-            uint32_t entry = atomic_load_explicit(
+            entry = atomic_load_explicit(
                 &segment->lanes[victim][(tail - 1) & (PA_NSLOTS - 1u)], memory_order_relaxed);
-            uint32_t index = pa_entry_index(entry) & (PA_NSLOTS - 1u);
-            Request *request = pool->in_flight[index];
-            uint32_t ready = pa_state_word(PA_READY, 0, pa_entry_generation(entry));
-            struct pa_slot *slot = &segment->slots[index];
-            if (!request || request->step_open ||
-                atomic_load_explicit(&slot->state, memory_order_acquire) != ready ||
-                !pa_state_move(slot, ready, PA_FREE, 0, pa_entry_generation(entry), PA_PROGRAM))
-                continue;
-            slot_free(pool, request);
-            to_overflow(pool, request, true);
-            taken++;
+            taken += take_back(pool, entry);
         }
     }
+    while (taken < TAKE_BACK && memory_take_last(pool, lane + 1, &entry))
+        taken += take_back(pool, entry);
 }
 
 void queue_refill(Pool *pool)
@@ -408,6 +424,15 @@ void queue_refill(Pool *pool)
             return;
         }
     }
+}
+
+/* There may be fewer workers than before, or more. */
+void queue_wanted_changed(Pool *pool)
+{
+    uint32_t entry;
+    while (is_stopped(pool) && memory_take_last(pool, 0, &entry))
+        take_back(pool, entry);
+    queue_refill(pool);
 }
 
 void queue_request(Pool *pool, Request *request)
@@ -516,6 +541,18 @@ uint64_t queue_count_ready(Pool *pool)
                 atomic_load_explicit(&pool->segment->slots[index].state, memory_order_relaxed);
             count += pa_state_phase(word) == PA_READY;
         }
+    return count;
+}
+
+uint32_t queue_count_threads(Pool *pool)
+{
+    uint32_t count = 0;
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        const Request *request = pool->in_flight[index];
+        uint32_t word =
+            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_relaxed);
+        count += request && memory_is_for(request->op) && pa_state_phase(word) == PA_EXECUTING;
+    }
     return count;
 }
 
@@ -724,7 +761,7 @@ void queue_group(Pool *pool, Request *group)
     pa_signal_program(pool->segment);
 }
 
-static void let_wait(Pool *pool, Request *group)
+void queue_let_wait(Pool *pool, Request *group)
 {
     append(&pool->groups, group);
     group->place = AT_GROUP;
@@ -785,69 +822,7 @@ void queue_let_go(struct queue *dead)
     }
 }
 
-/* -- delivery --------------------------------------------------------------------------------- */
-
-static PyObject *call(Request *request, PyObject *argument)
-{
-    PyObject *callback = request->callback;
-    if (request->kind == RESULT_NOTHING)
-        return PyObject_CallNoArgs(callback);
-    if (request->kind == RESULT_ENTRIES || request->kind == RESULT_GROUP)
-        return PyObject_CallObject(callback, argument);
-    return PyObject_CallOneArg(callback, argument);
-}
-
-static bool must_go_up(void)
-{
-    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
-           PyErr_ExceptionMatches(PyExc_SystemExit);
-}
-
-/* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
-int queue_report(Request *request)
-{
-    if (must_go_up())
-        return -1;
-    if (!hooks.on_error) {
-        PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
-        return 0;
-    }
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback)
-        PyException_SetTraceback(value, traceback);
-    PyObject *hook = Py_NewRef(hooks.on_error);
-    PyObject *done = PyObject_CallFunctionObjArgs(hook, value, request, NULL);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    bool leaves = !done && must_go_up();
-    if (!done && !leaves)
-        PyErr_WriteUnraisable(hook);
-    Py_XDECREF(done);
-    Py_DECREF(hook);
-    return leaves ? -1 : 0;
-}
-
-static int call_back(Request *request)
-{
-    PyObject *argument = request->is_group ? group_values(request)
-                         : request->value  ? Py_NewRef(request->value)
-                                           : result_on_failure(request);
-    if (!argument)
-        return queue_report(request);
-    int outer = callback_errno;
-    callback_errno = request->error;
-    PyObject *answer = call(request, argument);
-    callback_errno = outer;
-    Py_DECREF(argument);
-    if (answer) {
-        Py_DECREF(answer);
-        return 0;
-    }
-    return queue_report(request);
-}
+/* -- the end of its way ----------------------------------------------------------------------- */
 
 /* A worker may be counting at this moment. */
 uint64_t queue_copied(const Request *request)
@@ -860,7 +835,7 @@ uint64_t queue_copied(const Request *request)
 }
 
 /* Takes the value out of the slot, whatever became of it. */
-static void conclude(Pool *pool, Request *request)
+void queue_conclude(Pool *pool, Request *request)
 {
     struct pa_slot *slot = request->slot == NO_SLOT ? NULL : &pool->segment->slots[request->slot];
     if (is_copy(request))
@@ -883,34 +858,4 @@ static void conclude(Pool *pool, Request *request)
     if (slot)
         slot_free(pool, request);
     request_release_arguments(request);
-}
-
-/* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
-int queue_deliver(Pool *pool, Request *request)
-{
-    if (request->is_group && group_must_wait(request)) {
-        let_wait(pool, request);
-        return 0;
-    }
-    request->place = AT_CONCLUDING;
-    conclude(pool, request);
-    if (request->cancelled) /* perhaps just now, by another thread */
-        Py_CLEAR(request->value);
-    request->place = AT_CALLBACK;
-    pool->nreqs--;
-    pool->totals.completed++;
-    pool->totals.failed += request->error != 0;
-    if (pool->overflow_length)
-        queue_refill(pool);
-    if (request->waiters)
-        waiters_wake(request);
-    int failed = 0;
-    if (request->callback && !request->cancelled)
-        failed = call_back(request);
-    request->place = AT_DONE;
-    Py_CLEAR(request->callback);
-    if (request->group && group_leave(request) < 0)
-        failed = -1;
-    Py_DECREF(request);
-    return failed;
 }

@@ -12,8 +12,6 @@
 
 #include "arguments.h"
 
-#define LARGE_COPY (256u << 10) /* from here on the interpreter lock is let go for a copy */
-
 enum { /* API.md G: the names and values are the reference's */
     READDIR_DENTS = 1,
     READDIR_DIRS_FIRST = 2,

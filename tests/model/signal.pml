@@ -237,7 +237,7 @@ inline poll_some()
         do
         :: pending == 0 -> break
         :: pending > 0 && once > 0 && done > 0 -> once--; outcome = 1; break /* within_limits() */
-        :: pending > 0 -> d_step { done = 1; pending--; delivered++ } /* queue_deliver() */
+        :: pending > 0 -> d_step { done = 1; pending--; delivered++ } /* deliver() */
         :: pending > 0 && once > 0 -> /* the callback raises */
             d_step { done = 1; pending--; delivered++; once--; outcome = 2 }
             break

@@ -1,0 +1,98 @@
+/* procaio/csrc/deliver.c - the end of a request: its value, the tasks that wait, its callback.
+ *
+ * A callback may do anything: make and cancel requests, poll, close the pool.  The request's own
+ * state is settled before it is called; an exception of the program's code goes to its hook.
+ */
+#include "core.h"
+
+static PyObject *call(Request *request, PyObject *argument)
+{
+    PyObject *callback = request->callback;
+    if (request->kind == RESULT_NOTHING)
+        return PyObject_CallNoArgs(callback);
+    if (request->kind == RESULT_ENTRIES || request->kind == RESULT_GROUP)
+        return PyObject_CallObject(callback, argument);
+    return PyObject_CallOneArg(callback, argument);
+}
+
+static bool must_go_up(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+           PyErr_ExceptionMatches(PyExc_SystemExit);
+}
+
+/* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
+int deliver_report(Request *request)
+{
+    if (must_go_up())
+        return -1;
+    if (!hooks.on_error) {
+        PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
+        return 0;
+    }
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback)
+        PyException_SetTraceback(value, traceback);
+    PyObject *hook = Py_NewRef(hooks.on_error);
+    PyObject *done = PyObject_CallFunctionObjArgs(hook, value, request, NULL);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    bool leaves = !done && must_go_up();
+    if (!done && !leaves)
+        PyErr_WriteUnraisable(hook);
+    Py_XDECREF(done);
+    Py_DECREF(hook);
+    return leaves ? -1 : 0;
+}
+
+static int call_back(Request *request)
+{
+    PyObject *argument = request->is_group ? group_values(request)
+                         : request->value  ? Py_NewRef(request->value)
+                                           : result_on_failure(request);
+    if (!argument)
+        return deliver_report(request);
+    int outer = callback_errno;
+    callback_errno = request->error;
+    PyObject *answer = call(request, argument);
+    callback_errno = outer;
+    Py_DECREF(argument);
+    if (answer) {
+        Py_DECREF(answer);
+        return 0;
+    }
+    return deliver_report(request);
+}
+
+/* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
+int deliver(Pool *pool, Request *request)
+{
+    if (request->is_group && group_must_wait(request)) {
+        queue_let_wait(pool, request);
+        return 0;
+    }
+    request->place = AT_CONCLUDING;
+    queue_conclude(pool, request);
+    if (request->cancelled) /* perhaps just now, by another thread */
+        Py_CLEAR(request->value);
+    request->place = AT_CALLBACK;
+    pool->nreqs--;
+    pool->totals.completed++;
+    pool->totals.failed += request->error != 0;
+    if (pool->overflow_length)
+        queue_refill(pool);
+    if (request->waiters)
+        waiters_wake(request);
+    int failed = 0;
+    if (request->callback && !request->cancelled)
+        failed = call_back(request);
+    request->place = AT_DONE;
+    Py_CLEAR(request->callback);
+    if (request->group && group_leave(request) < 0)
+        failed = -1;
+    Py_DECREF(request);
+    return failed;
+}

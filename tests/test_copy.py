@@ -267,6 +267,7 @@ def test_copy_of_long_paths(pool: procaio.Pool, data_file: Path, target: Path) -
 # -- onto itself: I7 -------------------------------------------------------------------------------
 
 
+@pytest.mark.better
 @pytest.mark.parametrize("follow", [True, False])
 @pytest.mark.parametrize("name", ["data", "../{}/./data", "hard", "link"])
 def test_copy_onto_itself_is_refused_and_destroys_nothing(
@@ -319,6 +320,7 @@ def test_copy_that_cannot_begin_touches_nothing(
     assert {path.name: path.read_bytes() for path in there.parent.iterdir()} == before
 
 
+@pytest.mark.better
 @pytest.mark.parametrize("follow", [True, False])
 def test_copy_whose_source_cannot_be_read_leaves_no_part(
     pool: procaio.Pool, there: Path, follow: bool
@@ -329,6 +331,7 @@ def test_copy_whose_source_cannot_be_read_leaves_no_part(
     assert list(there.parent.iterdir()) == []
 
 
+@pytest.mark.better
 @pytest.mark.parametrize("exists", [False, True])
 def test_copy_to_a_disk_that_is_full_in_the_middle_leaves_no_part(
     pool: procaio.Pool, tmp_path: Path, small: Path, exists: bool

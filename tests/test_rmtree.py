@@ -148,6 +148,7 @@ def test_what_is_not_there_is_enoent(
     assert trees.content(tree) == before
 
 
+@pytest.mark.better
 @pytest.mark.parametrize("name", ["file", "file/", "file/x", "link", "link/", "link//", "loop"])
 def test_what_is_no_directory_is_enotdir_and_stays(
     pool: procaio.Pool, tree: Path, outside: Path, name: str

@@ -64,6 +64,7 @@ class _Directory(Generic[Name]):
     """A directory on its way from being met to being given."""
 
     __slots__ = (
+        "after",
         "ahead",
         "anchor",
         "dirs",
@@ -94,6 +95,8 @@ class _Directory(Generic[Name]):
         """Directories in it that have been asked for, by their names."""
         self.position = 0
         """How many of `dirs` have been gone into."""
+        self.after: _Directory[Name] | None = None
+        """The closest one above in which there is something left to go into."""
 
 
 @final
@@ -179,7 +182,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
                     if self._onerror is not None:
                         self._onerror(error)
                     continue
-                self._frames.append(directory)
+                self._push(directory)
                 self._all_asked = self._all_asked and not directory.dirs
                 self._look_ahead()
                 if self._topdown:
@@ -205,6 +208,12 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
     def _goes_into(self, directory: _Directory[Name], name: Name) -> bool:
         return self._followlinks or name not in directory.links
 
+    def _push(self, directory: _Directory[Name]) -> None:
+        if self._frames:
+            above = self._frames[-1]
+            directory.after = above if above.position < len(above.dirs) else above.after
+        self._frames.append(directory)
+
     def _child(self, directory: _Directory[Name], name: Name) -> _Directory[Name]:
         path = os.path.join(directory.path, name)
         handle = directory.value[0] if directory.value else None
@@ -227,8 +236,10 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     def _upcoming(self) -> Iterator[_Directory[Name]]:
         """Directories in the order in which they will be given, as far as they are known."""
-        for frame in reversed(self._frames):
+        frame = self._frames[-1] if self._frames else None
+        while frame is not None:
             yield from self._below(frame, frame.position)
+            frame = frame.after
 
     def _below(self, directory: _Directory[Name], position: int) -> Iterator[_Directory[Name]]:
         dirs = directory.dirs

@@ -142,11 +142,11 @@ Names: TypeAlias = "tuple[Names | None, bytes]"
 def path_of(names: Names) -> bytes:
     """As the caller would write it."""
     parts = []
-    rest: Names | None = names
-    while rest is not None:
-        rest, name = rest
+    above, name = names
+    while above is not None:
         parts.append(name)
-    return os.path.join(*reversed(parts))
+        above, name = above
+    return os.path.join(name, b"/".join(reversed(parts))) if parts else name
 
 
 @final

@@ -240,7 +240,7 @@ class _Copy(TreeJob):
         """What a step has listed: files first, the rest of the directory last."""
         _, _, dirs, others, _, unknown, rest, *_ = listing
         names = others + unknown
-        if rest >= 0:
+        if rest is not None:
             directory.waiting += 1
             self.later(self._go_on, directory, pair, rest)
         for name in dirs:

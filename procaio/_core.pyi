@@ -1373,6 +1373,8 @@ TREE_FOLLOW: int
 TREE_HIDE_TYPES: int
 TREE_UNREAD: int
 TREE_ONLY_SELF: int
+TREE_SEEK: int
+TREE_STAYS: int
 TREE_MAY_EXIST: int
 TREE_BYTES: int
 TREE_STAT: int
@@ -1401,7 +1403,7 @@ def _list(
     directory: _Fh | None,
     path: _Path | None,
     flags: int,
-    offset: int = -1,
+    offset: int | None = None,
     size: int = 32768,
     callback: _Callback = None,
     *,
@@ -1421,6 +1423,7 @@ def _empty(
     directory: _Fh | None,
     path: bytes | None,
     flags: int,
+    itself: _Fh | None = None,
     callback: _Callback = None,
     *,
     pri: _Index | None = None,

@@ -245,7 +245,7 @@ class Scan:
         handle = opened or handle
         if directory.place.must_be_anchor():
             directory.handle = handle
-        if rest >= 0:
+        if rest is not None:
             directory.waiting += 1
             then = partial(self._on_list, directory, handle)
             flags = FLAGS & ~TREE_DEEP | TREE_KEEP

@@ -29,7 +29,10 @@ from procaio._core import (
     TREE_HIDE_TYPES,
     TREE_KEEP,
     TREE_ONLY_SELF,
+    TREE_SEEK,
+    TREE_STAYS,
     TREE_TOP,
+    TREE_UNREAD,
     FileHandle,
     _composite,
     _empty,
@@ -69,7 +72,11 @@ LONGEST_WAY: Final = 1024
 FAILURES_KEPT: Final = 10_000
 """Failures beyond this number are counted, not remembered."""
 TRIES: Final = 3
-"""How often a directory is emptied into which others put something, or whose reading went wrong."""
+"""How often a directory is read again in which something is left, though nothing was found."""
+MOST_PASSES: Final = 1000
+"""How often it is read if each time something was found: others may fill it for ever."""
+MOST_HELD: Final = 16
+"""With more large directories open than this, reading goes on when what was found is gone."""
 LARGE_STEP: Final = 1 << 20
 """Bytes of records in further steps of a directory."""
 TYPES_AT_A_TIME: Final = 32
@@ -153,13 +160,14 @@ def path_of(names: Names) -> bytes:
 class Place:
     """Where a directory is: the way to it from an anchor, and its path for people."""
 
-    __slots__ = ("anchor", "is_top", "level", "names", "way")
+    __slots__ = ("anchor", "by_path", "is_top", "level", "names", "way")
 
     def __init__(
         self, above: Place | None, name: bytes, anchor: FileHandle | int | None, level: int
     ) -> None:
         """The top has none above it, and its name is its path; others are found by `beneath`."""
-        self.is_top = above is None
+        self.is_top = self.by_path = above is None
+        """Looked up as any path, not beneath its anchor."""
         self.names: Names = (above.names if above else None, name)
         self.anchor = anchor
         self.level = level
@@ -178,13 +186,19 @@ class Place:
         child.way = self.way + b"/" + name
         return child
 
+    def settle(self, handle: FileHandle, name: bytes) -> None:
+        """Be looked for in this directory from now on, whatever becomes of its path."""
+        self.anchor = handle
+        self.way = name
+        self.by_path = False
+
     def must_be_anchor(self) -> bool:
         """Whether what is in it should be found from itself."""
         return self.is_top or self.level >= LEVELS_OF_AN_ANCHOR or len(self.way) > LONGEST_WAY
 
     def flags(self) -> int:
         """What every step in this directory is told."""
-        top = TREE_TOP if self.is_top else 0
+        top = TREE_TOP if self.by_path else 0
         return top | (TREE_KEEP if self.must_be_anchor() else 0) | TREE_BYTES
 
     def path(self) -> bytes:
@@ -233,7 +247,9 @@ class TreeJob:
         self._lock = threading.RLock()
         self._yield(failed, _errno.ECANCELED)
         self._pri = self.group.pri
-        self._most = most or min(MOST_MEMBERS, max(16, 4 * self.pool.min_parallel()))
+        self._limit = most or min(MOST_MEMBERS, max(16, 4 * self.pool.min_parallel()))
+        self._most = self._limit
+        """Members at a time: less than the limit after a shortage, until steps succeed again."""
         self._members = 0
         self._steps: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._over = False
@@ -247,9 +263,11 @@ class TreeJob:
     ) -> None:
         """Make a request that is a member; `then` gets what its callback does."""
         answered = partial(self._answered, then)
-        request = between_calls(
-            function, *arguments, answered, pri=self._pri, pool=self.pool, **more
-        )
+        more |= {"pri": self._pri, "pool": self.pool}
+        try:
+            request = between_calls(function, *arguments, answered, **more)
+        except ValueError as error:  # the directory that the caller has given is closed
+            raise OSError(_errno.EBADF, os.strerror(_errno.EBADF)) from error
         self._members += 1
         self.group.add(request)
 
@@ -280,6 +298,8 @@ class TreeJob:
             if errno() == _errno.ECANCELED:  # the pool is being closed: nothing more is done
                 self.end(self._when_failed, _errno.ECANCELED)
                 return
+            if self._most < self._limit and errno() == 0:
+                self._most += 1
             self._do(then, value)
 
     def _do(self, step: Callable[..., None], *arguments: object) -> None:
@@ -288,13 +308,11 @@ class TreeJob:
             try:
                 step(*arguments)
                 self.advance()
-            except BaseException as error:
-                number = error.errno if isinstance(error, OSError) else None
-                closed = isinstance(error, ValueError)  # the directory that the caller has given
-                number = number or (_errno.EBADF if closed else _errno.EIO)
-                self.end(self._when_failed, number)
-                if not closed:
-                    raise
+            except OSError as error:  # a request could not be made
+                self.end(self._when_failed, error.errno or _errno.EIO)
+            except BaseException:
+                self.end(self._when_failed, _errno.EIO)
+                raise
 
     def put_off(self, number: int, step: Callable[..., None], *arguments: object) -> bool:
         """After a shortage: take the step again when others have ended. False: there are none."""
@@ -415,7 +433,7 @@ class _Listing(TreeJob):
         for first in range(0, len(unknown), TYPES_AT_A_TIME):
             names = unknown[first : first + TYPES_AT_A_TIME]
             self.later(self._find_types, handle, names)
-        if rest >= 0:
+        if rest is not None:
             then = partial(self._listed, handle=handle)
             self.ask(_list, handle, None, self._flags, rest, LARGE_STEP, then=then)
         self.advance()
@@ -471,7 +489,19 @@ def aio_rmtree(
 class _Directory:
     """A directory that is being removed."""
 
-    __slots__ = ("ended", "errno", "failed", "handle", "place", "readers", "tries", "up", "waiting")
+    __slots__ = (
+        "again",
+        "ended",
+        "errno",
+        "failed",
+        "handle",
+        "passes",
+        "place",
+        "readers",
+        "tries",
+        "up",
+        "waiting",
+    )
 
     def __init__(self, up: _Directory | None, place: Place) -> None:
         self.up = up
@@ -488,7 +518,16 @@ class _Directory:
         """Something in it stays."""
         self.errno = 0
         """Why it could not be read."""
+        self.again = False
+        """It is to be read from its start when what is known of it is gone."""
         self.tries = 0
+        """How often it was read since something in it was removed."""
+        self.passes = 0
+        """How often it was read."""
+
+    def is_held(self) -> bool:
+        """Whether it is open for no other reason than that there is more to read."""
+        return self.handle is not None and not self.place.must_be_anchor()
 
 
 @final
@@ -504,24 +543,45 @@ class _Removal(TreeJob):
         super().__init__(callback, pri, pool, path)
         self.progress = TreeProgress(self.group, place)
         self._top = _Directory(None, place)
+        self._held = 0
+        """Directories that are open for no other reason than that there is more to read."""
 
     def begin(self) -> None:
-        name = self._top.place.way
-        last = name.rpartition(b"/")[2]
-        if last in {b".", b".."}:
+        place = self._top.place
+        above, name = os.path.split(place.way.rstrip(b"/"))
+        if name in {b".", b".."}:
             self.end(-1, _errno.EINVAL)
-        elif name == b"/":
-            self.end(-1, _errno.EBUSY)
+        elif place.way and not name:
+            self.end(-1, _errno.EBUSY)  # the root
+        elif not name:
+            self._stays(self._top, _errno.ENOENT)
         else:
+            flags = TREE_TOP | TREE_FOLLOW_TOP | TREE_KEEP | TREE_UNREAD
+            then = partial(self._found, name)
+            self.ask(_list, place.anchor, above or b".", flags, then=then)
+
+    def _found(self, name: bytes, value: Any) -> None:
+        """The directory that the top is in is open."""
+        if value is None:
+            self._stays(self._top, errno())
+        else:
+            self._top.place.settle(value[0], name)
             self._open(self._top)
 
     def _open(self, directory: _Directory) -> None:
+        """Begin to empty it; the top, once it is open, whatever becomes of its name."""
         place = directory.place
-        directory.ended = False
+        directory.ended = directory.again = False
         directory.errno = 0
+        directory.passes += 1
         self.progress.take_up(place)
         then = partial(self._emptied, directory)
-        self.ask(_empty, place.anchor, place.way, place.flags(), then=then)
+        if directory.up is not None:
+            self.ask(_empty, place.anchor, place.way, place.flags(), then=then)
+        elif directory.handle is None:
+            self.ask(_empty, place.anchor, place.way, place.flags() | TREE_STAYS, then=then)
+        else:
+            self.ask(_empty, directory.handle, None, TREE_BYTES | TREE_SEEK, then=then)
 
     def _go_on(self, directory: _Directory) -> None:
         """Read more of it, unless another step has come to its end meanwhile."""
@@ -539,14 +599,15 @@ class _Removal(TreeJob):
             self.progress.files += value[1]
             self._gone(directory)
         else:
-            directory.handle = value[0]
+            directory.handle = value[0] or directory.handle
+            self._held += directory.is_held()
             directory.waiting = directory.readers = 1  # this step itself
             self._take(directory, value)
 
     def _not_opened(self, directory: _Directory, number: int) -> None:
         if self.put_off(number, self._open, directory):
             return
-        if number == _errno.ENOENT and (directory.up is not None or directory.tries):
+        if number == _errno.ENOENT and directory.up is not None:
             self._gone(directory)
             return
         directory.errno = number
@@ -574,7 +635,11 @@ class _Removal(TreeJob):
         for name, number in failures:
             directory.failed = True
             self.progress.fail(os.path.join(directory.place.path(), name), number)
+        if removed or names:
+            directory.tries = 0
         directory.ended = directory.ended or not more
+        if not directory.ended and names and directory.is_held() and self._held > MOST_HELD:
+            directory.again = directory.ended = True
         # Where calls take long it is worth to let several workers read it.
         while not directory.ended and directory.readers < (self._most // 4 if slow else 1):
             directory.readers += 1
@@ -589,14 +654,22 @@ class _Removal(TreeJob):
     def _leave(self, directory: _Directory) -> None:
         """One that was waited for is no more."""
         directory.waiting -= 1
+        if directory.ended and directory.readers == 0 and directory.is_held():
+            self._let_go(directory)
         if directory.waiting == 0:
-            directory.handle = None
-            self.later(self._remove, directory)
+            if directory.up is not None:
+                directory.handle = None
+            self.later(self._open if directory.again else self._remove, directory)
+
+    def _let_go(self, directory: _Directory) -> None:
+        directory.handle = None
+        self._held -= 1
 
     def _remove(self, directory: _Directory) -> None:
         place = directory.place
+        flags = place.flags() | TREE_ONLY_SELF
         then = partial(self._removed, directory)
-        self.ask(_empty, place.anchor, place.way, place.flags() | TREE_ONLY_SELF, then=then)
+        self.ask(_empty, place.anchor, place.way, flags, directory.handle, then=then)
 
     def _removed(self, directory: _Directory, value: Any) -> None:
         number = 0 if value is not None else errno()
@@ -608,6 +681,7 @@ class _Removal(TreeJob):
             number == _errno.ENOTEMPTY
             and not (directory.failed or directory.errno)
             and directory.tries < TRIES
+            and directory.passes < MOST_PASSES
         ):
             directory.tries += 1
             self.later(self._open, directory)

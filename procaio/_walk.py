@@ -51,7 +51,7 @@ AHEAD: Final = 256
 MOST_ASKED: Final = 32
 GIVEN_IN_A_ROW: Final = 64
 """So many directories are given without letting the loop run others."""
-KNOWN: Final[tuple[Any, ...]] = (None, None, [], [], [], [], -1, 0, [])
+KNOWN: Final[tuple[Any, ...]] = (None, None, [], [], [], [], None, 0, [])
 """The value of a directory that came with one above it."""
 DT_DIR: Final = 4
 DT_DIR_LINK: Final = 101
@@ -315,7 +315,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._in_a_row += 1
         self._ahead -= 1
         value = directory.value
-        if value[6] >= 0 or value[5]:
+        if value[6] is not None or value[5]:
             await self._complete_large(directory, value)
 
     async def _answer_of(self, directory: _Directory[Name]) -> None:
@@ -333,7 +333,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         handle = value[0]
         unknown = value[5]
         try:
-            while value[6] >= 0:
+            while value[6] is not None:
                 step = handle, None, self._flags, value[6], LARGE_STEP
                 value = await between_calls(_list, *step, pri=self._pri, pool=self._pool)
                 self._take(directory, value)

@@ -125,6 +125,8 @@ enum {
     PA_TREE_BYTES = 1 << 8,      /* the program wants names as bytes */
     PA_TREE_DEEP = 1 << 9,       /* list: directories in it too, as many as there is room for */
     PA_TREE_STAT = 1 << 10,      /* list: each record with a struct pa_tree_entry behind its name */
+    PA_TREE_SEEK = 1 << 11,      /* list: go on where `file_offset` says; empty: at the start */
+    PA_TREE_STAYS = 1 << 12,     /* empty: the directory itself is not removed */
 };
 
 /* Types of records besides the system's. */

@@ -60,10 +60,48 @@ static struct record *record_at(char *at)
 
 /* -- where it is ------------------------------------------------------------------------------ */
 
+/* What is done here is not begun again as a whole when a signal has interrupted a part of it. */
+
+static int64_t open_at(int directory, const char *path, int flags)
+{
+    int64_t fd;
+    do
+        fd = pa_outcome(syscall(SYS_openat, directory, path, flags));
+    while (fd == -EINTR);
+    return fd;
+}
+
+static int64_t read_directory(int fd, char *at, uint64_t size)
+{
+    int64_t got;
+    do
+        got = pa_outcome(syscall(SYS_getdents64, fd, at, size));
+    while (got == -EINTR);
+    return got;
+}
+
+static int64_t remove_at(int directory, const char *name, int flags)
+{
+    int64_t failed;
+    do
+        failed = pa_outcome(unlinkat(directory, name, flags));
+    while (failed == -EINTR);
+    return failed;
+}
+
+static int64_t stat_at(int directory, const char *name, struct stat *st, int flags)
+{
+    int64_t failed;
+    do
+        failed = pa_outcome(fstatat(directory, name, st, flags));
+    while (failed == -EINTR);
+    return failed;
+}
+
 /* For kernels without openat2, and where it is forbidden. */
 static int64_t open_by_steps(int anchor, const char *way)
 {
-    int64_t fd = *way ? anchor : pa_outcome(syscall(SYS_openat, anchor, ".", DIRECTORY));
+    int64_t fd = *way ? anchor : open_at(anchor, ".", DIRECTORY);
     while (*way) {
         char name[LONGEST_NAME + 1];
         size_t length = strcspn(way, "/");
@@ -71,7 +109,7 @@ static int64_t open_by_steps(int anchor, const char *way)
         if (length <= LONGEST_NAME) {
             memcpy(name, way, length);
             name[length] = '\0';
-            next = is_dots(name) ? -EXDEV : pa_outcome(syscall(SYS_openat, (int)fd, name, DIRECTORY));
+            next = is_dots(name) ? -EXDEV : open_at((int)fd, name, DIRECTORY);
         }
         if (fd != anchor)
             syscall(SYS_close, (int)fd);
@@ -88,20 +126,26 @@ int64_t pa_open_beneath(int anchor, const char *way)
 {
     struct open_how how = {.flags = DIRECTORY, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
     const char *path = *way ? way : ".";
-    int64_t fd = pa_outcome(syscall(SYS_openat2, anchor, path, &how, sizeof how));
+    int64_t fd;
+    do
+        fd = pa_outcome(syscall(SYS_openat2, anchor, path, &how, sizeof how));
+    while (fd == -EINTR);
     if (fd == -ENOSYS || fd == -EPERM)
         fd = open_by_steps(anchor, way);
     return fd == -ELOOP ? -ENOTDIR : fd;
 }
 
-/* The directory that is meant; the top of a tree, if it may be a symlink, is followed. */
+/* The directory that is meant; the top of a tree, if it may be a symlink, is followed.  One that is
+ * only to be opened need not be readable. */
 static int64_t open_directory(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
     if (!(slot->flags & PA_TREE_TOP))
         return pa_open_beneath(slot->fd, call->path);
     int flags = slot->flags & PA_TREE_FOLLOW_TOP ? DIRECTORY & ~O_NOFOLLOW : DIRECTORY;
-    int64_t fd = pa_outcome(syscall(SYS_openat, slot->fd, call->path, flags));
+    int64_t fd = open_at(slot->fd, call->path, flags);
+    if (fd == -EACCES && slot->flags & PA_TREE_UNREAD)
+        fd = open_at(slot->fd, call->path, O_PATH | (flags & ~O_ASYNC));
     return fd == -ELOOP && !(slot->flags & PA_TREE_FOLLOW_TOP) ? -ENOTDIR : fd;
 }
 
@@ -138,20 +182,38 @@ static void let_parent_go(const struct parent *parent)
         syscall(SYS_close, parent->opened);
 }
 
+/* 0: the name is, or was, that of the directory that is open as `fd`. */
+static int64_t is_still(const struct parent *parent, int fd)
+{
+    struct stat named, opened;
+    int64_t failed = pa_outcome(fstat(fd, &opened));
+    if (!failed)
+        failed = stat_at(parent->fd, parent->name, &named, AT_SYMLINK_NOFOLLOW);
+    if (failed == -ENOENT && opened.st_nlink == 0)
+        return 0; /* a worker has removed it, and died */
+    bool same = !failed && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+    return failed || same ? failed : -ENOTEMPTY;
+}
+
 static int64_t remove_directory(const struct pa_call *call)
 {
     struct parent parent;
     int64_t failed = find_parent(call, &parent);
     if (failed)
         return failed;
-    failed = pa_outcome(unlinkat(parent.fd, parent.name, AT_REMOVEDIR));
+    if (call->slot->fd2 >= 0)
+        failed = is_still(&parent, call->slot->fd2);
+    if (!failed)
+        failed = remove_at(parent.fd, parent.name, AT_REMOVEDIR);
+    else if (failed == -ENOENT)
+        failed = -ESTALE; /* it has another name now */
     let_parent_go(&parent);
     return failed == -EEXIST ? -ENOTEMPTY : failed;
 }
 
 /* -- the answer ------------------------------------------------------------------------------- */
 
-/* The paths lie where the answer goes: nothing looks at them from here on. */
+/* At the end of what succeeds: the paths lie where the answer goes. */
 static void give_answer(const struct pa_call *call, const struct pa_tree_answer *answer)
 {
     memcpy(call->slot->payload, answer, sizeof *answer);
@@ -177,15 +239,17 @@ static uint64_t room_left(const struct listing *self)
 
 static int64_t read_records(struct listing *self)
 {
-    self->answer.next = -1;
     while (room_left(self) >= LARGEST_RECORD && !pa_must_stop(self->call)) {
         char *at = self->start + self->filled;
-        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, at, room_left(self)));
+        int64_t got = read_directory(self->fd, at, room_left(self));
         if (got <= 0)
             return got;
         self->filled += (uint64_t)got;
-        for (char *end = at + got; at < end; at += record_at(at)->size)
+        for (char *end = at + got; at < end; at += record_at(at)->size) {
+            if (record_at(at)->type > DT_WHT) /* those above are ours */
+                record_at(at)->type = DT_UNKNOWN;
             self->answer.next = record_at(at)->offset;
+        }
     }
     self->answer.more = 1;
     return 0;
@@ -216,9 +280,10 @@ static void add_with_stat(struct listing *self, const struct record *found)
         return;
     }
     self->answer.looked++;
-    if (fstatat(self->fd, found->name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+    int64_t failed = stat_at(self->fd, found->name, &st, AT_SYMLINK_NOFOLLOW);
+    if (failed) {
         record->type = DT_FAILED;
-        record->inode = (uint64_t)errno;
+        record->inode = (uint64_t)-failed;
         return;
     }
     record->type = S_ISDIR(st.st_mode) ? DT_DIR : DT_OTHER;
@@ -233,11 +298,9 @@ static void add_with_stat(struct listing *self, const struct record *found)
 static int64_t read_with_stats(struct listing *self)
 {
     alignas(struct record) char chunk[LARGEST_CHUNK];
-    self->answer.next = -1;
     while (room_left(self) >= 3 * LARGEST_RECORD && !pa_must_stop(self->call)) {
         uint64_t size = room_left(self) / 3;
-        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, chunk,
-                                         size < sizeof chunk ? size : sizeof chunk));
+        int64_t got = read_directory(self->fd, chunk, size < sizeof chunk ? size : sizeof chunk);
         if (got <= 0)
             return got;
         for (char *at = chunk; at < chunk + got; at += record_at(at)->size) {
@@ -258,13 +321,14 @@ static uint8_t look_at(int fd, const char *name, bool follow)
     size_t length = strnlen(name, LONGEST_NAME);
     memcpy(inside, name, length);
     memcpy(inside + length, "/.", 3);
-    if (fstatat(fd, inside, &st, 0) < 0 && (errno == ENOTDIR || errno == ENOENT || errno == ELOOP))
+    int64_t failed = stat_at(fd, inside, &st, 0);
+    if (failed == -ENOTDIR || failed == -ENOENT || failed == -ELOOP)
         return DT_OTHER;
-    if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (stat_at(fd, name, &st, AT_SYMLINK_NOFOLLOW))
         return DT_OTHER;
     if (S_ISDIR(st.st_mode))
         return DT_DIR;
-    bool leads_to_one = follow && S_ISLNK(st.st_mode) && fstatat(fd, name, &st, 0) == 0 &&
+    bool leads_to_one = follow && S_ISLNK(st.st_mode) && stat_at(fd, name, &st, 0) == 0 &&
                         S_ISDIR(st.st_mode);
     return leads_to_one ? DT_DIR_LINK : DT_OTHER;
 }
@@ -432,7 +496,7 @@ static int64_t list_open(struct listing *self)
     if (slot->flags & PA_TREE_UNREAD)
         return 0;
     /* A worker that died here may have read some already. */
-    if (slot->file_offset >= 0 && lseek(self->fd, slot->file_offset, SEEK_SET) < 0)
+    if (slot->flags & PA_TREE_SEEK && lseek(self->fd, slot->file_offset, SEEK_SET) == -1)
         return -errno;
     int64_t failed = read_all(self);
     if (failed)
@@ -448,7 +512,7 @@ int64_t pa_call_list(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
     bool given = slot->call_flags & PA_BY_FD;
-    struct listing self = {.call = call, .start = call->data, .began = pa_now_ns(), .answer = {.fd = -1, .next = -1}};
+    struct listing self = {.call = call, .start = call->data, .began = pa_now_ns(), .answer = {.fd = -1}};
     int64_t fd = given ? slot->fd : open_directory(call);
     if (fd < 0)
         return fd;
@@ -459,23 +523,24 @@ int64_t pa_call_list(const struct pa_call *call)
         self.answer.fd = self.fd;
     else if (!given)
         syscall(SYS_close, self.fd);
-    give_answer(call, &self.answer);
+    if (result >= 0)
+        give_answer(call, &self.answer);
     return result;
 }
 
-/* Types of names, each with a NUL behind it: in their place, one byte for each. */
+/* Types of names, each with a NUL behind it: one byte for each, as many as the slot has room for. */
 int64_t pa_call_types(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
     uint64_t at = 0, count = 0;
-    while (at < slot->length && !pa_must_stop(call)) {
+    while (at < slot->length && count < PA_INLINE && !pa_must_stop(call)) {
         char name[LONGEST_NAME + 1];
         size_t length = strnlen(call->data + at, slot->length - at);
         size_t kept = length < LONGEST_NAME ? length : LONGEST_NAME;
         memcpy(name, call->data + at, kept);
         name[kept] = '\0';
         at += length + 1;
-        call->data[count++] = (char)look_at(slot->fd, name, slot->flags & PA_TREE_FOLLOW);
+        call->slot->payload[count++] = (char)look_at(slot->fd, name, slot->flags & PA_TREE_FOLLOW);
     }
     return (int64_t)count;
 }
@@ -507,7 +572,7 @@ static void remove_entry(struct emptying *self, const struct record *record)
         keep_record(self, record, DT_DIR, 0);
         return;
     }
-    int64_t failed = pa_outcome(unlinkat(self->fd, record->name, 0));
+    int64_t failed = remove_at(self->fd, record->name, 0);
     self->calls++;
     if (failed == 0 || failed == -ENOENT)
         self->answer.removed += failed == 0;
@@ -525,7 +590,7 @@ static int64_t remove_entries(struct emptying *self)
     alignas(struct record) char chunk[LARGEST_CHUNK];
     uint64_t size = FIRST_CHUNK, began = pa_now_ns(), chunk_began = began, now = began;
     while (slot->length - self->filled >= size) {
-        int64_t got = pa_outcome(syscall(SYS_getdents64, self->fd, chunk, size));
+        int64_t got = read_directory(self->fd, chunk, size);
         if (got <= 0)
             return got;
         for (char *at = chunk; at < chunk + got; at += record_at(at)->size) {
@@ -552,6 +617,8 @@ static int64_t empty_open(struct emptying *self)
     if (fstat(self->fd, &st) < 0)
         return -errno;
     pa_fill_stat(&self->answer.st, &st);
+    if (self->call->slot->flags & PA_TREE_SEEK && lseek(self->fd, 0, SEEK_SET) < 0)
+        return -errno;
     return remove_entries(self);
 }
 
@@ -566,18 +633,19 @@ static int64_t finish_emptying(struct emptying *self, bool keep)
     return failed == -ENOTEMPTY || self->answer.gone ? 0 : failed;
 }
 
-/* Removes what is no directory from a directory, and itself if nothing is left.  The top is left for
- * PA_TREE_ONLY_SELF (nothing but itself): a worker may die and all be done again, so that only a top
- * that no step removes tells one that was never there.  It stays open if there are more entries, or if it is wanted and not gone. */
+/* Removes what is no directory from a directory, and itself if nothing is left; with PA_TREE_ONLY_SELF
+ * nothing but itself, if it is still what fd2 has open.  It stays open if there are more entries, or
+ * if it is wanted and not gone. */
 int64_t pa_call_empty(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
     bool given = slot->call_flags & PA_BY_FD;
-    struct emptying self = {.call = call, .answer = {.fd = -1, .next = -1}};
+    struct emptying self = {.call = call, .answer = {.fd = -1}};
     if (slot->flags & PA_TREE_ONLY_SELF) {
         int64_t failed = remove_directory(call);
         self.answer.gone = failed == 0 || failed == -ENOENT;
-        give_answer(call, &self.answer);
+        if (self.answer.gone)
+            give_answer(call, &self.answer);
         return self.answer.gone ? 0 : failed;
     }
     int64_t fd = given ? slot->fd : open_directory(call);
@@ -586,14 +654,15 @@ int64_t pa_call_empty(const struct pa_call *call)
     self.fd = (int)fd;
     int64_t result = empty_open(&self);
     if (result >= 0)
-        result = finish_emptying(&self, given || slot->flags & PA_TREE_TOP);
-    bool keep = result >= 0 && !self.answer.gone &&
-                (self.answer.more || (slot->flags & PA_TREE_KEEP && self.filled > 0));
+        result = finish_emptying(&self, given || slot->flags & PA_TREE_STAYS);
+    bool wanted = slot->flags & PA_TREE_KEEP && (self.filled > 0 || slot->flags & PA_TREE_STAYS);
+    bool keep = result >= 0 && !self.answer.gone && (self.answer.more || wanted);
     if (!given && keep)
         self.answer.fd = self.fd;
     else if (!given)
         syscall(SYS_close, self.fd);
-    give_answer(call, &self.answer);
+    if (result >= 0)
+        give_answer(call, &self.answer);
     return result;
 }
 
@@ -603,7 +672,7 @@ int64_t pa_call_empty(const struct pa_call *call)
 int64_t pa_call_make_directory(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
-    struct pa_tree_answer answer = {.fd = -1, .next = -1};
+    struct pa_tree_answer answer = {.fd = -1};
     struct parent parent;
     struct stat st;
     int64_t result = find_parent(call, &parent);

@@ -81,14 +81,19 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_FCNTL] = {"fcntl", pa_call_fcntl, true, false, false, NULL},
     [PA_OP_IOCTL] = {"ioctl", pa_call_ioctl, true, false, false, NULL},
     [PA_OP_REPLACE_FILE] = {"replace", pa_call_replace_file, false, false, true, NULL},
-    [PA_OP_COPY] = {"copy", pa_call_copy, false, true, true, NULL}, /* not from or to a FIFO or a device */
+    /* Not from or to a FIFO or a device. */
+    [PA_OP_COPY] = {"copy", pa_call_copy, false, true, true, NULL},
     [PA_OP_MOVE] = {"move", pa_call_move, false, true, true, NULL}, /* not once it is renamed */
-    [PA_OP_MAKE_DIRECTORIES] = {"mkdirs", pa_call_make_directories, true, true, false, NULL}, /* if they may exist */
-    [PA_OP_LIST] = {"list", pa_call_list, true, true, true, NULL},
-    [PA_OP_TYPES] = {"types", pa_call_types, true, false, false, NULL}, /* the names are gone */
-    [PA_OP_EMPTY] = {"empty", pa_call_empty, true, true, true, NULL},
-    [PA_OP_MAKE_DIRECTORY] = {"make_directory", pa_call_make_directory, true, true, true, NULL}, /* likewise */
-    [PA_OP_FINISH_DIRECTORY] = {"finish_directory", pa_call_finish_directory, true, true, true, NULL},
+    [PA_OP_MAKE_DIRECTORIES] = {"mkdirs", pa_call_make_directories, true, true, false,
+                                NULL}, /* if they may exist */
+    /* On EINTR these go on by themselves. */
+    [PA_OP_LIST] = {"list", pa_call_list, false, true, true, NULL},
+    [PA_OP_TYPES] = {"types", pa_call_types, false, true, false, NULL},
+    [PA_OP_EMPTY] = {"empty", pa_call_empty, false, true, true, NULL},
+    [PA_OP_MAKE_DIRECTORY] = {"make_directory", pa_call_make_directory, true, true, true,
+                              NULL}, /* likewise */
+    [PA_OP_FINISH_DIRECTORY] = {"finish_directory", pa_call_finish_directory, true, true, true,
+                                NULL},
     [PA_OP_MSYNC] = {"msync", pa_call_msync, true, false, false, NULL},
     [PA_OP_MTOUCH] = {"mtouch", pa_call_mtouch, true, false, false, NULL},
     [PA_OP_MLOCK] = {"mlock", pa_call_mlock, true, false, false, NULL},

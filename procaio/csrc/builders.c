@@ -823,11 +823,13 @@ static int take_place(Request *request, PyObject *const *values)
 int build_list(Request *request, PyObject *const *values)
 {
     int64_t size = TREE_BLOCK;
+    bool goes_on = values[3] && values[3] != Py_None;
     if (take_place(request, values) < 0 ||
-        (values[3] && take_number(values[3], "offset", -1, INT64_MAX, &request->offset) < 0) ||
+        (goes_on && take_number(values[3], "offset", INT64_MIN, INT64_MAX, &request->offset) < 0) ||
         (values[4] && take_number(values[4], "size", 512, LARGEST_TREE_BLOCK, &size) < 0))
         return -1;
     request->length = (uint64_t)size;
+    request->flags |= goes_on ? PA_TREE_SEEK : 0;
     return 0;
 }
 
@@ -841,10 +843,12 @@ int build_types(Request *request, PyObject *const *values)
     return copy_in_behind_paths(request, values[1]);
 }
 
-/* directory, path, flags */
+/* directory, path, flags, itself: if it is given, only that one is removed */
 int build_empty(Request *request, PyObject *const *values)
 {
     request->length = TREE_BLOCK;
+    if (values[3] && values[3] != Py_None && take_second_fd(request, values[3]) < 0)
+        return -1;
     return take_place(request, values);
 }
 

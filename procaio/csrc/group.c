@@ -154,7 +154,7 @@ static PyObject *add(Group *self, PyObject *args)
 {
     if (check_open(self) < 0)
         return NULL;
-    if (self->closed) {
+    if (self->closed && !self->composite) {
         PyErr_SetString(PyExc_RuntimeError, "cancel_subs() has ended the adding to this group");
         return NULL;
     }
@@ -167,7 +167,7 @@ static PyObject *add(Group *self, PyObject *args)
             put_in(self, member);
     }
     /* What comes too late shares the group's fate. */
-    if (self->request.cancelled && group_cancel_members(&self->request) < 0)
+    if ((self->request.cancelled || self->closed) && group_cancel_members(&self->request) < 0)
         return NULL;
     return Py_NewRef(args);
 }

@@ -207,6 +207,8 @@ PyMODINIT_FUNC PyInit__core(void)
         PyModule_AddIntConstant(module, "TREE_HIDE_TYPES", PA_TREE_HIDE_TYPES) < 0 ||
         PyModule_AddIntConstant(module, "TREE_UNREAD", PA_TREE_UNREAD) < 0 ||
         PyModule_AddIntConstant(module, "TREE_ONLY_SELF", PA_TREE_ONLY_SELF) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_SEEK", PA_TREE_SEEK) < 0 ||
+        PyModule_AddIntConstant(module, "TREE_STAYS", PA_TREE_STAYS) < 0 ||
         PyModule_AddIntConstant(module, "TREE_MAY_EXIST", PA_TREE_MAY_EXIST) < 0 ||
         PyModule_AddIntConstant(module, "TREE_BYTES", PA_TREE_BYTES) < 0 ||
         PyModule_AddIntConstant(module, "TREE_STAT", PA_TREE_STAT) < 0 ||

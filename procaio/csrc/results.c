@@ -674,9 +674,9 @@ static int sort_out(const Request *request, size_t size, PyObject *const own[NLI
 }
 
 /* (handle or None, os.stat_result, directories, others, symlinks to directories, names without a type,
- * offset of the rest or -1, how many entries were looked at, sections), or of a removal (handle or None, how many
- * names were removed, directories, failures, whether there is more, the directory is gone, its calls
- * are slow). */
+ * offset of the rest or None, how many entries were looked at, sections), or of a removal (handle or
+ * None, how many names were removed, directories, failures, whether there is more, the directory is
+ * gone, its calls are slow). */
 static PyObject *take_tree_answer(const Request *request, const struct pa_slot *slot, size_t size)
 {
     struct pa_tree_answer answer;
@@ -688,8 +688,10 @@ static PyObject *take_tree_answer(const Request *request, const struct pa_slot *
         ready = (lists[i] = PyList_New(0)) && ready;
     if (ready && sort_out(request, size, lists, sections) == 0) {
         if (request->kind == RESULT_LISTING)
-            value = Py_BuildValue("ONOOOOLIO", handle, take_stat(slot), lists[DIRS], lists[OTHERS],
-                                  lists[LINKS], lists[UNKNOWN], answer.more ? answer.next : -1LL,
+            value = Py_BuildValue("ONOOOONIO", handle, take_stat(slot), lists[DIRS], lists[OTHERS],
+                                  lists[LINKS], lists[UNKNOWN],
+                                  answer.more ? PyLong_FromLongLong(answer.next)
+                                              : Py_NewRef(Py_None),
                                   answer.looked, sections);
         else
             value = Py_BuildValue("OKOONNN", handle, (unsigned long long)answer.removed,
@@ -721,8 +723,7 @@ static bool fills_block(const Request *request)
            request->op == PA_OP_READDIR || request->op == PA_OP_READLINK ||
            request->op == PA_OP_LOAD || request->op == PA_OP_REALPATH ||
            request->op == PA_OP_GETXATTR || request->op == PA_OP_LISTXATTR ||
-           request->op == PA_OP_TYPES || request->kind == RESULT_LISTING ||
-           request->kind == RESULT_REMOVAL;
+           request->kind == RESULT_LISTING || request->kind == RESULT_REMOVAL;
 }
 
 PyObject *result_take(Request *request, const struct pa_slot *slot)
@@ -767,6 +768,8 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return take_extents(request, (size_t)result);
     case RESULT_ARGUMENT:
         return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)request->length);
+    case RESULT_TYPES:
+        return PyBytes_FromStringAndSize(slot->payload, result < PA_INLINE ? result : PA_INLINE);
     case RESULT_LISTING:
     case RESULT_REMOVAL:
         return take_tree_answer(request, slot, (size_t)result);

@@ -8,16 +8,23 @@ import os
 import struct
 import subprocess
 import sys
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pytest
 from hypothesis import strategies as st
 
+from conftest import eventually
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import procaio
+
 NOBODY = 65_534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
 
 Shape: TypeAlias = "dict[bytes, Any]"
 """Names and what they are: a Shape for a directory, bytes for what a symlink says, None: a file."""
@@ -92,6 +99,40 @@ def as_nobody() -> Iterator[None]:
     finally:
         os.setresuid(-1, 0, 0)
         os.setresgid(-1, 0, 0)
+
+
+class Busy:
+    """A thread that does the same again and again, as long as the block lasts."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.rounds = 0
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with suppress(OSError):
+                self._work()
+                self.rounds += 1
+
+    def __enter__(self) -> Busy:  # noqa: PYI034 - not subclassed
+        self._thread.start()
+        eventually(lambda: self.rounds > 0 or not self._thread.is_alive(), "it begins")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:
+    """Run it to its end and see how many descriptors it takes."""
+    most = 0
+    while request.state != "done":
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        pool.poll_cb()
+    return most
 
 
 OPENAT2 = 437

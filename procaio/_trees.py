@@ -41,7 +41,7 @@ from procaio._core import (
 from procaio._pool import default_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from procaio._core import Group
     from procaio._pool import Pool
@@ -59,6 +59,8 @@ __all__ = [
     "aio_scandir",
     "between_calls",
     "listing_flags",
+    "pack_names",
+    "unpack_types",
 ]
 
 MOST_MEMBERS: Final = 256
@@ -85,6 +87,16 @@ hide_types = False
 def listing_flags() -> int:
     """What every listing is asked for."""
     return TREE_HIDE_TYPES if hide_types else 0
+
+
+def pack_names(names: Iterable[str | bytes]) -> bytes:
+    """As _types takes them: a byte for its type before each, a NUL behind it."""
+    return b"".join(b"?%b\0" % os.fsencode(name) for name in names)
+
+
+def unpack_types(found: bytes) -> list[int]:
+    """The types of the names, from what _types gives."""
+    return [name[0] for name in found.split(b"\0")[:-1]]
 
 
 @final
@@ -422,14 +434,13 @@ class _Listing(TreeJob):
         self._end_if_complete()
 
     def _find_types(self, handle: FileHandle, names: list[Any]) -> None:
-        packed = b"".join(os.fsencode(name) + b"\0" for name in names)
-        self.ask(_types, handle, packed, 0, then=partial(self._found, names))
+        self.ask(_types, handle, pack_names(names), 0, then=partial(self._found, names))
 
     def _found(self, names: list[Any], types: bytes | None) -> None:
         if types is None:
             self.end((None, None), errno())
             return
-        for name, kind in zip(names, types, strict=True):
+        for name, kind in zip(names, unpack_types(types), strict=True):
             (self._dirs if kind == 4 else self._nondirs).append(name)
         self.advance()
         self._end_if_complete()

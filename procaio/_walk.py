@@ -37,6 +37,8 @@ from procaio._trees import (
     TYPES_AT_A_TIME,
     between_calls,
     listing_flags,
+    pack_names,
+    unpack_types,
 )
 
 if TYPE_CHECKING:
@@ -337,13 +339,12 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         requests = []
         for first in range(0, len(unknown), TYPES_AT_A_TIME):
             names = unknown[first : first + TYPES_AT_A_TIME]
-            packed = b"".join(os.fsencode(name) + b"\0" for name in names)
             ask = partial(between_calls, _types, pri=self._pri, pool=self._pool)
-            request = ask(handle, packed, self._flags)
+            request = ask(handle, pack_names(names), self._flags)
             requests.append((names, request))
         links = set()
         for names, request in requests:
-            for name, kind in zip(names, await request, strict=True):
+            for name, kind in zip(names, unpack_types(await request), strict=True):
                 directory_like = kind in {DT_DIR, DT_DIR_LINK}
                 (directory.dirs if directory_like else directory.nondirs).append(name)
                 if kind == DT_DIR_LINK:

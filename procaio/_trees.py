@@ -21,7 +21,8 @@ import os
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias, final
 
 from procaio._core import (
     TREE_BYTES,
@@ -363,7 +364,7 @@ def _fileno(directory: Any) -> int:
 
 def aio_scandir(
     path: TreePath,
-    maxreq: int | Callable[..., object] = 0,
+    maxreq: SupportsIndex | Callable[..., object] = 0,
     callback: Callable[..., object] | None = None,
     *,
     dir_fd: Any = None,
@@ -381,14 +382,12 @@ def aio_scandir(
     appending "/." to their names, and no more of them than there can be directories by the link
     count. `maxreq` requests do so at a time (0 or less: 4). (IO::AIO aio_scandir)
     """
-    if not isinstance(maxreq, int):
-        if not callable(maxreq):
-            raise TypeError(f"maxreq must be an integer, not {type(maxreq).__name__}")
+    if callable(maxreq):
         if callback is not None:
             raise TypeError("aio_scandir() got several values for 'callback'")
         callback, maxreq = maxreq, 0
     place = place_of(path, dir_fd)
-    job = _Listing(path, maxreq, callback, pri, pool)
+    job = _Listing(path, index(maxreq), callback, pri, pool)
     job.start(job.begin, place, os.fspath(path[1] if isinstance(path, tuple) else path))
     return job.group
 

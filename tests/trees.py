@@ -16,6 +16,7 @@ import pytest
 from hypothesis import strategies as st
 
 from conftest import eventually
+from procaio._core import TREE_DEEP, TREE_KEEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,6 +134,28 @@ def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:
         most = max(most, len(os.listdir("/proc/self/fd")))
         pool.poll_cb()
     return most
+
+
+def without_looks(
+    listing: Callable[..., Any], anchor: Any, way: Any, flags: int, *rest: Any, **more: Any
+) -> Any:
+    """A step that lists (`_core._list`) without the time to see to any type, as on a slow file
+    system, if there is a callback to be told so.
+    """
+    callback = more.pop("callback", None)
+    if callback is None and rest and callable(rest[-1]):
+        *rest, callback = rest  # type: ignore[assignment]
+    if callback is None:
+        return listing(anchor, way, flags, *rest, **more)
+
+    def unseen(value: Any) -> None:
+        if value is not None:
+            handle, st, dirs, others, _, unknown, offset, looked, _ = value
+            value = (handle, st, [], [], [], unknown + dirs + others, offset, looked, [])
+        callback(value)
+
+    flags = flags & ~TREE_DEEP | TREE_KEEP
+    return listing(anchor, way, flags, *rest, callback=unseen, **more)
 
 
 OPENAT2 = 437

@@ -139,8 +139,8 @@ def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:
 def without_looks(
     listing: Callable[..., Any], anchor: Any, way: Any, flags: int, *rest: Any, **more: Any
 ) -> Any:
-    """A step that lists (`_core._list`) without the time to see to any type, as on a slow file
-    system, if there is a callback to be told so.
+    """A step that lists (`_core._list`) without the time to look at any entry, as on a slow
+    file system, if there is a callback to be told so.
     """
     callback = more.pop("callback", None)
     if callback is None and rest and callable(rest[-1]):
@@ -151,7 +151,8 @@ def without_looks(
     def unseen(value: Any) -> None:
         if value is not None:
             handle, st, dirs, others, _, unknown, offset, looked, _ = value
-            value = (handle, st, [], [], [], unknown + dirs + others, offset, looked, [])
+            found = [entry[0] if isinstance(entry, tuple) else entry for entry in dirs + others]
+            value = (handle, st, [], [], [], unknown + found, offset, looked, [])
         callback(value)
 
     flags = flags & ~TREE_DEEP | TREE_KEEP

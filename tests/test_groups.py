@@ -917,10 +917,11 @@ class AnythingWithGroups(RuleBasedStateMachine):
         self.pool.close()
 
 
+@pytest.mark.parametrize("examples", [40, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("inline", [False, True])
-def test_anything_with_groups_in_any_order(inline: bool) -> None:
+def test_anything_with_groups_in_any_order(inline: bool, examples: int) -> None:
     """Each request ends once, a group after its members, and none after it was cancelled."""
     machine = type("Machine", (AnythingWithGroups,), {"inline": inline})
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
+        machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
     )

@@ -21,7 +21,8 @@ import os
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from operator import index
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeAlias, final
 
 from procaio._core import (
     TREE_BYTES,
@@ -44,7 +45,7 @@ from procaio._core import (
 from procaio._pool import default_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from procaio._core import Group
     from procaio._pool import Pool
@@ -62,6 +63,8 @@ __all__ = [
     "aio_scandir",
     "between_calls",
     "listing_flags",
+    "pack_names",
+    "unpack_types",
 ]
 
 MOST_MEMBERS: Final = 256
@@ -92,6 +95,16 @@ hide_types = False
 def listing_flags() -> int:
     """What every listing is asked for."""
     return TREE_HIDE_TYPES if hide_types else 0
+
+
+def pack_names(names: Iterable[str | bytes]) -> bytes:
+    """As _types takes them: a byte for its type before each, a NUL behind it."""
+    return b"".join(b"?%b\0" % os.fsencode(name) for name in names)
+
+
+def unpack_types(found: bytes) -> list[int]:
+    """The types of the names, from what _types gives."""
+    return [name[0] for name in found.split(b"\0")[:-1]]
 
 
 @final
@@ -369,7 +382,7 @@ def _fileno(directory: Any) -> int:
 
 def aio_scandir(
     path: TreePath,
-    maxreq: int | Callable[..., object] = 0,
+    maxreq: SupportsIndex | Callable[..., object] = 0,
     callback: Callable[..., object] | None = None,
     *,
     dir_fd: Any = None,
@@ -387,14 +400,12 @@ def aio_scandir(
     appending "/." to their names, and no more of them than there can be directories by the link
     count. `maxreq` requests do so at a time (0 or less: 4). (IO::AIO aio_scandir)
     """
-    if not isinstance(maxreq, int):
-        if not callable(maxreq):
-            raise TypeError(f"maxreq must be an integer, not {type(maxreq).__name__}")
+    if callable(maxreq):
         if callback is not None:
             raise TypeError("aio_scandir() got several values for 'callback'")
         callback, maxreq = maxreq, 0
     place = place_of(path, dir_fd)
-    job = _Listing(path, maxreq, callback, pri, pool)
+    job = _Listing(path, index(maxreq), callback, pri, pool)
     job.start(job.begin, place, os.fspath(path[1] if isinstance(path, tuple) else path))
     return job.group
 
@@ -440,14 +451,13 @@ class _Listing(TreeJob):
         self._end_if_complete()
 
     def _find_types(self, handle: FileHandle, names: list[Any]) -> None:
-        packed = b"".join(os.fsencode(name) + b"\0" for name in names)
-        self.ask(_types, handle, packed, 0, then=partial(self._found, names))
+        self.ask(_types, handle, pack_names(names), 0, then=partial(self._found, names))
 
     def _found(self, names: list[Any], types: bytes | None) -> None:
         if types is None:
             self.end((None, None), errno())
             return
-        for name, kind in zip(names, types, strict=True):
+        for name, kind in zip(names, unpack_types(types), strict=True):
             (self._dirs if kind == 4 else self._nondirs).append(name)
         self.advance()
         self._end_if_complete()

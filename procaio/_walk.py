@@ -6,12 +6,20 @@ directories in the one that it was asked for, as long as that is short work. Wha
 not been given is bounded: with AHEAD directories, or MOST_ASKED requests, no more is asked for.
 What comes next is found in preorder, through directories whose listing has arrived already.
 
+Answers come in any thread that polls: what they and the program's thread change is changed under a
+lock. They know the walk weakly, so that one that is given up asks for nothing more.
+
 Not here: what a listing is (workers/calls_tree.c), anchors (`_trees`).
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import threading
+import weakref
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
@@ -26,6 +34,7 @@ from procaio._core import (
     Request,
     _list,
     _types,
+    aio_lstat,
     aio_nop,
     aioreq_pri,
 )
@@ -37,6 +46,8 @@ from procaio._trees import (
     TYPES_AT_A_TIME,
     between_calls,
     listing_flags,
+    pack_names,
+    unpack_types,
 )
 
 if TYPE_CHECKING:
@@ -64,9 +75,9 @@ class _Directory(Generic[Name]):
     """A directory on its way from being met to being given."""
 
     __slots__ = (
-        "after",
         "ahead",
         "anchor",
+        "answered",
         "dirs",
         "level",
         "links",
@@ -75,6 +86,7 @@ class _Directory(Generic[Name]):
         "position",
         "request",
         "value",
+        "wanted",
         "way",
     )
 
@@ -85,6 +97,9 @@ class _Directory(Generic[Name]):
         self.level = level
         """How far below its anchor."""
         self.request: Request[Any] | None = None
+        self.answered = False
+        self.wanted = True
+        """It has not been taken out of the names."""
         self.value: Any = None
         """The first step's, once it has arrived."""
         self.dirs: list[Name] = []
@@ -95,8 +110,6 @@ class _Directory(Generic[Name]):
         """Directories in it that have been asked for, by their names."""
         self.position = 0
         """How many of `dirs` have been gone into."""
-        self.after: _Directory[Name] | None = None
-        """The closest one above in which there is something left to go into."""
 
 
 @final
@@ -139,7 +152,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._followlinks = followlinks
         self._pool = default_pool() if pool is None else pool
         self._pri = pri
-        self._flags = listing_flags() | TREE_FOLLOW | TREE_DEEP
+        self._flags = listing_flags() | TREE_FOLLOW
+        self._first_flags = TREE_DEEP | (TREE_TOP | TREE_FOLLOW_TOP if followlinks else 0)
         if isinstance(path, bytes):
             self._flags |= TREE_BYTES
         self._asked = 0
@@ -150,8 +164,11 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._all_asked = False
         """All that are known have been asked for."""
         self._busy = False
+        self._lock = threading.RLock()
         self._frames: list[_Directory[Name]] = []
         """Directories that are being gone through, each in the one before."""
+        self._open: list[_Directory[Name]] = []
+        """Of them, those in which something may be left: in a deep tree these are few."""
         self._next: _Directory[Name] | None = _Directory(path, None, path, 0)
         self._ask(self._next, TREE_TOP | TREE_FOLLOW_TOP)
         self._pri = self._next.request.pri if self._next.request else 0
@@ -167,28 +184,54 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
             raise RuntimeError("the walk is waiting for a directory already")
         self._busy = True
         try:
-            while True:
-                directory = self._take_next()
-                if directory is None:
-                    directory = self._frames.pop() if self._frames else None
-                    if directory is None:
-                        raise StopAsyncIteration
-                    if not self._topdown:
-                        return directory.path, directory.dirs, directory.nondirs
-                    continue
-                try:
-                    await self._complete(directory)
-                except OSError as error:
-                    if self._onerror is not None:
-                        self._onerror(error)
-                    continue
-                self._push(directory)
-                self._all_asked = self._all_asked and not directory.dirs
-                self._look_ahead()
-                if self._topdown:
-                    return directory.path, directory.dirs, directory.nondirs
+            directory = await self._find_next()
+            if directory is not None:
+                await self._let_others_run()
+                return directory.path, directory.dirs, directory.nondirs
+        except BaseException:
+            self._end()
+            raise
         finally:
             self._busy = False
+        raise StopAsyncIteration
+
+    async def _find_next(self) -> _Directory[Name] | None:
+        while True:
+            with self._lock:
+                directory = self._take_next()
+            if directory is None:
+                if not self._frames:
+                    return None
+                directory = self._frames.pop()
+                if self._topdown:
+                    continue
+                return directory
+            try:
+                await self._complete(directory)
+            except OSError as error:
+                if not await self._is_link(directory, error) and self._onerror is not None:
+                    self._onerror(error)
+                continue
+            with self._lock:
+                self._frames.append(directory)
+                self._open.append(directory)
+                self._all_asked = self._all_asked and not directory.dirs
+                self._look_ahead()
+            if self._topdown:
+                return directory
+
+    async def _let_others_run(self) -> None:
+        if self._in_a_row == GIVEN_IN_A_ROW:
+            await between_calls(aio_nop, pri=self._pri, pool=self._pool)
+            self._in_a_row = 0
+        self._in_a_row += 1
+
+    def _end(self) -> None:
+        """As a generator ends with an exception; what is still to come is dropped."""
+        with self._lock:
+            self._next = None
+            self._frames.clear()
+            self._open.clear()
 
     # -- what comes next --------------------------------------------------------------------------
 
@@ -197,22 +240,32 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         directory, self._next = self._next, None
         while directory is None and self._frames:
             frame = self._frames[-1]
-            if frame.position == len(frame.dirs):
-                return None
-            name = frame.dirs[frame.position]
+            if frame.position == 0:
+                self._forget_missing(frame)
+            at = frame.position
             frame.position += 1
+            if frame.position >= len(frame.dirs) and self._open and self._open[-1] is frame:
+                self._open.pop()
+            if at >= len(frame.dirs):
+                return None
+            name = frame.dirs[at]
             if self._goes_into(frame, name):
                 directory = frame.ahead.pop(name, None) or self._child(frame, name)
         return directory
 
+    def _forget_missing(self, frame: _Directory[Name]) -> None:
+        """Names that were taken out make room for what comes next."""
+        names = frame.ahead.keys() - set(frame.dirs) if frame.ahead else ()
+        missing = [frame.ahead.pop(name) for name in names]
+        while missing:
+            directory = missing.pop()
+            directory.wanted = False
+            if directory.request is not None or directory.value is not None:
+                self._ahead -= 1
+            missing += directory.ahead.values()
+
     def _goes_into(self, directory: _Directory[Name], name: Name) -> bool:
         return self._followlinks or name not in directory.links
-
-    def _push(self, directory: _Directory[Name]) -> None:
-        if self._frames:
-            above = self._frames[-1]
-            directory.after = above if above.position < len(above.dirs) else above.after
-        self._frames.append(directory)
 
     def _child(self, directory: _Directory[Name], name: Name) -> _Directory[Name]:
         path = os.path.join(directory.path, name)
@@ -236,10 +289,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     def _upcoming(self) -> Iterator[_Directory[Name]]:
         """Directories in the order in which they will be given, as far as they are known."""
-        frame = self._frames[-1] if self._frames else None
-        while frame is not None:
+        for frame in reversed(self._open):
             yield from self._below(frame, frame.position)
-            frame = frame.after
 
     def _below(self, directory: _Directory[Name], position: int) -> Iterator[_Directory[Name]]:
         dirs = directory.dirs
@@ -258,24 +309,30 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
     # -- listing ----------------------------------------------------------------------------------
 
     def _ask(self, directory: _Directory[Name], flags: int = 0) -> None:
-        if flags or directory.level >= LEVELS_OF_AN_ANCHOR or len(directory.way) > LONGEST_WAY:
+        way = os.fsencode(directory.way)
+        if flags or directory.level >= LEVELS_OF_AN_ANCHOR or len(way) > LONGEST_WAY:
             flags |= TREE_KEEP
         self._asked += 1
         self._ahead += 1
         directory.request = between_calls(
             _list,
             directory.anchor,
-            directory.way,
-            self._flags | flags,
-            callback=partial(self._listed, directory),
+            way,
+            self._flags | self._first_flags | flags,
+            callback=partial(_answered, weakref.ref(self), directory),
             pri=self._pri,
             pool=self._pool,
         )
 
     def _listed(self, directory: _Directory[Name], value: Any) -> None:
         """The first step has arrived; those in it can be asked for, too."""
-        self._asked -= 1
-        if value is not None:
+        with self._lock:
+            if directory.answered:
+                return
+            directory.answered = True
+            self._asked -= 1
+            if value is None or not directory.wanted:
+                return
             self._take(directory, value)
             directory.value = value
             self._take_sections(directory, value[8])
@@ -306,14 +363,12 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
     async def _complete(self, directory: _Directory[Name]) -> None:
         """Have all of the directory's names."""
         if directory.value is None:
-            if directory.request is None:
-                self._ask(directory)
+            with self._lock:
+                if directory.request is None:
+                    self._ask(directory)
             await self._answer_of(directory)
-        elif self._in_a_row == GIVEN_IN_A_ROW:
-            await between_calls(aio_nop, pri=self._pri, pool=self._pool)
-            self._in_a_row = 0
-        self._in_a_row += 1
-        self._ahead -= 1
+        with self._lock:
+            self._ahead -= 1
         value = directory.value
         if value[6] is not None or value[5]:
             await self._complete_large(directory, value)
@@ -321,13 +376,28 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
     async def _answer_of(self, directory: _Directory[Name]) -> None:
         request = directory.request
         assert request is not None
-        directory.request = None
-        self._in_a_row = 0
+        if request.state != "done":
+            self._in_a_row = 0
         try:
-            await request
+            value = await request
         except OSError as error:
-            self._ahead -= 1
+            with self._lock:
+                self._listed(directory, None)
+                self._ahead -= 1
             raise type(error)(error.errno, error.strerror, directory.path) from None
+        self._listed(directory, value)  # its callback may be at work in another thread
+        directory.request = None
+
+    async def _is_link(self, directory: _Directory[Name], error: OSError) -> bool:
+        """Whether it could not be listed because it is a symlink: that is no error."""
+        if error.errno != errno.ENOTDIR or self._followlinks or directory.anchor is None:
+            return False
+        ask = partial(between_calls, aio_lstat, pri=self._pri, pool=self._pool)
+        try:
+            st = await ask(directory.way, dir_fd=directory.anchor)
+        except OSError:
+            return False
+        return stat.S_ISLNK(st.st_mode)
 
     async def _complete_large(self, directory: _Directory[Name], value: Any) -> None:
         handle = value[0]
@@ -345,18 +415,33 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
     async def _find_types(
         self, directory: _Directory[Name], handle: FileHandle, unknown: list[Name]
     ) -> None:
-        requests = []
+        asked: deque[tuple[list[Name], Request[bytes]]] = deque()
+        ask = partial(between_calls, _types, pri=self._pri, pool=self._pool)
         for first in range(0, len(unknown), TYPES_AT_A_TIME):
+            if len(asked) == MOST_ASKED:
+                self._take_types(directory, *await _first_of(asked))
             names = unknown[first : first + TYPES_AT_A_TIME]
-            packed = b"".join(os.fsencode(name) + b"\0" for name in names)
-            ask = partial(between_calls, _types, pri=self._pri, pool=self._pool)
-            request = ask(handle, packed, self._flags)
-            requests.append((names, request))
-        links = set()
-        for names, request in requests:
-            for name, kind in zip(names, await request, strict=True):
-                directory_like = kind in {DT_DIR, DT_DIR_LINK}
-                (directory.dirs if directory_like else directory.nondirs).append(name)
-                if kind == DT_DIR_LINK:
-                    links.add(name)
-        directory.links |= links
+            asked.append((names, ask(handle, pack_names(names), self._flags)))
+        while asked:
+            self._take_types(directory, *await _first_of(asked))
+
+    @staticmethod
+    def _take_types(directory: _Directory[Name], names: list[Name], types: bytes) -> None:
+        kinds = list(zip(names, unpack_types(types), strict=True))
+        directory.dirs += [name for name, kind in kinds if kind in {DT_DIR, DT_DIR_LINK}]
+        directory.nondirs += [name for name, kind in kinds if kind not in {DT_DIR, DT_DIR_LINK}]
+        directory.links |= {name for name, kind in kinds if kind == DT_DIR_LINK}
+
+
+async def _first_of(
+    asked: deque[tuple[list[Name], Request[bytes]]],
+) -> tuple[list[Name], bytes]:
+    names, request = asked.popleft()
+    return names, await request
+
+
+def _answered(walk: weakref.ref[aio_walk[Any]], directory: _Directory[Any], value: Any) -> None:
+    """What a walk has asked for that may have been given up."""
+    asker = walk()
+    if asker is not None:
+        asker._listed(directory, value)  # noqa: SLF001 - ours

@@ -71,9 +71,15 @@ def descriptors() -> dict[int, str]:
     return found
 
 
+def shared_memory() -> set[str]:
+    """Names of shared memory. Directories that others put there are none."""
+    with os.scandir("/dev/shm") as entries:
+        return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+
+
 def footprint() -> tuple[set[int], dict[int, str], set[str]]:
     """What a test must not leave more of: children, descriptors, names of shared memory."""
-    return children(), descriptors(), set(os.listdir("/dev/shm"))
+    return children(), descriptors(), shared_memory()
 
 
 def pytest_collection_finish() -> None:
@@ -97,7 +103,7 @@ def _nothing_is_left_behind() -> Iterator[None]:
     assert new == {}, "descriptors left behind"
     # Other programs make names there too; theirs go again.
     names = after[2] - before[2]
-    eventually(lambda: not names & set(os.listdir("/dev/shm")), f"{names} leave /dev/shm")
+    eventually(lambda: not names & shared_memory(), f"{names} leave /dev/shm")
 
 
 @pytest.fixture(params=["workers", "inline"])

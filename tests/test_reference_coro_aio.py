@@ -63,7 +63,7 @@ def test_synopsis_failures_are_exceptions_with_the_path(tmp_path: Path) -> None:
 
 
 def test_every_function_returns_what_its_callback_gets(tmp_path: Path) -> None:
-    """All but aio_scandir, one after the other."""
+    """One after the other."""
 
     async def main() -> None:
         fh = await procaio.aio_open(tmp_path / "new", procaio.O_RDWR | procaio.O_CREAT, 0o600)
@@ -80,6 +80,8 @@ def test_every_function_returns_what_its_callback_gets(tmp_path: Path) -> None:
         assert (await procaio.aio_stat(tmp_path / "link")).st_size == 7
         assert (await procaio.aio_lstat(tmp_path / "link")).st_size == 3
         assert sorted(await procaio.aio_readdir(tmp_path)) == ["link", "new"]
+        dirs, nondirs = await procaio.aio_scandir(tmp_path, 0)
+        assert (dirs, sorted(nondirs)) == ([], ["link", "new"])
         assert await procaio.aio_unlink(tmp_path / "link") == 0
         assert await procaio.aio_close(fh) == 0
         (tmp_path / "folder").mkdir()

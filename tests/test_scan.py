@@ -14,16 +14,20 @@ import sys
 import time
 import tracemalloc
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+import trees
 from conftest import children, eventually
-from procaio import _cli, _core, _scan
+from procaio import _cli, _core, _scan, testing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from procaio import Pool
 
 NOBODY = 65534
 NOT_UTF8 = b"caf\xe9 \xff"
@@ -227,27 +231,7 @@ def test_a_path_may_be_a_file_or_a_symlink(tree: bytes) -> None:
 @pytest.fixture
 def slow_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """No listing has the time to look at an entry, as on a slow file system."""
-    listing = _scan._list
-
-    def unseen(
-        anchor: Any,
-        way: Any,
-        flags: int,
-        *rest: int,
-        callback: Callable[[Any], object],
-        **more: Any,
-    ) -> object:
-        def without_stat(value: Any) -> None:
-            if value is not None:
-                handle, st, dirs, others, links, _, offset, looked, _ = value
-                names = [entry[0] for entry in dirs + others]
-                value = (handle, st, [], [], links, names, offset, looked, [])
-            callback(value)
-
-        flags = flags & ~_core.TREE_DEEP | _core.TREE_KEEP
-        return listing(anchor, way, flags, *rest, callback=without_stat, **more)
-
-    monkeypatch.setattr(_scan, "_list", unseen)
+    monkeypatch.setattr(_scan, "_list", partial(trees.without_looks, _core._list))
 
 
 @pytest.mark.usefixtures("slow_looks")
@@ -275,40 +259,34 @@ def test_what_vanishes_between_listing_and_looking_is_no_error(
     assert (scan.files, scan.bytes) == (expected.files - 1, expected.bytes - 50_000)
 
 
-def test_killed_workers_change_no_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All workers are killed six times during a scan of 20,000 files.
+@pytest.mark.parametrize("point", testing.FAULT_POINTS[:-1])  # the last one is in nobody's way
+@pytest.mark.parametrize("deep", [True, False])
+def test_killed_workers_change_no_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, deep: bool
+) -> None:
+    """One dies over a listing of many directories; several, one after the other, over single ones.
 
-    Not at its very end: a worker that is ended while it starts may leave a descriptor behind, which
-    is not what is tested here.
+    Not three times over the same one, which would be an error.
     """
-    fill(tmp_path, directories=200, files=100)
-    expected = Reference(os.fsencode(tmp_path)).counts()
-    listing, before = _scan._list, children()
-    answers, killed = 0, set[int]()
+    fill(tmp_path, directories=60, files=5)
+    deaths, after = (1, 0) if deep else (6, 5)
+    armed = 0
 
-    def killing(*arguments: Any, callback: Callable[[Any], object], **keywords: Any) -> object:
-        def answered(value: Any) -> None:
-            nonlocal answers
-            answers += 1
-            if answers % 10 == 0 and answers <= 60:
-                killed.update(kill_workers(before))
-            callback(value)
+    def killing(*arguments: Any, pool: Pool, **keywords: Any) -> object:
+        nonlocal armed
+        if armed < deaths and pool.statistics().worker_deaths == armed:
+            testing.arm(pool, point, after=after)
+            armed += 1
+        return _core._list(*arguments, pool=pool, **keywords)
 
-        return listing(*arguments, callback=answered, **keywords)
-
+    if not deep:
+        monkeypatch.setattr(_scan, "FLAGS", _scan.FLAGS & ~_core.TREE_DEEP)
+    monkeypatch.setattr(_scan, "IN_FLIGHT", 4)
     monkeypatch.setattr(_scan, "_list", killing)
-    scan = scanned(tmp_path)
+    scan = scanned(tmp_path, workers=1)
 
-    assert counts(scan) == expected
-    assert len(killed) >= 5
-
-
-def kill_workers(spared: set[int]) -> Iterator[int]:
-    for pid in children() - spared:
-        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as title:
-            if title.read().startswith(b"procaio: worker"):
-                os.kill(pid, signal.SIGKILL)
-                yield pid
+    assert counts(scan) == Reference(os.fsencode(tmp_path)).counts()
+    assert armed == deaths
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:

@@ -8,16 +8,24 @@ import os
 import struct
 import subprocess
 import sys
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pytest
 from hypothesis import strategies as st
 
+from conftest import eventually
+from procaio._core import TREE_DEEP, TREE_KEEP
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import procaio
+
 NOBODY = 65_534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
 
 Shape: TypeAlias = "dict[bytes, Any]"
 """Names and what they are: a Shape for a directory, bytes for what a symlink says, None: a file."""
@@ -92,6 +100,63 @@ def as_nobody() -> Iterator[None]:
     finally:
         os.setresuid(-1, 0, 0)
         os.setresgid(-1, 0, 0)
+
+
+class Busy:
+    """A thread that does the same again and again, as long as the block lasts."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self.rounds = 0
+        self._work = work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with suppress(OSError):
+                self._work()
+                self.rounds += 1
+
+    def __enter__(self) -> Busy:  # noqa: PYI034 - not subclassed
+        self._thread.start()
+        eventually(lambda: self.rounds > 0 or not self._thread.is_alive(), "it begins")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:
+    """Run it to its end and see how many descriptors it takes."""
+    most = 0
+    while request.state != "done":
+        most = max(most, len(os.listdir("/proc/self/fd")))
+        pool.poll_cb()
+    return most
+
+
+def without_looks(
+    listing: Callable[..., Any], anchor: Any, way: Any, flags: int, *rest: Any, **more: Any
+) -> Any:
+    """A step that lists (`_core._list`) without the time to look at any entry, as on a slow
+    file system, if there is a callback to be told so.
+    """
+    callback = more.pop("callback", None)
+    if callback is None and rest and callable(rest[-1]):
+        *rest, callback = rest  # type: ignore[assignment]
+    if callback is None:
+        return listing(anchor, way, flags, *rest, **more)
+
+    def unseen(value: Any) -> None:
+        if value is not None:
+            handle, st, dirs, others, _, unknown, offset, looked, _ = value
+            found = [entry[0] if isinstance(entry, tuple) else entry for entry in dirs + others]
+            value = (handle, st, [], [], [], unknown + found, offset, looked, [])
+        callback(value)
+
+    flags = flags & ~TREE_DEEP | TREE_KEEP
+    return listing(anchor, way, flags, *rest, callback=unseen, **more)
 
 
 OPENAT2 = 437

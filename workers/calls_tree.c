@@ -528,21 +528,25 @@ int64_t pa_call_list(const struct pa_call *call)
     return result;
 }
 
-/* Types of names, each with a NUL behind it: one byte for each, as many as the slot has room for. */
+/* Names with a byte before each, for its type, and a NUL behind it.  The names stay: the worker may
+ * die, and all be done again. */
 int64_t pa_call_types(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
-    uint64_t at = 0, count = 0;
-    while (at < slot->length && count < PA_INLINE && !pa_must_stop(call)) {
+    uint64_t at = 0;
+    while (at < slot->length) {
         char name[LONGEST_NAME + 1];
+        char *type = call->data + at++;
         size_t length = strnlen(call->data + at, slot->length - at);
         size_t kept = length < LONGEST_NAME ? length : LONGEST_NAME;
         memcpy(name, call->data + at, kept);
         name[kept] = '\0';
         at += length + 1;
-        call->slot->payload[count++] = (char)look_at(slot->fd, name, slot->flags & PA_TREE_FOLLOW);
+        if (pa_must_stop(call))
+            return -ECANCELED;
+        *type = (char)look_at(slot->fd, name, slot->flags & PA_TREE_FOLLOW);
     }
-    return (int64_t)count;
+    return (int64_t)slot->length;
 }
 
 /* -- taking it away ---------------------------------------------------------------------------- */

@@ -70,7 +70,6 @@ enum result_kind {
     RESULT_ATTRIBUTES, /* names of extended ones */
     RESULT_EXTENTS,
     RESULT_ARGUMENT, /* of fcntl and ioctl: the bytes that came back */
-    RESULT_TYPES,    /* of names: a byte for each */
     RESULT_LISTING,  /* of one step of a tree: a tuple, see results.c */
     RESULT_REMOVAL,  /* likewise */
     RESULT_ENTRY,    /* of _copy_entry: its size, or what tells a file of several names */

@@ -152,7 +152,7 @@ static const struct spec specs[NSPECS] = {
         {NULL}, build_composite},
     [LIST] = {"_list", PA_OP_LIST, RESULT_LISTING, 3, 5,
         {"directory", "path", "flags", "offset", "size"}, build_list},
-    [TYPES] = {"_types", PA_OP_TYPES, RESULT_TYPES, 3, 3,
+    [TYPES] = {"_types", PA_OP_TYPES, RESULT_BYTES, 3, 3,
         {"directory", "names", "flags"}, build_types},
     [EMPTY] = {"_empty", PA_OP_EMPTY, RESULT_REMOVAL, 3, 4,
         {"directory", "path", "flags", "itself"}, build_empty},

@@ -723,7 +723,8 @@ static bool fills_block(const Request *request)
            request->op == PA_OP_READDIR || request->op == PA_OP_READLINK ||
            request->op == PA_OP_LOAD || request->op == PA_OP_REALPATH ||
            request->op == PA_OP_GETXATTR || request->op == PA_OP_LISTXATTR ||
-           request->kind == RESULT_LISTING || request->kind == RESULT_REMOVAL;
+           request->op == PA_OP_TYPES || request->kind == RESULT_LISTING ||
+           request->kind == RESULT_REMOVAL;
 }
 
 PyObject *result_take(Request *request, const struct pa_slot *slot)
@@ -768,8 +769,6 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return take_extents(request, (size_t)result);
     case RESULT_ARGUMENT:
         return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)request->length);
-    case RESULT_TYPES:
-        return PyBytes_FromStringAndSize(slot->payload, result < PA_INLINE ? result : PA_INLINE);
     case RESULT_LISTING:
     case RESULT_REMOVAL:
         return take_tree_answer(request, slot, (size_t)result);

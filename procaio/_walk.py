@@ -43,6 +43,7 @@ from procaio._trees import (
     LARGE_STEP,
     LEVELS_OF_AN_ANCHOR,
     LONGEST_WAY,
+    NO_ROOM,
     TYPES_AT_A_TIME,
     between_calls,
     listing_flags,
@@ -60,6 +61,8 @@ __all__ = ["aio_walk"]
 
 AHEAD: Final = 256
 MOST_ASKED: Final = 32
+MOST_HELD: Final = 16
+"""Large directories that are listed ahead: they stay open."""
 GIVEN_IN_A_ROW: Final = 64
 """So many directories are given without letting the loop run others."""
 KNOWN: Final[tuple[Any, ...]] = (None, None, [], [], [], [], None, 0, [])
@@ -77,10 +80,13 @@ class _Directory(Generic[Name]):
     __slots__ = (
         "ahead",
         "anchor",
-        "answered",
+        "answers",
+        "asks",
         "dirs",
+        "keeps",
         "level",
         "links",
+        "needed",
         "nondirs",
         "path",
         "position",
@@ -97,7 +103,10 @@ class _Directory(Generic[Name]):
         self.level = level
         """How far below its anchor."""
         self.request: Request[Any] | None = None
-        self.answered = False
+        self.asks = 0
+        """Requests for the first step: after a shortage there is another one."""
+        self.answers = 0
+        """Of them, those that have been answered."""
         self.wanted = True
         """It has not been taken out of the names."""
         self.value: Any = None
@@ -106,6 +115,10 @@ class _Directory(Generic[Name]):
         self.nondirs: list[Name] = []
         self.links: frozenset[Name] = frozenset()
         """Names among `dirs` that are symlinks."""
+        self.keeps = False
+        """What is in it is found from it: it stays open."""
+        self.needed = False
+        """It is its turn."""
         self.ahead: dict[Name, _Directory[Name]] = {}
         """Directories in it that have been asked for, by their names."""
         self.position = 0
@@ -163,6 +176,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._in_a_row = 0
         self._all_asked = False
         """All that are known have been asked for."""
+        self._large: set[_Directory[Name]] = set()
+        """Directories that are open because the first step has not told all of them."""
         self._busy = False
         self._lock = threading.RLock()
         self._frames: list[_Directory[Name]] = []
@@ -260,6 +275,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         while missing:
             directory = missing.pop()
             directory.wanted = False
+            self._large.discard(directory)
             if directory.request is not None or directory.value is not None:
                 self._ahead -= 1
             missing += directory.ahead.values()
@@ -269,9 +285,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     def _child(self, directory: _Directory[Name], name: Name) -> _Directory[Name]:
         path = os.path.join(directory.path, name)
-        handle = directory.value[0] if directory.value else None
-        if handle is not None:
-            return _Directory(path, handle, name, 1)
+        if directory.keeps and directory.value[0] is not None:
+            return _Directory(path, directory.value[0], name, 1)
         return _Directory(
             path, directory.anchor, os.path.join(directory.way, name), directory.level + 1
         )
@@ -281,7 +296,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         if self._all_asked or self._ahead > AHEAD // 2 or self._asked > MOST_ASKED // 2:
             return
         for directory in self._upcoming():
-            if directory.request is None and directory.value is None:
+            if directory.asks == 0 and directory.value is None:
                 self._ask(directory)
                 if self._ahead >= AHEAD or self._asked >= MOST_ASKED:
                     return
@@ -312,27 +327,35 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         way = os.fsencode(directory.way)
         if flags or directory.level >= LEVELS_OF_AN_ANCHOR or len(way) > LONGEST_WAY:
             flags |= TREE_KEEP
+            directory.keeps = True
         self._asked += 1
         self._ahead += 1
+        directory.asks += 1
         directory.request = between_calls(
             _list,
             directory.anchor,
             way,
             self._flags | self._first_flags | flags,
-            callback=partial(_answered, weakref.ref(self), directory),
+            callback=partial(_answered, weakref.ref(self), directory, directory.asks),
             pri=self._pri,
             pool=self._pool,
         )
 
-    def _listed(self, directory: _Directory[Name], value: Any) -> None:
+    def _listed(self, directory: _Directory[Name], number: int, value: Any) -> None:
         """The first step has arrived; those in it can be asked for, too."""
         with self._lock:
-            if directory.answered:
+            if directory.answers == number:
                 return
-            directory.answered = True
+            directory.answers = number
             self._asked -= 1
             if value is None or not directory.wanted:
                 return
+            if value[0] is not None and not directory.keeps:
+                if len(self._large) >= MOST_HELD and not directory.needed:
+                    directory.request = None  # it is asked for again in its turn
+                    self._ahead -= 1
+                    return
+                self._large.add(directory)
             self._take(directory, value)
             directory.value = value
             self._take_sections(directory, value[8])
@@ -362,16 +385,33 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     async def _complete(self, directory: _Directory[Name]) -> None:
         """Have all of the directory's names."""
+        with self._lock:
+            directory.needed = True
+        if directory.value is None and directory.request is not None:
+            await self._answer_ahead(directory)
         if directory.value is None:
             with self._lock:
-                if directory.request is None:
-                    self._ask(directory)
+                self._ask(directory)
             await self._answer_of(directory)
         with self._lock:
             self._ahead -= 1
         value = directory.value
         if value[6] is not None or value[5]:
-            await self._complete_large(directory, value)
+            try:
+                await self._complete_large(directory, value)
+            finally:
+                with self._lock:
+                    self._large.discard(directory)
+            if not directory.keeps:
+                directory.value = KNOWN
+
+    async def _answer_ahead(self, directory: _Directory[Name]) -> None:
+        """Of a request that was made ahead; after a shortage it is made again."""
+        try:
+            await self._answer_of(directory)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
 
     async def _answer_of(self, directory: _Directory[Name]) -> None:
         request = directory.request
@@ -382,10 +422,12 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
             value = await request
         except OSError as error:
             with self._lock:
-                self._listed(directory, None)
+                self._listed(directory, directory.asks, None)
                 self._ahead -= 1
             raise type(error)(error.errno, error.strerror, directory.path) from None
-        self._listed(directory, value)  # its callback may be at work in another thread
+        self._listed(
+            directory, directory.asks, value
+        )  # its callback may be at work in another thread
         directory.request = None
 
     async def _is_link(self, directory: _Directory[Name], error: OSError) -> bool:
@@ -440,8 +482,10 @@ async def _first_of(
     return names, await request
 
 
-def _answered(walk: weakref.ref[aio_walk[Any]], directory: _Directory[Any], value: Any) -> None:
+def _answered(
+    walk: weakref.ref[aio_walk[Any]], directory: _Directory[Any], number: int, value: Any
+) -> None:
     """What a walk has asked for that may have been given up."""
     asker = walk()
     if asker is not None:
-        asker._listed(directory, value)  # noqa: SLF001 - ours
+        asker._listed(directory, number, value)  # noqa: SLF001 - ours

@@ -571,6 +571,24 @@ def test_any_depth_takes_few_descriptors(
         trees.remove(tmp_path / "tree")
 
 
+def test_large_directories_that_are_listed_ahead_take_few_descriptors(
+    pool: procaio.Pool, tmp_path: Path
+) -> None:
+    """Each is more than one step tells, and stays open until its turn, unless too many do."""
+    top = tmp_path / "tree"
+    file = tmp_path / "file"
+    file.touch()
+    for number in range(80):
+        directory = top / f"{number}"
+        directory.mkdir(parents=True)
+        for name in range(150):
+            os.link(file, directory / f"{name:0250}")
+    before = len(os.listdir("/proc/self/fd"))
+    dirs, files, most = run(peak(procaio.aio_walk(top, pool=pool)))
+    assert (dirs, files) == (81, 12_000)
+    assert most - before <= 56  # those held, and those that have just been answered
+
+
 @pytest.mark.parametrize("topdown", [True, False])
 def test_what_comes_next_is_found_without_looking_through_all_levels(
     pool: procaio.Pool, tmp_path: Path, topdown: bool, monkeypatch: pytest.MonkeyPatch

@@ -695,6 +695,15 @@ static int64_t make_parents(const struct pa_call *call)
     return pa_must_stop(call) ? -ECANCELED : made;
 }
 
+/* The directory itself, which is there once those above it are. */
+static bool ends_with_dot(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    return end > 1 && path[end - 1] == '.' && path[end - 2] == '/';
+}
+
 int64_t pa_call_make_directories(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
@@ -703,6 +712,8 @@ int64_t pa_call_make_directories(const struct pa_call *call)
         result = make_parents(call);
         if (result == 0)
             result = pa_outcome(mkdirat(slot->fd, call->path, slot->mode));
+        if (result == -EEXIST && ends_with_dot(call->path))
+            result = 0;
     }
     bool fine = result == -EEXIST && slot->flags & PA_TREE_MAY_EXIST &&
                 is_directory(slot->fd, call->path);

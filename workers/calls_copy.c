@@ -233,13 +233,14 @@ static int64_t open_followed(struct pa_copying *self)
     return take_opened(self);
 }
 
-/* A regular file only; whatever else is there makes room. */
+/* A regular file of one name only: what has others keeps what it holds.  Whatever else is there makes
+ * room. */
 static int64_t open_entry(struct pa_copying *self)
 {
     const struct pa_call *call = self->call;
     struct stat st;
     int looked = fstatat(call->slot->fd2, call->path2, &st, AT_SYMLINK_NOFOLLOW);
-    if (self->replaces || looked < 0 || !S_ISREG(st.st_mode))
+    if (self->replaces || looked < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1)
         return make_room(self);
     int64_t fd = open_marked(call->slot->fd2, call->path2, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
     if (fd == -ENOENT || fd == -ELOOP || fd == -ENXIO)
@@ -291,7 +292,7 @@ static int64_t copy_regular(struct pa_copying *self)
 /* A file of several names, if that is what is asked for. */
 static bool is_only_told(const struct pa_copying *self)
 {
-    return self->call->slot->call_flags & PA_TELL_LINKS && S_ISREG(self->source.st_mode) &&
+    return self->call->slot->call_flags & PA_TELL_LINKS && !S_ISDIR(self->source.st_mode) &&
            self->source.st_nlink > 1;
 }
 

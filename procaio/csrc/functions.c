@@ -580,7 +580,8 @@ PyMethodDef aio_functions[] = {
         "the file it leads to, and the symlink stays. What cannot be removed (the directory forbids it)\n"
         "is left empty.\n\n"
         "With `follow_symlinks` False an entry is copied as it is: a symlink, FIFO, socket or device is\n"
-        "made anew, and a `dst` that is one of these is replaced. (IO::AIO aio_copy)"),
+        "made anew, and a `dst` that is one of these, or a file of several names, is replaced. (IO::AIO\n"
+        "aio_copy)"),
     {"_copy_entry", (PyCFunction)(void (*)(void))copy_entry, METH_FASTCALL | METH_KEYWORDS,
      "_copy_entry(src, dst, tell_links, callback=None, *, src_dir_fd=None, dst_dir_fd=None, "
      "pri=None, pool=None)\n--\n\n"

@@ -30,7 +30,6 @@ from procaio._core import (
     _make_directory,
     aio_link,
     aio_mkdirs,
-    aio_realpath,
     aio_unlink,
     errno,
 )
@@ -136,27 +135,8 @@ class _Copy(TreeJob):
         """Files of several names."""
         self.progress = TreeProgress(self.group, places[0])
 
-    # -- the top ----------------------------------------------------------------------------------
-
     def begin(self) -> None:
-        place = self._top.src
-        self.ask(aio_realpath, place.way, dir_fd=place.anchor, then=self._found_src)
-
-    def _found_src(self, path: bytes | None) -> None:
-        if path is None:
-            self.end(-1, errno())
-            return
-        place = self._top.dst
-        above = os.path.dirname(place.way) or b"."
-        then = partial(self._found_dst, path)
-        self.ask(aio_realpath, above, dir_fd=place.anchor, then=then)
-
-    def _found_dst(self, src: bytes, above: bytes | None) -> None:
-        """It must not be inside the original; if the way to it is not even there it is not."""
-        if above is not None and os.path.join(above, b"").startswith(os.path.join(src, b"")):
-            self.end(-1, _errno.EINVAL, *self._paths)
-        else:
-            self._list(self._top)
+        self._list(self._top)
 
     # -- one directory ----------------------------------------------------------------------------
 
@@ -183,21 +163,21 @@ class _Copy(TreeJob):
         flags = place.flags() | TREE_KEEP
         if directory.up is not None or self._may_exist:
             flags |= TREE_MAY_EXIST | TREE_FOLLOW_TOP
+        not_in = listing[0] if directory.up is None else None
         then = partial(self._made, directory, listing)
-        self.ask(_make_directory, place.anchor, place.way, flags, then=then)
+        self.ask(_make_directory, place.anchor, place.way, flags, not_in, then=then)
 
     def _made(self, directory: _Directory, listing: Any, value: Any) -> None:
         if value is None:
             if errno() == _errno.ENOENT and directory.up is None and not self._made_parents:
                 self._make_parents(directory, listing)
+            elif errno() == _errno.EINVAL and directory.up is None:  # into itself
+                self.end(-1, _errno.EINVAL, *self._paths)
             else:
                 self._not_begun(directory, self._make, directory, listing)
             return
         if directory.up is None:
             self._dst_inode = Inode(value[1].st_dev, value[1].st_ino)
-            if self._dst_inode == Inode(listing[1].st_dev, listing[1].st_ino):
-                self.end(-1, _errno.EINVAL, *self._paths)
-                return
         pair = Pair(listing[0], value[0])
         if directory.src.must_be_anchor() or directory.dst.must_be_anchor():
             directory.pair = pair

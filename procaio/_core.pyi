@@ -1430,7 +1430,7 @@ def _make_directory(
     directory: _Fh | None,
     path: bytes,
     flags: int,
-    mode: int = 0o700,
+    not_in: _Fh | None = None,
     callback: _Callback = None,
     *,
     pri: _Index | None = None,

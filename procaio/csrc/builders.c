@@ -848,11 +848,11 @@ int build_empty(Request *request, PyObject *const *values)
     return take_place(request, values);
 }
 
-/* directory, path, flags, mode */
+/* directory, path, flags, not_in */
 int build_make_directory(Request *request, PyObject *const *values)
 {
     request->mode = 0700;
-    return take_place(request, values) < 0 ? -1 : take_u32(values[3], "mode", &request->mode);
+    return take_place(request, values) < 0 ? -1 : take_dir_fd(request, values[3], &request->fd2);
 }
 
 /* src_directory, src_path, dst_directory, dst_path */

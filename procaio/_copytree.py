@@ -96,12 +96,14 @@ def aio_copytree(
 class _Directory:
     """A directory on its way to its copy."""
 
-    __slots__ = ("dst", "pair", "src", "up", "waiting")
+    __slots__ = ("atime_ns", "dst", "pair", "src", "up", "waiting")
 
     def __init__(self, up: _Directory | None, src: Place, dst: Place) -> None:
         self.up = up
         self.src = src
         self.dst = dst
+        self.atime_ns = 0
+        """Before it was read."""
         self.pair: Pair | None = None
         """Kept where it is an anchor."""
         self.waiting = 0
@@ -178,6 +180,7 @@ class _Copy(TreeJob):
             return
         if directory.up is None:
             self._dst_inode = Inode(value[1].st_dev, value[1].st_ino)
+        directory.atime_ns = listing[1].st_atime_ns
         pair = Pair(listing[0], value[0])
         if directory.src.must_be_anchor() or directory.dst.must_be_anchor():
             directory.pair = pair
@@ -251,7 +254,7 @@ class _Copy(TreeJob):
                 self.progress.dirs += 1
                 self._over_with(directory)
 
-        self.ask(_finish_directory, *directory.homes(), then=finished)
+        self.ask(_finish_directory, *directory.homes(), directory.atime_ns, then=finished)
 
     def _over_with(self, directory: _Directory) -> None:
         directory.pair = None

@@ -1441,6 +1441,7 @@ def _finish_directory(
     src_path: bytes,
     dst_directory: _Fh | None,
     dst_path: bytes,
+    atime_ns: int,
     callback: _Callback = None,
     *,
     pri: _Index | None = None,

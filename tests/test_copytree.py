@@ -8,6 +8,8 @@ import errno
 import os
 import random
 import signal
+import struct
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -70,6 +72,45 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+def fill(place: bytes, others: list[bytes], randomly: random.Random) -> None:
+    """Give a file content, or make it another kind, or one more name of another one."""
+    what = randomly.choice(["content", "sparse", "fifo", "socket", "device", "same", "same"])
+    if what == "content":
+        with open(place, "wb") as file:
+            file.write(randomly.randbytes(randomly.choice([1, 4096, 70_000])))
+    elif what == "sparse":
+        with open(place, "wb") as file:
+            file.seek(randomly.randrange(1 << 20))
+            file.write(b"in a hole")
+            file.truncate(randomly.choice([1 << 20, 2 << 20]))
+    elif what != "same" or others:
+        os.unlink(place)
+        if what == "same":
+            os.link(randomly.choice(others), place, follow_symlinks=False)
+        else:
+            entry(what, Path(os.fsdecode(place)))
+
+
+def decorate(path: bytes, randomly: random.Random) -> None:
+    """Give what is in a tree content and attributes."""
+    everything, files = [path], []
+    for where, dirs, names in os.walk(path):
+        everything += [os.path.join(where, name) for name in dirs + names]
+        files += [os.path.join(where, name) for name in names]
+    for number, place in enumerate(files):
+        if not os.path.islink(place):
+            fill(place, files[:number], randomly)
+    for place in reversed(everything):
+        os.chown(place, *(randomly.choice([0, 1000, 2**31]) for _ in "ug"), follow_symlinks=False)
+        if not os.path.islink(place):
+            os.chmod(place, randomly.choice([0o755, 0o600, 0o7777, 0o2750, 0, 0o4111]))
+            if os.path.isdir(place) or os.path.isfile(place):
+                os.setxattr(place, "user.name", randomly.randbytes(randomly.choice([0, 1, 300])))
+    for place in reversed(everything):
+        times = (FUTURE + randomly.randrange(10**18), randomly.randrange(2**60))
+        os.utime(place, ns=times, follow_symlinks=False)
+
+
 def missing(src: Path | bytes, dst: Path | bytes, told: frozenset[bytes] = NOTHING) -> set[bytes]:
     """What has no copy; everything else that is no directory must equal its original. Only `told`
     symlinks may lack their attributes: nobody knows whose a symlink was before it has them.
@@ -105,6 +146,27 @@ def whole_or_told(request: procaio.Group, src: Path, dst: Path) -> set[int]:
 # -- what comes out --------------------------------------------------------------------------------
 
 
+@needs_root
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(trees.SHAPES, st.randoms(use_true_random=False), st.booleans())
+def test_copy_is_as_cp_makes_it(
+    tmp_path: Path, pool: procaio.Pool, shape: trees.Shape, randomly: random.Random, hidden: bool
+) -> None:
+    """Everything that is there, also where the file system tells no types."""
+    src, dst, by_cp = (os.fsencode(tmp_path / name) for name in ("src", "dst", "by cp"))
+    for path in (src, dst, by_cp):
+        trees.remove(path)
+    trees.make(src, shape)
+    decorate(src, randomly)
+    with testing.hidden_types() if hidden else contextlib.nullcontext():
+        assert procaio.aio_copytree(src, dst, pool=pool).wait(timeout=60) == 0
+    subprocess.run(["cp", "-a", src, by_cp], check=True)
+    picture = trees.picture(src, atimes=True)
+    assert trees.picture(dst, atimes=True) == picture == trees.picture(by_cp, atimes=True)
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_copies_names_and_files_of_all_kinds(
     pool: procaio.Pool, tree: Path, outside: Path, copy: Path, *, hidden: bool
@@ -132,6 +194,46 @@ def test_copies_an_empty_directory(pool: procaio.Pool, tmp_path: Path, copy: Pat
     assert request.wait() == 0
     assert (request.progress.files, request.progress.dirs) == (0, 1)
     assert trees.picture(copy) == trees.picture(tmp_path / "empty")
+
+
+def test_times_of_directories_are_those_from_before_they_were_read(
+    pool: procaio.Pool, tree: Path, copy: Path
+) -> None:
+    """As with cp -a; reading a directory changes its own time of access. Times may be far off."""
+    times = {tree: (1, 2), tree / "a": (2**40 * 10**9, 3), tree / "a" / "b": (-5, -(10**9) - 1)}
+    for path, ns in times.items():
+        for directory in (path, *path.rglob("*")):
+            if directory.is_dir() and not directory.is_symlink():
+                os.utime(directory, ns=ns)
+    for path, ns in reversed(times.items()):
+        os.utime(path, ns=ns)
+    wanted = {path: os.lstat(path) for path in times}
+    assert procaio.aio_copytree(tree, copy, pool=pool).wait() == 0
+    for path, status in wanted.items():
+        got = os.lstat(copy / path.relative_to(tree))
+        assert (got.st_atime_ns, got.st_mtime_ns) == (status.st_atime_ns, status.st_mtime_ns)
+
+
+@pytest.mark.parametrize("inherited", [False, True])
+def test_access_lists_of_directories_are_the_originals(
+    pool: procaio.Pool, tree: Path, tmp_path: Path, *, inherited: bool
+) -> None:
+    """What they give to new files, too; a list that the copy's parent gives does not stay."""
+    nobody = 2**32 - 1
+    entries = ((1, 7, nobody), (2, 5, 1234), (4, 5, nobody), (16, 5, nobody), (32, 0, nobody))
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *one) for one in entries)
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    try:
+        if inherited:
+            os.setxattr(parent, "system.posix_acl_default", listed)
+        else:
+            os.setxattr(tree / "a", "system.posix_acl_default", listed)
+            os.setxattr(tree / "a", "system.posix_acl_access", listed)
+    except OSError as error:
+        pytest.skip(f"no access lists here: {error}")
+    assert procaio.aio_copytree(tree, parent / "copy", pool=pool).wait() == 0
+    assert trees.picture(parent / "copy") == trees.picture(tree)
 
 
 @needs_root

@@ -681,7 +681,8 @@ int64_t pa_call_make_directory(const struct pa_call *call)
     return 0;
 }
 
-/* A directory's own attributes, once everything is in it. */
+/* A directory's own attributes, once everything is in it.  Reading it has changed when it was last
+ * accessed, so that is told. */
 int64_t pa_call_finish_directory(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
@@ -691,6 +692,7 @@ int64_t pa_call_finish_directory(const struct pa_call *call)
         return from;
     self.from = (int)from;
     int64_t failed = pa_outcome(fstat(self.from, &self.source));
+    self.source.st_atim = (struct timespec){.tv_sec = slot->atime_s, .tv_nsec = slot->atime_ns};
     if (!failed) {
         to = pa_open_beneath(slot->fd2, call->path2);
         failed = to < 0 ? to : 0;

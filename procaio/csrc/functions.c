@@ -158,8 +158,9 @@ static const struct spec specs[NSPECS] = {
         {"directory", "path", "flags"}, build_empty},
     [MAKE_DIRECTORY] = {"_make_directory", PA_OP_MAKE_DIRECTORY, RESULT_LISTING, 3, 4,
         {"directory", "path", "flags", "not_in"}, build_make_directory},
-    [FINISH_DIRECTORY] = {"_finish_directory", PA_OP_FINISH_DIRECTORY, RESULT_STATUS, 4, 4,
-        {"src_directory", "src_path", "dst_directory", "dst_path"}, build_finish_directory},
+    [FINISH_DIRECTORY] = {"_finish_directory", PA_OP_FINISH_DIRECTORY, RESULT_STATUS, 5, 5,
+        {"src_directory", "src_path", "dst_directory", "dst_path", "atime_ns"},
+        build_finish_directory},
 };
 
 /* Interned names, for keywords. */
@@ -701,7 +702,7 @@ PyMethodDef aio_functions[] = {
         "A step of a tree: remove what is no directory, and the directory if nothing is left."),
     ROW(_make_directory, "directory, path, flags, not_in=None, ",
         "A step of a tree: make a directory, and open it. EINVAL if it would lie in `not_in`."),
-    ROW(_finish_directory, "src_directory, src_path, dst_directory, dst_path, ",
+    ROW(_finish_directory, "src_directory, src_path, dst_directory, dst_path, atime_ns, ",
         "A step of a tree: give a directory the attributes of another one."),
     {NULL, NULL, 0, NULL},
 };

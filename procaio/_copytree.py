@@ -20,7 +20,6 @@ from procaio._core import (
     TREE_FOLLOW_TOP,
     TREE_KEEP,
     TREE_MAY_EXIST,
-    TREE_TOP,
     TREE_UNREAD,
     FileHandle,
     Group,
@@ -33,13 +32,13 @@ from procaio._core import (
     aio_unlink,
     errno,
 )
-from procaio._trees import Place, TreeJob, TreeProgress, listing_flags, place_of
+from procaio._trees import Place, TreeJob, TreeProgress, listing_flags, place_of, ways_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from procaio._pool import Pool
-    from procaio._trees import StrOrBytesPath
+    from procaio._trees import Names, StrOrBytesPath
 
 __all__ = ["aio_copytree"]
 
@@ -313,7 +312,7 @@ class _Copy(TreeJob):
     def _copy_once(self, directory: _Directory, pair: Pair, name: bytes, inode: Inode) -> None:
         copied = self._copied_to.get(inode)
         if copied is None:
-            self._copied_to[inode] = _Copied(directory, name)
+            self._copied_to[inode] = _Copied(directory.dst.names, name)
             then = partial(self._copied_first, directory, pair, name, inode)
             self._ask_copy(pair, name, False, then)
         elif copied.complete:
@@ -338,19 +337,11 @@ class _Copy(TreeJob):
         copied.waiting.clear()
 
     def _link(self, directory: _Directory, pair: Pair, name: bytes, copied: _Copied) -> None:
-        anchor, way = copied.directory.homes()[2:]
-        top = TREE_TOP | TREE_FOLLOW_TOP if copied.directory.up is None and way else 0
-        flags = top | TREE_KEEP | TREE_UNREAD | TREE_BYTES
-        then = partial(self._link_from, directory, pair, name, copied)
-        self.ask(_list, anchor, way, flags, then=then)
+        fail = partial(self._failed, directory, name, self._link, directory, pair, name, copied)
 
-    def _link_from(
-        self, directory: _Directory, pair: Pair, name: bytes, copied: _Copied, value: Any
-    ) -> None:
-        if value is None:
-            self._failed(directory, name, self._link, directory, pair, name, copied)
-            return
-        handle = value[0]
+        def found(handle: FileHandle) -> None:
+            to = {"src_dir_fd": handle, "dst_dir_fd": pair.dst}
+            self.ask(aio_link, copied.name, name, **to, then=linked)
 
         def linked(status: int) -> None:
             if status == 0:
@@ -361,25 +352,57 @@ class _Copy(TreeJob):
                 then = partial(self._copied, directory, pair, name)
                 self._ask_copy(pair, name, False, then)
             else:
-                self._failed(directory, name, self._link, directory, pair, name, copied)
+                fail()
 
         def unlinked(status: int) -> None:
             if status == 0:
                 self._link(directory, pair, name, copied)
             else:
-                self._failed(directory, name, self._link, directory, pair, name, copied)
+                fail()
 
-        self.ask(aio_link, copied.name, name, src_dir_fd=handle, dst_dir_fd=pair.dst, then=linked)
+        if copied.names is directory.dst.names:
+            found(pair.dst)
+        else:
+            assert self._top.pair
+            self._find(self._top.pair.dst, ways_of(copied.names), found, fail)
+
+    def _find(
+        self,
+        above: FileHandle,
+        ways: list[bytes],
+        found: Callable[[FileHandle], None],
+        fail: Callable[[], None],
+    ) -> None:
+        """A directory of the copy, from its top: nothing is kept open for that."""
+        if ways:
+            flags = TREE_KEEP | TREE_UNREAD | TREE_BYTES
+            then = partial(self._found, ways, found, fail)
+            self.ask(_list, above, ways.pop(), flags, then=then)
+        else:
+            found(above)
+
+    def _found(
+        self,
+        ways: list[bytes],
+        found: Callable[[FileHandle], None],
+        fail: Callable[[], None],
+        value: Any,
+    ) -> None:
+        if value is None:
+            fail()
+        else:
+            self._find(value[0], ways, found, fail)
 
 
 @final
 class _Copied:
     """Where the first name of a file was copied to, and which names wait for that."""
 
-    __slots__ = ("complete", "directory", "name", "waiting")
+    __slots__ = ("complete", "name", "names", "waiting")
 
-    def __init__(self, directory: _Directory, name: bytes) -> None:
-        self.directory = directory
+    def __init__(self, names: Names, name: bytes) -> None:
+        self.names = names
+        """Those of the directory."""
         self.name = name
         self.complete = False
         self.waiting: list[tuple[_Directory, Pair, bytes]] = []

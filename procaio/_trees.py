@@ -149,6 +149,26 @@ def path_of(names: Names) -> bytes:
     return os.path.join(*reversed(parts))
 
 
+def ways_of(names: Names) -> list[bytes]:
+    """
+    How a directory is found from the top of its tree: ways for one step each.
+
+    The last one begins at the top, each of the others where the one behind it ends.
+    """
+    parts = []
+    above, name = names
+    while above is not None:
+        parts.append(name)
+        above, name = above
+    ways: list[bytes] = []
+    while parts:
+        way, level = parts.pop(), 1
+        while parts and level < LEVELS_OF_AN_ANCHOR and len(way) <= LONGEST_WAY:
+            way, level = way + b"/" + parts.pop(), level + 1
+        ways.append(way)
+    return ways[::-1]
+
+
 @final
 class Place:
     """Where a directory is: the way to it from an anchor, and its path for people."""

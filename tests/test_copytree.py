@@ -934,6 +934,25 @@ def test_directory_of_many_directories(
     assert sorted(os.listdir(copy)) == sorted(os.listdir(top))
 
 
+def test_files_of_several_names_keep_no_descriptors(
+    pool: procaio.Pool, tmp_path: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their first copies, however many, are found again from the top, also deep down."""
+    monkeypatch.setattr("procaio._trees.LEVELS_OF_AN_ANCHOR", 2)
+    top = tmp_path / "tree"
+    shape = {b"a": {b"b": {b"c": {b"d": {b"f": None}}, b"e": {}}}}
+    trees.make(os.fsencode(top), {b"%d" % number: shape for number in range(300)})
+    for number in range(300):
+        place = top / f"{number}" / "a" / "b"
+        for name in ("g", "c/g", "c/d/g", "e/g"):
+            os.link(place / "c" / "d" / "f", place / name)
+    before = len(os.listdir("/proc/self/fd"))
+    request = procaio.aio_copytree(top, copy, pool=pool)
+    assert trees.peak_of_descriptors(pool, request) - before <= 300
+    assert request.wait() == 0
+    assert trees.picture(copy) == trees.picture(top)
+
+
 @pytest.mark.parametrize("taken", [0, 20])
 def test_few_descriptors_are_enough(tmp_path: Path, taken: int) -> None:
     """With a limit of 64 members wait for each other, deep down and for files of several names."""

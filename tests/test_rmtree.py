@@ -106,6 +106,19 @@ def test_takes_a_directory_to_begin_from(pool: procaio.Pool, tree: Path) -> None
     assert not tree.exists()
 
 
+def test_error_names_the_path_and_not_the_directory_it_begins_from(
+    pool: procaio.Pool, tree: Path
+) -> None:
+    """Of a tuple the path in it, as it was given."""
+    with procaio.aio_wd(tree, pool=pool).wait() as wd:
+        with pytest.raises(FileNotFoundError) as caught:
+            procaio.aio_rmtree((wd, "missing"), pool=pool).wait()
+        assert caught.value.filename == "missing"
+        with pytest.raises(FileNotFoundError) as caught:
+            procaio.aio_copytree((wd, b"missing"), (wd, "x"), pool=pool).wait()
+        assert caught.value.filename == b"missing"
+
+
 def test_directory_that_is_closed_meanwhile_is_a_bad_descriptor(
     pool: procaio.Pool, tree: Path
 ) -> None:

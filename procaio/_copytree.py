@@ -32,7 +32,15 @@ from procaio._core import (
     aio_unlink,
     errno,
 )
-from procaio._trees import Place, TreeJob, TreeProgress, listing_flags, place_of, ways_of
+from procaio._trees import (
+    Place,
+    TreeJob,
+    TreeProgress,
+    listing_flags,
+    path_given,
+    place_of,
+    ways_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,11 +83,13 @@ def aio_copytree(
     Copy a directory with everything in it to `dst`, which is made, with the directories above it.
 
     Yields 0; -1 to the callback if anything could not be copied: the rest is, and errno and error
-    are those of the first failure. Its `progress` (a TreeProgress) tells how much was copied
-    so far, and which paths could not be. Entries are copied as they are, as by `cp -a`: symlinks as
-    symlinks, holes as holes, several names of a file as several names; times, permissions and, if
-    the program may, owners are the originals'. No file of the copy is ever seen half written under
-    its name after the end, and no symlink below `src` and `dst` is followed.
+    are those of the first failure. Its `progress` (a TreeProgress) tells how much was copied so
+    far, and which paths could not be: those of originals, or of what is in the way of a copy.
+
+    Entries are copied as they are, as by `cp -a`: symlinks as symlinks, holes as holes, several
+    names of a file as several names; times, permissions and, if the program may, owners are the
+    originals'. No file of the copy is ever seen half written under its name after the end. No
+    symlink below `src` and `dst` is followed; `src` may be one, and `dst` if it may be there.
 
     With `dirs_exist_ok` directories may be there already; files in them are replaced. A directory
     is not copied into itself (EINVAL). Cancelled, it leaves what was copied so far, whole files
@@ -95,12 +105,16 @@ def aio_copytree(
 class _Directory:
     """A directory on its way to its copy."""
 
-    __slots__ = ("atime_ns", "dst", "pair", "src", "up", "waiting")
+    __slots__ = ("atime_ns", "dst", "is_guess", "pair", "src", "up", "waiting")
 
-    def __init__(self, up: _Directory | None, src: Place, dst: Place) -> None:
+    def __init__(
+        self, up: _Directory | None, src: Place, dst: Place, *, is_guess: bool = False
+    ) -> None:
         self.up = up
         self.src = src
         self.dst = dst
+        self.is_guess = is_guess
+        """The original may be a file, and only what is in the way of its copy a directory."""
         self.atime_ns = 0
         """Before it was read."""
         self.pair: Pair | None = None
@@ -127,7 +141,7 @@ class _Copy(TreeJob):
         may_exist: bool,
     ) -> None:
         super().__init__(callback, pri, pool, paths[0])
-        self._paths = paths
+        self._paths = [path_given(path) for path in paths]
         self._top = _Directory(None, *places)
         self._may_exist = may_exist
         self._made_parents = False
@@ -203,10 +217,14 @@ class _Copy(TreeJob):
         self, directory: _Directory, step: Callable[..., None], *arguments: object
     ) -> None:
         number = errno()
-        if not self.put_off(number, step, *arguments):
+        if self.put_off(number, step, *arguments):
+            return
+        if number == _errno.ENOTDIR and directory.is_guess:  # the copy is one, not the original
+            self.progress.fail(directory.dst.path(), _errno.EISDIR)
+        else:
             place = directory.dst if step == self._make else directory.src
             self.progress.fail(place.path(), number)
-            self._over_with(directory)
+        self._over_with(directory)
 
     def _go_on(self, directory: _Directory, pair: Pair, offset: int) -> None:
         def listed(value: Any) -> None:
@@ -232,11 +250,11 @@ class _Copy(TreeJob):
             self.later(self._copy_entries, directory, pair, names)
         self._leave(directory)
 
-    def _descend(self, directory: _Directory, name: bytes) -> None:
+    def _descend(self, directory: _Directory, name: bytes, *, is_guess: bool = False) -> None:
         src, dst = directory.pair or (None, None)
         places = directory.src.beneath(name, src), directory.dst.beneath(name, dst)
         directory.waiting += 1
-        self.later(self._list, _Directory(directory, *places))
+        self.later(self._list, _Directory(directory, *places, is_guess=is_guess))
 
     def _leave(self, directory: _Directory) -> None:
         """One that was waited for is no more."""
@@ -247,7 +265,7 @@ class _Copy(TreeJob):
     def _finish(self, directory: _Directory) -> None:
         def finished(status: int) -> None:
             if status != 0 and not self.put_off(errno(), self._finish, directory):
-                self.progress.fail(directory.dst.path(), errno())
+                self.progress.fail(directory.src.path(), errno())
                 self._over_with(directory)
             elif status == 0:
                 self.progress.dirs += 1
@@ -261,9 +279,16 @@ class _Copy(TreeJob):
             self._leave(directory.up)
         elif self.progress.failures:
             path, number = self.progress.failures[0]
-            self.end(-1, number, path)
+            self.end(-1, number, self._as_given(path))
         else:
             self.end(0)
+
+    def _as_given(self, path: bytes) -> Any:
+        """A top as the caller has written it; what is in one is str or bytes like the original."""
+        for given, place in zip(self._paths, (self._top.src, self._top.dst), strict=True):
+            if place.path() == path:
+                return given
+        return path if isinstance(os.fspath(self._paths[0]), bytes) else os.fsdecode(path)
 
     # -- what is no directory ---------------------------------------------------------------------
 
@@ -288,8 +313,8 @@ class _Copy(TreeJob):
             self._copy_once(directory, pair, name, Inode(*value))
         elif errno() == 0:
             self._done(directory, value)
-        elif errno() == _errno.EISDIR:  # nobody has told its type, or it has become one
-            self._descend(directory, name)
+        elif errno() == _errno.EISDIR:  # nobody has told its type, it has become one, or the copy
+            self._descend(directory, name, is_guess=True)
             self._leave(directory)
         else:
             self._failed(directory, name, self._copy, directory, pair, name)
@@ -304,7 +329,8 @@ class _Copy(TreeJob):
     ) -> None:
         number = errno()
         if not self.put_off(number, step, *arguments):
-            self.progress.fail(os.path.join(directory.src.path(), name), number)
+            place = directory.dst if number == _errno.EISDIR else directory.src
+            self.progress.fail(os.path.join(place.path(), name), number)
             self._leave(directory)
 
     # -- files of several names -------------------------------------------------------------------

@@ -246,7 +246,7 @@ class TreeJob:
         `path` is what errors name. `failed`: what the callback gets if it fails and no step says
         so.
         """
-        self._path = path
+        self._path = path_given(path)
         self.pool = default_pool() if pool is None else pool
         self.group: Group = _composite(callback, pri=pri, pool=self.pool)
         self._when_failed = failed
@@ -340,6 +340,11 @@ class TreeJob:
     def _yield(self, result: object, number: int) -> None:
         self.group.result(*(result if isinstance(result, tuple) else (result,)))
         self.group.errno(number)
+
+
+def path_given(path: Any) -> Any:
+    """What errors name: of a directory and a path in it, the path."""
+    return path[1] if isinstance(path, tuple) else path
 
 
 def place_of(path: Any, dir_fd: Any) -> Place:

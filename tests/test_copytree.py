@@ -417,6 +417,53 @@ def test_original_that_is_not_there_is_enoent(
     assert not copy.exists()
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "fifo", "loop"])
+def test_original_that_is_no_directory_is_told(
+    pool: procaio.Pool, tmp_path: Path, copy: Path, kind: str
+) -> None:
+    """ENOTDIR with its path as it was given; a loop of symlinks is ELOOP, a dangling one ENOENT."""
+    path = tmp_path / kind
+    path.symlink_to(path) if kind == "loop" else entry(kind, path)
+    request = procaio.aio_copytree(path, copy, pool=pool)
+    with pytest.raises(OSError) as caught:
+        request.wait(timeout=30)
+    numbers = {"link": errno.ENOENT, "loop": errno.ELOOP}
+    assert caught.value.errno == numbers.get(kind, errno.ENOTDIR)
+    assert caught.value.filename is path
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize("kind", ["directory", "file", "link", "fifo"])
+def test_copy_that_is_there_is_eexist_and_stays(
+    pool: procaio.Pool, tree: Path, tmp_path: Path, copy: Path, kind: str
+) -> None:
+    """The error has the path as it was given."""
+    copy.mkdir() if kind == "directory" else entry(kind, copy)
+    before = trees.picture(copy)
+    request = procaio.aio_copytree(str(tree), copy, pool=pool)
+    with pytest.raises(FileExistsError) as caught:
+        request.wait(timeout=30)
+    assert caught.value.filename is copy
+    assert trees.picture(copy) == before
+
+
+def test_error_in_a_tree_names_paths_as_its_tops_were_given(
+    pool: procaio.Pool, tree: Path, copy: Path
+) -> None:
+    """Str for str, bytes for bytes; the failures are bytes in any case."""
+    trees.make(os.fsencode(copy), {b"a": None})
+    request = procaio.aio_copytree(tree, str(copy), dirs_exist_ok=True, pool=pool)
+    with pytest.raises(FileExistsError) as caught:
+        request.wait()
+    assert caught.value.filename == str(copy / "a")
+    request = procaio.aio_copytree(os.fsencode(tree), os.fsencode(copy), dirs_exist_ok=True,
+                                   pool=pool)  # fmt: skip
+    with pytest.raises(FileExistsError) as caught:
+        request.wait()
+    assert caught.value.filename == os.fsencode(copy / "a")
+    assert request.progress.failures == [(os.fsencode(copy / "a"), errno.EEXIST)]
+
+
 def test_missing_directories_above_the_copy_are_made(
     pool: procaio.Pool, tree: Path, tmp_path: Path
 ) -> None:
@@ -473,6 +520,33 @@ def test_copying_once_more_changes_nothing(pool: procaio.Pool, tree: Path, copy:
     for _ in range(3):
         assert procaio.aio_copytree(tree, copy, dirs_exist_ok=True, pool=pool).wait() == 0
         assert trees.picture(copy) == trees.picture(tree)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_file_over_a_directory_and_directory_over_a_file_are_told(
+    pool: procaio.Pool, tree: Path, copy: Path, outside: Path, *, hidden: bool
+) -> None:
+    """Both stay, with what is in them; everything else is copied."""
+    trees.make(
+        os.fsencode(copy),
+        {
+            b"new\nline": {b"mine": None},
+            b"a": {b"b": None},
+            b"empty": os.fsencode(outside),
+            b"dangling": {},
+        },
+    )
+    with testing.hidden_types() if hidden else contextlib.nullcontext():
+        request = procaio.aio_copytree(tree, copy, dirs_exist_ok=True, pool=pool)
+        number, failures = trees.failed(request)
+    wanted = {b"new\nline": errno.EISDIR, b"a/b": errno.EEXIST, b"empty": errno.EEXIST,
+              b"dangling": errno.EISDIR}  # fmt: skip
+    copied_to = os.fsencode(copy)
+    assert failures == sorted((os.path.join(copied_to, name), n) for name, n in wanted.items())
+    assert number in wanted.values()
+    got = trees.picture(copy)
+    assert got.keys() >= {b"new\nline/mine", b"a/b", b"empty", b"dangling"}
+    assert set(trees.picture(tree)) - set(got) == {b"a/b/c", b"a/b/file"}
 
 
 # -- into itself -----------------------------------------------------------------------------------
@@ -870,6 +944,34 @@ def test_calls_that_fail_are_told_or_done_without(
     else:
         assert trees.run_python(code, tree, copy) == f"{errno.EIO} 3\n"
         assert missing(tree, copy) == {b"new\nline", b"a/again", b"a/b/file"}
+
+
+def test_what_vanishes_while_it_is_copied_is_told(
+    pool: procaio.Pool, tree: Path, tmp_path: Path
+) -> None:
+    """ENOENT for what was met and is gone; everything else is copied."""
+    told = set()
+    hidden = tmp_path / "hidden"
+    for polls in range(25):
+        copy = tmp_path / f"{polls}"
+        request = procaio.aio_copytree(tree, copy, pool=pool)
+        for _ in range(polls):
+            pool.poll()
+        (tree / "a").rename(hidden)
+        (tree / "new\nline").rename(tmp_path / "line")
+        with contextlib.suppress(FileNotFoundError):
+            request.wait(timeout=60)
+        hidden.rename(tree / "a")
+        (tmp_path / "line").rename(tree / "new\nline")
+        progress = request.progress
+        names = {os.path.relpath(path, os.fsencode(tree)) for path, _ in progress.failures}
+        told |= names
+        assert all(name.startswith(b"a") or name == b"new\nline" for name in names)
+        assert {number for _, number in progress.failures} <= {errno.ENOENT}
+        assert (request.error is None) == (not names)
+        gone = missing(tree, copy)
+        assert all(name.startswith(b"a") or name == b"new\nline" for name in gone)
+    assert told >= {b"a", b"new\nline"}
 
 
 def test_failures_beyond_the_limit_are_counted(

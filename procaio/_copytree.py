@@ -20,7 +20,6 @@ from procaio._core import (
     TREE_FOLLOW_TOP,
     TREE_KEEP,
     TREE_MAY_EXIST,
-    TREE_TOP,
     TREE_UNREAD,
     FileHandle,
     Group,
@@ -30,17 +29,24 @@ from procaio._core import (
     _make_directory,
     aio_link,
     aio_mkdirs,
-    aio_realpath,
     aio_unlink,
     errno,
 )
-from procaio._trees import Place, TreeJob, TreeProgress, listing_flags, place_of
+from procaio._trees import (
+    Place,
+    TreeJob,
+    TreeProgress,
+    listing_flags,
+    path_given,
+    place_of,
+    ways_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from procaio._pool import Pool
-    from procaio._trees import StrOrBytesPath
+    from procaio._trees import Names, StrOrBytesPath
 
 __all__ = ["aio_copytree"]
 
@@ -77,11 +83,13 @@ def aio_copytree(
     Copy a directory with everything in it to `dst`, which is made, with the directories above it.
 
     Yields 0; -1 to the callback if anything could not be copied: the rest is, and errno and error
-    are those of the first failure. Its `progress` (a TreeProgress) tells how much was copied
-    so far, and which paths could not be. Entries are copied as they are, as by `cp -a`: symlinks as
-    symlinks, holes as holes, several names of a file as several names; times, permissions and, if
-    the program may, owners are the originals'. No file of the copy is ever seen half written under
-    its name after the end, and no symlink below `src` and `dst` is followed.
+    are those of the first failure. Its `progress` (a TreeProgress) tells how much was copied so
+    far, and which paths could not be: those of originals, or of what is in the way of a copy.
+
+    Entries are copied as they are, as by `cp -a`: symlinks as symlinks, holes as holes, several
+    names of a file as several names; times, permissions and, if the program may, owners are the
+    originals'. No file of the copy is ever seen half written under its name after the end. No
+    symlink below `src` and `dst` is followed; `src` may be one, and `dst` if it may be there.
 
     With `dirs_exist_ok` directories may be there already; files in them are replaced. A directory
     is not copied into itself (EINVAL). Cancelled, it leaves what was copied so far, whole files
@@ -97,12 +105,18 @@ def aio_copytree(
 class _Directory:
     """A directory on its way to its copy."""
 
-    __slots__ = ("dst", "pair", "src", "up", "waiting")
+    __slots__ = ("atime_ns", "dst", "is_guess", "pair", "src", "up", "waiting")
 
-    def __init__(self, up: _Directory | None, src: Place, dst: Place) -> None:
+    def __init__(
+        self, up: _Directory | None, src: Place, dst: Place, *, is_guess: bool = False
+    ) -> None:
         self.up = up
         self.src = src
         self.dst = dst
+        self.is_guess = is_guess
+        """The original may be a file, and only what is in the way of its copy a directory."""
+        self.atime_ns = 0
+        """Before it was read."""
         self.pair: Pair | None = None
         """Kept where it is an anchor."""
         self.waiting = 0
@@ -127,7 +141,7 @@ class _Copy(TreeJob):
         may_exist: bool,
     ) -> None:
         super().__init__(callback, pri, pool, paths[0])
-        self._paths = paths
+        self._paths = [path_given(path) for path in paths]
         self._top = _Directory(None, *places)
         self._may_exist = may_exist
         self._made_parents = False
@@ -136,27 +150,8 @@ class _Copy(TreeJob):
         """Files of several names."""
         self.progress = TreeProgress(self.group, places[0])
 
-    # -- the top ----------------------------------------------------------------------------------
-
     def begin(self) -> None:
-        place = self._top.src
-        self.ask(aio_realpath, place.way, dir_fd=place.anchor, then=self._found_src)
-
-    def _found_src(self, path: bytes | None) -> None:
-        if path is None:
-            self.end(-1, errno())
-            return
-        place = self._top.dst
-        above = os.path.dirname(place.way) or b"."
-        then = partial(self._found_dst, path)
-        self.ask(aio_realpath, above, dir_fd=place.anchor, then=then)
-
-    def _found_dst(self, src: bytes, above: bytes | None) -> None:
-        """It must not be inside the original; if the way to it is not even there it is not."""
-        if above is not None and os.path.join(above, b"").startswith(os.path.join(src, b"")):
-            self.end(-1, _errno.EINVAL, *self._paths)
-        else:
-            self._list(self._top)
+        self._list(self._top)
 
     # -- one directory ----------------------------------------------------------------------------
 
@@ -183,21 +178,22 @@ class _Copy(TreeJob):
         flags = place.flags() | TREE_KEEP
         if directory.up is not None or self._may_exist:
             flags |= TREE_MAY_EXIST | TREE_FOLLOW_TOP
+        not_in = listing[0] if directory.up is None else None
         then = partial(self._made, directory, listing)
-        self.ask(_make_directory, place.anchor, place.way, flags, then=then)
+        self.ask(_make_directory, place.anchor, place.way, flags, not_in, then=then)
 
     def _made(self, directory: _Directory, listing: Any, value: Any) -> None:
         if value is None:
             if errno() == _errno.ENOENT and directory.up is None and not self._made_parents:
                 self._make_parents(directory, listing)
+            elif errno() == _errno.EINVAL and directory.up is None:  # into itself
+                self.end(-1, _errno.EINVAL, *self._paths)
             else:
                 self._not_begun(directory, self._make, directory, listing)
             return
         if directory.up is None:
             self._dst_inode = Inode(value[1].st_dev, value[1].st_ino)
-            if self._dst_inode == Inode(listing[1].st_dev, listing[1].st_ino):
-                self.end(-1, _errno.EINVAL, *self._paths)
-                return
+        directory.atime_ns = listing[1].st_atime_ns
         pair = Pair(listing[0], value[0])
         if directory.src.must_be_anchor() or directory.dst.must_be_anchor():
             directory.pair = pair
@@ -221,10 +217,14 @@ class _Copy(TreeJob):
         self, directory: _Directory, step: Callable[..., None], *arguments: object
     ) -> None:
         number = errno()
-        if not self.put_off(number, step, *arguments):
+        if self.put_off(number, step, *arguments):
+            return
+        if number == _errno.ENOTDIR and directory.is_guess:  # the copy is one, not the original
+            self.progress.fail(directory.dst.path(), _errno.EISDIR)
+        else:
             place = directory.dst if step == self._make else directory.src
             self.progress.fail(place.path(), number)
-            self._over_with(directory)
+        self._over_with(directory)
 
     def _go_on(self, directory: _Directory, pair: Pair, offset: int) -> None:
         def listed(value: Any) -> None:
@@ -250,11 +250,11 @@ class _Copy(TreeJob):
             self.later(self._copy_entries, directory, pair, names)
         self._leave(directory)
 
-    def _descend(self, directory: _Directory, name: bytes) -> None:
+    def _descend(self, directory: _Directory, name: bytes, *, is_guess: bool = False) -> None:
         src, dst = directory.pair or (None, None)
         places = directory.src.beneath(name, src), directory.dst.beneath(name, dst)
         directory.waiting += 1
-        self.later(self._list, _Directory(directory, *places))
+        self.later(self._list, _Directory(directory, *places, is_guess=is_guess))
 
     def _leave(self, directory: _Directory) -> None:
         """One that was waited for is no more."""
@@ -265,13 +265,13 @@ class _Copy(TreeJob):
     def _finish(self, directory: _Directory) -> None:
         def finished(status: int) -> None:
             if status != 0 and not self.put_off(errno(), self._finish, directory):
-                self.progress.fail(directory.dst.path(), errno())
+                self.progress.fail(directory.src.path(), errno())
                 self._over_with(directory)
             elif status == 0:
                 self.progress.dirs += 1
                 self._over_with(directory)
 
-        self.ask(_finish_directory, *directory.homes(), then=finished)
+        self.ask(_finish_directory, *directory.homes(), directory.atime_ns, then=finished)
 
     def _over_with(self, directory: _Directory) -> None:
         directory.pair = None
@@ -279,9 +279,16 @@ class _Copy(TreeJob):
             self._leave(directory.up)
         elif self.progress.failures:
             path, number = self.progress.failures[0]
-            self.end(-1, number, path)
+            self.end(-1, number, self._as_given(path))
         else:
             self.end(0)
+
+    def _as_given(self, path: bytes) -> Any:
+        """A top as the caller has written it; what is in one is str or bytes like the original."""
+        for given, place in zip(self._paths, (self._top.src, self._top.dst), strict=True):
+            if place.path() == path:
+                return given
+        return path if isinstance(os.fspath(self._paths[0]), bytes) else os.fsdecode(path)
 
     # -- what is no directory ---------------------------------------------------------------------
 
@@ -306,8 +313,8 @@ class _Copy(TreeJob):
             self._copy_once(directory, pair, name, Inode(*value))
         elif errno() == 0:
             self._done(directory, value)
-        elif errno() == _errno.EISDIR:  # nobody has told its type, or it has become one
-            self._descend(directory, name)
+        elif errno() == _errno.EISDIR:  # nobody has told its type, it has become one, or the copy
+            self._descend(directory, name, is_guess=True)
             self._leave(directory)
         else:
             self._failed(directory, name, self._copy, directory, pair, name)
@@ -322,7 +329,8 @@ class _Copy(TreeJob):
     ) -> None:
         number = errno()
         if not self.put_off(number, step, *arguments):
-            self.progress.fail(os.path.join(directory.src.path(), name), number)
+            place = directory.dst if number == _errno.EISDIR else directory.src
+            self.progress.fail(os.path.join(place.path(), name), number)
             self._leave(directory)
 
     # -- files of several names -------------------------------------------------------------------
@@ -330,7 +338,7 @@ class _Copy(TreeJob):
     def _copy_once(self, directory: _Directory, pair: Pair, name: bytes, inode: Inode) -> None:
         copied = self._copied_to.get(inode)
         if copied is None:
-            self._copied_to[inode] = _Copied(directory, name)
+            self._copied_to[inode] = _Copied(directory.dst.names, name)
             then = partial(self._copied_first, directory, pair, name, inode)
             self._ask_copy(pair, name, False, then)
         elif copied.complete:
@@ -355,19 +363,11 @@ class _Copy(TreeJob):
         copied.waiting.clear()
 
     def _link(self, directory: _Directory, pair: Pair, name: bytes, copied: _Copied) -> None:
-        anchor, way = copied.directory.homes()[2:]
-        top = TREE_TOP | TREE_FOLLOW_TOP if copied.directory.up is None and way else 0
-        flags = top | TREE_KEEP | TREE_UNREAD | TREE_BYTES
-        then = partial(self._link_from, directory, pair, name, copied)
-        self.ask(_list, anchor, way, flags, then=then)
+        fail = partial(self._failed, directory, name, self._link, directory, pair, name, copied)
 
-    def _link_from(
-        self, directory: _Directory, pair: Pair, name: bytes, copied: _Copied, value: Any
-    ) -> None:
-        if value is None:
-            self._failed(directory, name, self._link, directory, pair, name, copied)
-            return
-        handle = value[0]
+        def found(handle: FileHandle) -> None:
+            to = {"src_dir_fd": handle, "dst_dir_fd": pair.dst}
+            self.ask(aio_link, copied.name, name, **to, then=linked)
 
         def linked(status: int) -> None:
             if status == 0:
@@ -378,25 +378,57 @@ class _Copy(TreeJob):
                 then = partial(self._copied, directory, pair, name)
                 self._ask_copy(pair, name, False, then)
             else:
-                self._failed(directory, name, self._link, directory, pair, name, copied)
+                fail()
 
         def unlinked(status: int) -> None:
             if status == 0:
                 self._link(directory, pair, name, copied)
             else:
-                self._failed(directory, name, self._link, directory, pair, name, copied)
+                fail()
 
-        self.ask(aio_link, copied.name, name, src_dir_fd=handle, dst_dir_fd=pair.dst, then=linked)
+        if copied.names is directory.dst.names:
+            found(pair.dst)
+        else:
+            assert self._top.pair
+            self._find(self._top.pair.dst, ways_of(copied.names), found, fail)
+
+    def _find(
+        self,
+        above: FileHandle,
+        ways: list[bytes],
+        found: Callable[[FileHandle], None],
+        fail: Callable[[], None],
+    ) -> None:
+        """A directory of the copy, from its top: nothing is kept open for that."""
+        if ways:
+            flags = TREE_KEEP | TREE_UNREAD | TREE_BYTES
+            then = partial(self._found, ways, found, fail)
+            self.ask(_list, above, ways.pop(), flags, then=then)
+        else:
+            found(above)
+
+    def _found(
+        self,
+        ways: list[bytes],
+        found: Callable[[FileHandle], None],
+        fail: Callable[[], None],
+        value: Any,
+    ) -> None:
+        if value is None:
+            fail()
+        else:
+            self._find(value[0], ways, found, fail)
 
 
 @final
 class _Copied:
     """Where the first name of a file was copied to, and which names wait for that."""
 
-    __slots__ = ("complete", "directory", "name", "waiting")
+    __slots__ = ("complete", "name", "names", "waiting")
 
-    def __init__(self, directory: _Directory, name: bytes) -> None:
-        self.directory = directory
+    def __init__(self, names: Names, name: bytes) -> None:
+        self.names = names
+        """Those of the directory."""
         self.name = name
         self.complete = False
         self.waiting: list[tuple[_Directory, Pair, bytes]] = []

@@ -169,6 +169,26 @@ def path_of(names: Names) -> bytes:
     return os.path.join(name, b"/".join(reversed(parts))) if parts else name
 
 
+def ways_of(names: Names) -> list[bytes]:
+    """
+    How a directory is found from the top of its tree: ways for one step each.
+
+    The last one begins at the top, each of the others where the one behind it ends.
+    """
+    parts = []
+    above, name = names
+    while above is not None:
+        parts.append(name)
+        above, name = above
+    ways: list[bytes] = []
+    while parts:
+        way, level = parts.pop(), 1
+        while parts and level < LEVELS_OF_AN_ANCHOR and len(way) <= LONGEST_WAY:
+            way, level = way + b"/" + parts.pop(), level + 1
+        ways.append(way)
+    return ways[::-1]
+
+
 @final
 class Place:
     """Where a directory is: the way to it from an anchor, and its path for people."""
@@ -253,7 +273,7 @@ class TreeJob:
         `path` is what errors name. `failed`: what the callback gets if it fails and no step says
         so.
         """
-        self._path = path
+        self._path = path_given(path)
         self.pool = default_pool() if pool is None else pool
         self.group: Group = _composite(callback, pri=pri, pool=self.pool)
         self._when_failed = failed
@@ -351,6 +371,11 @@ class TreeJob:
     def _yield(self, result: object, number: int) -> None:
         self.group.result(*(result if isinstance(result, tuple) else (result,)))
         self.group.errno(number)
+
+
+def path_given(path: Any) -> Any:
+    """What errors name: of a directory and a path in it, the path."""
+    return path[1] if isinstance(path, tuple) else path
 
 
 def place_of(path: Any, dir_fd: Any) -> Place:

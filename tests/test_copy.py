@@ -730,6 +730,17 @@ def test_copy_without_following_makes_an_entry_like_the_source(
     assert led_to.read_bytes() == OLD
 
 
+def test_copy_without_following_replaces_a_file_of_several_names(
+    pool: procaio.Pool, data_file: Path, target: Path
+) -> None:
+    """Its other names keep what they hold."""
+    target.write_bytes(OLD)
+    os.link(target, target.with_name("other"))
+    assert procaio.aio_copy(data_file, target, follow_symlinks=False, pool=pool).wait() == 0
+    assert target.read_bytes() == data_file.read_bytes()
+    assert target.with_name("other").read_bytes() == OLD
+
+
 def test_copy_without_following_does_not_wait_for_a_fifo(
     workers: procaio.Pool, data_file: Path, target: Path
 ) -> None:
@@ -820,7 +831,9 @@ def test_copy_entry_yields_the_size_or_tells_of_a_file_of_several_names(
     link = data_file.with_name("link")
     link.symlink_to("data")
     os.link(link, data_file.with_name("link2"), follow_symlinks=False)
-    assert copy(link, target, True, pool=pool).wait() == 0
+    status = os.lstat(link)
+    assert copy(link, target, True, pool=pool).wait() == (status.st_dev, status.st_ino)
+    assert copy(link, target, False, pool=pool).wait() == 0
     assert os.readlink(target) == "data"
     failure(copy(target.parent, target, True, answers.append, pool=pool).wait)
     assert answers == [65536, told, -1]

@@ -180,6 +180,26 @@ OPERATIONS = {
         False,
         times_done=lambda t: (t.path / "made").exists(),
     ),
+    "mkdirs": Operation(
+        lambda t, p: procaio.aio_mkdirs(t.path / "made" / "in it", pool=p),
+        False,
+        times_done=lambda t: (t.path / "made" / "in it").exists(),
+    ),
+    "mkdirs of what may exist": Operation(
+        lambda t, p: procaio.aio_mkdirs(t.path / "made" / "in it", exist_ok=True, pool=p),
+        True,
+        lambda t, result: result == 0 and (t.path / "made" / "in it").exists(),
+    ),
+    "rmtree": Operation(
+        lambda t, p: procaio.aio_rmtree(t.path / "empty", pool=p),
+        True,
+        lambda t, _: not (t.path / "empty").exists(),
+    ),
+    "copytree": Operation(
+        lambda t, p: procaio.aio_copytree(t.few, t.path / "made", pool=p),
+        True,
+        lambda t, _: sorted(os.listdir(t.path / "made")) == NAMES[:5],
+    ),
     "rmdir": Operation(
         lambda t, p: procaio.aio_rmdir(t.path / "empty", pool=p),
         False,

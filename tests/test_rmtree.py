@@ -23,7 +23,7 @@ import procaio
 import trees
 from conftest import children, descriptors, eventually, kill
 from procaio import testing
-from trees import Busy, as_root, peak_of_descriptors
+from trees import as_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,16 +59,6 @@ def outside(tree: Path) -> Iterator[Path]:
     before = trees.content(path)
     yield path
     assert trees.content(path) == before
-
-
-def failed(request: procaio.Group) -> tuple[int, list[tuple[bytes, int]]]:
-    """The errno, and what the progress says of the rest."""
-    with pytest.raises(OSError) as caught:
-        request.wait(timeout=60)
-    progress = request.progress
-    assert progress.failed == len(progress.failures)
-    assert caught.value.errno
-    return caught.value.errno, sorted(progress.failures)
 
 
 # -- what it is asked for --------------------------------------------------------------------------
@@ -113,6 +103,19 @@ def test_takes_a_directory_to_begin_from(pool: procaio.Pool, tree: Path) -> None
         assert not (tree / "a").exists()
         assert procaio.aio_rmtree(b"tree", dir_fd=wd, pool=pool).wait() == 0
     assert not tree.exists()
+
+
+def test_error_names_the_path_and_not_the_directory_it_begins_from(
+    pool: procaio.Pool, tree: Path
+) -> None:
+    """Of a tuple the path in it, as it was given."""
+    with procaio.aio_wd(tree, pool=pool).wait() as wd:
+        with pytest.raises(FileNotFoundError) as caught:
+            procaio.aio_rmtree((wd, "missing"), pool=pool).wait()
+        assert caught.value.filename == "missing"
+        with pytest.raises(FileNotFoundError) as caught:
+            procaio.aio_copytree((wd, b"missing"), (wd, "x"), pool=pool).wait()
+        assert caught.value.filename == b"missing"
 
 
 def test_directory_that_is_closed_meanwhile_is_a_bad_descriptor_or_not_needed_any_more(
@@ -160,7 +163,7 @@ def test_what_is_no_directory_is_enotdir_and_stays(
     (tree / "file").touch()
     (tree / "link").symlink_to(outside)
     before = trees.content(tree)
-    number, failures = failed(procaio.aio_rmtree(f"{tree}/{name}", pool=pool))
+    number, failures = trees.failed(procaio.aio_rmtree(f"{tree}/{name}", pool=pool))
     assert number == errno.ENOTDIR
     assert [what[1] for what in failures] == [errno.ENOTDIR]
     assert trees.content(tree) == before
@@ -194,7 +197,7 @@ def test_what_could_not_be_removed_in_the_end_is_not_begun(
     answers: list[int] = []
     request = procaio.aio_rmtree(path, answers.append, pool=workers)
     assert (len(request), workers.nreqs()) == (0, 1)
-    assert failed(request)[0] == number
+    assert trees.failed(request)[0] == number
     assert answers == [-1]
 
 
@@ -285,7 +288,7 @@ def test_without_its_members_it_has_failed(workers: procaio.Pool, tree: Path) ->
     answers: list[int] = []
     request = procaio.aio_rmtree(tree, answers.append, pool=workers)
     request.cancel_subs()
-    assert failed(request)[0] == errno.ECANCELED
+    assert trees.failed(request)[0] == errno.ECANCELED
     assert answers == [-1]
     assert tree.exists()
 
@@ -376,7 +379,7 @@ def test_directory_that_may_not_be_used_stays_and_everything_else_goes(
                 pool.flush()
     finally:
         os.close(top)
-    number, failures = failed(request)
+    number, failures = trees.failed(request)
     assert number == errno.ENOTEMPTY
     # What can be read only is emptied of nothing, what cannot be read may still go if empty.
     names = [b"tree/a/closed"]
@@ -411,13 +414,13 @@ def test_immutable_files_stay_and_everything_else_goes(
             except OSError as error:
                 pytest.skip(f"nothing can be made immutable here: {error}")
             made.append(path)
-        number, failures = failed(procaio.aio_rmtree(tree, pool=pool))
+        number, failures = trees.failed(procaio.aio_rmtree(tree, pool=pool))
         assert number == errno.ENOTEMPTY
         assert failures == sorted((os.fsencode(path), errno.EPERM) for path in stuck)
         left = {os.fsencode(os.path.relpath(path, tree)) for path in stuck}
         assert set(trees.content(tree)) == left | {b"a", b"a/b", b"empty"}
         # Once more: what stays is told again, not what has gone.
-        assert failed(procaio.aio_rmtree(tree, pool=pool)) == (number, failures)
+        assert trees.failed(procaio.aio_rmtree(tree, pool=pool)) == (number, failures)
     finally:
         for path in made:
             trees.set_immutable(path, False)
@@ -427,21 +430,15 @@ def test_immutable_files_stay_and_everything_else_goes(
 @as_root
 def test_top_that_may_not_be_removed_is_emptied(pool: procaio.Pool, tree: Path) -> None:
     """The status is that of the last rmdir: here EPERM."""
-    trees.set_immutable(tree.parent, True) if can_be_immutable(tree.parent) else pytest.skip("no")
+    if not trees.can_be_immutable(tree.parent):
+        pytest.skip("nothing can be made immutable here")
+    trees.set_immutable(tree.parent, True)
     try:
-        number, failures = failed(procaio.aio_rmtree(tree, pool=pool))
+        number, failures = trees.failed(procaio.aio_rmtree(tree, pool=pool))
     finally:
         trees.set_immutable(tree.parent, False)
     assert (number, failures) == (errno.EPERM, [(os.fsencode(tree), errno.EPERM)])
     assert os.listdir(tree) == []
-
-
-def can_be_immutable(path: Path) -> bool:
-    try:
-        trees.set_immutable(path, False)
-    except OSError:
-        return False
-    return True
 
 
 @as_root
@@ -483,7 +480,7 @@ def test_failures_beyond_the_limit_are_counted(
 ) -> None:
     """They cannot take all memory."""
     monkeypatch.setattr("procaio._trees.FAILURES_KEPT", 3)
-    if not can_be_immutable(tree / "empty"):
+    if not trees.can_be_immutable(tree / "empty"):
         pytest.skip("nothing can be made immutable here")
     for number in range(10):
         (tree / "empty" / f"{number}").touch()
@@ -506,7 +503,7 @@ def test_any_depth_takes_few_descriptors(pool: procaio.Pool, tmp_path: Path, lev
     trees.make_deep(tmp_path / "tree", levels)
     before = len(os.listdir("/proc/self/fd"))
     request = procaio.aio_rmtree(tmp_path / "tree", pool=pool)
-    most = peak_of_descriptors(pool, request)
+    most = trees.peak_of_descriptors(pool, request)
     assert request.wait() == 0
     assert (request.progress.dirs, request.progress.files) == (levels + 1, levels)
     assert most - before <= 30 + levels // 50
@@ -518,7 +515,7 @@ def test_depth_of_long_names_takes_few_descriptors(pool: procaio.Pool, tmp_path:
     trees.make_deep(tmp_path / "tree", 300, "n" * 255)
     before = len(os.listdir("/proc/self/fd"))
     request = procaio.aio_rmtree(tmp_path / "tree", pool=pool)
-    assert peak_of_descriptors(pool, request) - before <= 100
+    assert trees.peak_of_descriptors(pool, request) - before <= 100
     assert request.wait() == 0
 
 
@@ -543,28 +540,9 @@ def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count
         (top / f"a directory with the number {number}").mkdir()
     before = len(os.listdir("/proc/self/fd"))
     request = procaio.aio_rmtree(top, pool=pool)
-    assert peak_of_descriptors(pool, request) - before <= 40
+    assert trees.peak_of_descriptors(pool, request) - before <= 40
     assert request.wait() == 0
     assert request.progress.dirs == count + 1
-
-
-SCARCE = """
-import errno, os, resource, sys, procaio
-pool = procaio.Pool()
-procaio.aio_nop(pool=pool).wait()
-resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-pipes = [os.dup(0) for _ in range(int(sys.argv[2]))]
-request = procaio.aio_rmtree(sys.argv[1], pool=pool)
-try:
-    request.wait(timeout=60)
-except OSError as error:
-    print(error.errno, sorted({number for _, number in request.progress.failures}))
-else:
-    print("gone")
-for fd in pipes:
-    os.close(fd)
-pool.close()
-"""
 
 
 @pytest.mark.parametrize("taken", [0, 20])
@@ -577,15 +555,15 @@ def test_few_descriptors_are_enough(tmp_path: Path, taken: int) -> None:
     top.mkdir()
     for number in range(20):
         (tmp_path / f"x{number}").rename(top / f"{number}")
-    assert trees.run_python(SCARCE, top, taken) == "gone\n"
+    assert trees.run_python(trees.SCARCE, taken, "aio_rmtree", top) == "done\n"
     assert not top.exists()
 
 
 def test_no_descriptors_at_all_is_told(tmp_path: Path) -> None:
     """EMFILE is an answer; nothing hangs, and the rest can be removed afterwards."""
     trees.make_deep(tmp_path / "tree", 10)
-    code = SCARCE.replace("range(int(sys.argv[2]))", "range(65 - len(os.listdir('/proc/self/fd')))")
-    assert trees.run_python(code, tmp_path / "tree", 0).startswith(f"{errno.EMFILE} ")
+    answer = trees.run_python(trees.SCARCE, "all", "aio_rmtree", tmp_path / "tree")
+    assert answer.startswith(f"{errno.EMFILE} ")
 
 
 # -- others at work in the tree --------------------------------------------------------------------
@@ -605,7 +583,7 @@ def test_files_that_are_put_in_meanwhile_go_or_are_reported(
             place = random.choice(["d", "d/e", "f", "."])
             os.mknod(top / place / f"{next(numbers)}")
 
-        with Busy(put_in):
+        with trees.Busy(put_in):
             request = procaio.aio_rmtree(top, pool=pool)
             try:
                 outcomes.add(request.wait(timeout=60))
@@ -619,17 +597,8 @@ def test_files_that_are_put_in_meanwhile_go_or_are_reported(
     assert outcomes <= {0, errno.ENOTEMPTY}
 
 
-NO_OPENAT2 = (
-    trees.REFUSE
-    + """
-import sys
-if sys.argv[1] != "0":
-    refuse({number}, int(sys.argv[1]))
-""".replace("{number}", str(trees.OPENAT2))
-)
-
 RACE = (
-    NO_OPENAT2
+    trees.NO_OPENAT2
     + """
 import ctypes, os, threading, procaio
 from procaio._core import _empty
@@ -720,7 +689,7 @@ def test_without_openat2_it_is_the_same(tree: Path, outside: Path) -> None:
     """And deep trees too."""
     trees.make_deep(tree / "deep", 400)
     (tree / "empty" / "link").symlink_to(outside)
-    code = NO_OPENAT2 + "import procaio; print(procaio.aio_rmtree(sys.argv[2]).wait())"
+    code = trees.NO_OPENAT2 + "import procaio; print(procaio.aio_rmtree(sys.argv[2]).wait())"
     assert trees.run_python(code, errno.ENOSYS, tree) == "0\n"
     assert not tree.exists()
 
@@ -854,7 +823,7 @@ def test_workers_that_always_die_end_it_with_an_error(
     testing.arm(workers, point, always=True)
     answers: list[int] = []
     request = procaio.aio_rmtree(tree, answers.append, pool=workers)
-    assert failed(request)[0] == errno.EIO
+    assert trees.failed(request)[0] == errno.EIO
     assert answers == [-1]
     testing.disarm(workers)
     with contextlib.suppress(FileNotFoundError):
@@ -882,7 +851,7 @@ def test_workers_killed_all_the_time_do_not_stop_it(
             kill(pid, signal.SIGKILL)
         threading.Event().wait(0.003)
 
-    with Busy(strike):
+    with trees.Busy(strike):
         request = procaio.aio_rmtree(top, pool=workers)
         with contextlib.suppress(OSError):
             request.wait(timeout=90)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
+import stat
 import struct
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from hypothesis import strategies as st
 
 from conftest import eventually
+from copying import holes
 from procaio._core import TREE_DEEP, TREE_KEEP
 
 if TYPE_CHECKING:
@@ -65,6 +67,43 @@ def content(path: str | bytes | Path) -> dict[bytes, int]:
     return found
 
 
+def picture(path: str | bytes | Path, *, atimes: bool = False) -> dict[bytes, tuple[Any, ...]]:
+    """All that a copy has, by the path from its top: content, attributes, which names are one.
+
+    Reading may change atimes, unless they are in the future (relatime).
+    """
+    top = os.fsencode(path)
+    found: dict[bytes, tuple[Any, ...]] = {}
+    first_names: dict[tuple[int, int], bytes] = {}
+
+    def look(place: bytes) -> None:
+        name = os.path.relpath(place, top)
+        status = os.lstat(place)
+        what: Any = status.st_rdev
+        first = name
+        if stat.S_ISLNK(status.st_mode):
+            what = os.readlink(place)
+        elif stat.S_ISREG(status.st_mode):
+            with open(place, "rb") as file:
+                what = status.st_size, file.read(), holes(place)
+        if not stat.S_ISDIR(status.st_mode):
+            first = first_names.setdefault((status.st_dev, status.st_ino), name)
+        extended = {
+            key: os.getxattr(place, key, follow_symlinks=False)
+            for key in os.listxattr(place, follow_symlinks=False)
+        }
+        found[name] = (
+            oct(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns,
+            status.st_atime_ns if atimes else 0, what, first, extended,
+        )  # fmt: skip
+        if stat.S_ISDIR(status.st_mode):
+            for inner in sorted(os.listdir(place)):
+                look(os.path.join(place, inner))
+
+    look(top)
+    return found
+
+
 def make_deep(path: Path, levels: int, name: str = "d") -> None:
     """Directories in each other, deeper than any path is long; a file in each."""
     os.mkdir(path)
@@ -90,7 +129,7 @@ def exchange(one: str | Path, other: str | Path) -> None:
         raise OSError(ctypes.get_errno(), "renameat2")
 
 
-@contextmanager
+@contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
     """In the block system calls of this process (an inline pool's) have nobody's rights."""
     os.setresgid(-1, NOBODY, 0)
@@ -113,7 +152,7 @@ class Busy:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            with suppress(OSError):
+            with contextlib.suppress(OSError):
                 self._work()
                 self.rounds += 1
 
@@ -202,3 +241,49 @@ def set_immutable(path: str | Path, on: bool) -> None:
         fcntl.ioctl(fd, 0x40086602, struct.pack("l", flags))
     finally:
         os.close(fd)
+
+
+NO_OPENAT2 = f"""{REFUSE}
+import sys
+if sys.argv[1] != "0":
+    refuse({OPENAT2}, int(sys.argv[1]))
+"""
+
+# With few descriptors: argv[1] are taken, and the rest of the arguments says what is done.
+SCARCE = """
+import errno, os, resource, sys, procaio
+pool = procaio.Pool()
+procaio.aio_nop(pool=pool).wait()
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = 65 - len(os.listdir("/proc/self/fd")) if sys.argv[1] == "all" else int(sys.argv[1])
+pipes = [os.dup(0) for _ in range(taken)]
+request = getattr(procaio, sys.argv[2])(*sys.argv[3:], pool=pool)
+try:
+    request.wait(timeout=60)
+except OSError as error:
+    print(error.errno, sorted({number for _, number in request.progress.failures}))
+else:
+    print("done")
+for fd in pipes:
+    os.close(fd)
+pool.close()
+"""
+
+
+def can_be_immutable(path: Path) -> bool:
+    """Whether there are immutable files here."""
+    try:
+        set_immutable(path, False)
+    except OSError:
+        return False
+    return True
+
+
+def failed(request: procaio.Group) -> tuple[int, list[tuple[bytes, int]]]:
+    """The errno, and what the progress says of the rest."""
+    with pytest.raises(OSError) as caught:
+        request.wait(timeout=60)
+    progress = request.progress
+    assert progress.failed == len(progress.failures)
+    assert caught.value.errno
+    return caught.value.errno, sorted(progress.failures)

@@ -11,6 +11,7 @@
 enum { AT_ONCE = 8 << 20, COPY_BLOCK = 32 << 10, LARGEST_ATTRIBUTE = 64 << 10 };
 
 static const char access_list[] = "system.posix_acl_access";
+static const char default_list[] = "system.posix_acl_default"; /* for what a directory gets */
 
 /* -- content ---------------------------------------------------------------------------------- */
 
@@ -125,7 +126,8 @@ int64_t pa_copy_content(const struct pa_copying *self)
 
 static bool is_taken_over(const char *name)
 {
-    return strncmp(name, "user.", 5) == 0 || strcmp(name, access_list) == 0;
+    return strncmp(name, "user.", 5) == 0 || strcmp(name, access_list) == 0 ||
+           strcmp(name, default_list) == 0;
 }
 
 /* Names, and one value, are larger than what a worker's stack has left, so they get pages. */
@@ -164,7 +166,7 @@ static mode_t permissions(const struct stat *st, bool owned)
     return st->st_mode & (owned ? 07777u : 0777u);
 }
 
-/* A directory may have given the new file an access list; the source's own takes its place.
+/* A directory may have given the new file access lists; the source's own take their place.
  * Changing the owner takes set-user-ID off, so the permissions come last. */
 void pa_copy_attributes(const struct pa_copying *self)
 {
@@ -172,6 +174,8 @@ void pa_copy_attributes(const struct pa_copying *self)
     const struct timespec times[] = {st->st_atim, st->st_mtim};
     futimens(self->to, times);
     fremovexattr(self->to, access_list);
+    if (S_ISDIR(st->st_mode))
+        fremovexattr(self->to, default_list);
     copy_extended(self);
     bool owned = give_to_owner(self->to, "", AT_EMPTY_PATH, st);
     fchmod(self->to, permissions(st, owned));

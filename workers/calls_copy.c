@@ -23,11 +23,6 @@ static int64_t open_marked(int directory, const char *path, int flags)
     return pa_open_marked_at(directory, path, (uint32_t)flags | O_NOCTTY, NEW_MODE);
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 /* -- notes, and what they are for ------------------------------------------------------------- */
 
 static uint16_t notes(const struct pa_call *call)
@@ -65,7 +60,7 @@ static bool unlink_opened(int fd, const struct stat *opened)
     if (size <= 0)
         return false;
     path[size] = '\0';
-    return lstat(path, &st) == 0 && same_file(&st, opened) && unlink(path) == 0;
+    return lstat(path, &st) == 0 && pa_same_file(&st, opened) && unlink(path) == 0;
 }
 
 /* What is behind a symlink, which stays, or cannot be removed: then it is emptied. */
@@ -116,7 +111,7 @@ static int64_t open_source(struct pa_copying *self)
     int64_t failed = pa_outcome(fstat(self->from, &self->source));
     if (!failed && S_ISDIR(self->source.st_mode))
         failed = -EISDIR;
-    if (!failed && !self->follows && !same_file(&looked_at, &self->source))
+    if (!failed && !self->follows && !pa_same_file(&looked_at, &self->source))
         failed = -EAGAIN;
     if (failed)
         syscall(SYS_close, self->from);
@@ -188,7 +183,7 @@ static int64_t make_room(struct pa_copying *self)
         return errno == ENOENT ? -EAGAIN : -errno;
     if (S_ISDIR(st.st_mode))
         return -EISDIR;
-    if (same_file(&st, &self->source))
+    if (pa_same_file(&st, &self->source))
         return -EINVAL; /* onto itself: nothing was changed */
     return unlinkat(call->slot->fd2, call->path2, 0) < 0 && errno != ENOENT ? -errno : -EAGAIN;
 }
@@ -200,7 +195,7 @@ static int64_t take_opened(struct pa_copying *self)
     const struct pa_call *call = self->call;
     bool noted = false;
     int64_t failed = pa_outcome(fstat(self->to, &self->destination));
-    if (!failed && same_file(&self->source, &self->destination))
+    if (!failed && pa_same_file(&self->source, &self->destination))
         failed = -EINVAL; /* onto itself: nothing was changed */
     if (!failed && S_ISREG(self->destination.st_mode)) {
         noted = is_part(call, &self->destination);
@@ -233,13 +228,14 @@ static int64_t open_followed(struct pa_copying *self)
     return take_opened(self);
 }
 
-/* A regular file only; whatever else is there makes room. */
+/* A regular file of one name only: what has others keeps what it holds.  Whatever else is there makes
+ * room. */
 static int64_t open_entry(struct pa_copying *self)
 {
     const struct pa_call *call = self->call;
     struct stat st;
     int looked = fstatat(call->slot->fd2, call->path2, &st, AT_SYMLINK_NOFOLLOW);
-    if (self->replaces || looked < 0 || !S_ISREG(st.st_mode))
+    if (self->replaces || looked < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1)
         return make_room(self);
     int64_t fd = open_marked(call->slot->fd2, call->path2, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
     if (fd == -ENOENT || fd == -ELOOP || fd == -ENXIO)
@@ -291,7 +287,7 @@ static int64_t copy_regular(struct pa_copying *self)
 /* A file of several names, if that is what is asked for. */
 static bool is_only_told(const struct pa_copying *self)
 {
-    return self->call->slot->call_flags & PA_TELL_LINKS && S_ISREG(self->source.st_mode) &&
+    return self->call->slot->call_flags & PA_TELL_LINKS && !S_ISDIR(self->source.st_mode) &&
            self->source.st_nlink > 1;
 }
 
@@ -356,7 +352,7 @@ static int64_t remove_source(const struct pa_copying *self)
     struct stat now;
     if (fstatat(slot->fd, self->call->path, &now, AT_SYMLINK_NOFOLLOW) < 0)
         return -errno;
-    if (!same_file(&now, &self->source))
+    if (!pa_same_file(&now, &self->source))
         return -EAGAIN;
     return pa_outcome(unlinkat(slot->fd, self->call->path, 0));
 }

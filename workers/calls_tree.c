@@ -672,13 +672,67 @@ int64_t pa_call_empty(const struct pa_call *call)
 
 /* -- making it --------------------------------------------------------------------------------- */
 
-/* A directory that only its owner can use until it is complete; it stays open. */
+/* Cuts the last component off; false: there is none to cut. */
+static bool cut_last(char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    while (end > 0 && path[end - 1] != '/')
+        end--;
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    path[end] = '\0';
+    return end > 0 && !(end == 1 && path[0] == '/');
+}
+
+/* What is there of a way that is to be made; in the end that is where it begins. */
+static bool find_existing(int directory, char *way, struct stat *st)
+{
+    bool more = *way != '\0';
+    while (fstatat(directory, way, st, 0) < 0) {
+        if (errno != ENOENT || !more)
+            return false;
+        more = cut_last(way);
+        if (*way == '\0')
+            memcpy(way, ".", 2);
+    }
+    return true;
+}
+
+/* Whether a way leads to `top` or into it.  Up it is followed as far as a path can say. */
+static bool leads_into(int directory, const char *path, const struct stat *top)
+{
+    static const char up[] = "/..";
+    char way[LONGEST_WAY];
+    struct stat st, below;
+    size_t length = strlen(path);
+    if (length + 2 > sizeof way)
+        return false;
+    memcpy(way, path, length + 1);
+    if (!find_existing(directory, way, &st))
+        return false;
+    for (length = strlen(way); !pa_same_file(&st, top); length += strlen(up)) {
+        below = st;
+        if (length + sizeof up > sizeof way)
+            return false;
+        memcpy(way + length, up, sizeof up);
+        if (fstatat(directory, way, &st, 0) < 0 || pa_same_file(&st, &below))
+            return false;
+    }
+    return true;
+}
+
+/* A directory that only its owner can use until it is complete; it stays open.  It is not made in the
+ * one that is open as `fd2`, nor anywhere below that. */
 int64_t pa_call_make_directory(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
     struct pa_tree_answer answer = {.fd = -1};
     struct parent parent;
     struct stat st;
+    if (slot->fd2 >= 0 && fstat(slot->fd2, &st) == 0 && leads_into(slot->fd, call->path, &st))
+        return -EINVAL;
     int64_t result = find_parent(call, &parent);
     if (result)
         return result;
@@ -700,7 +754,8 @@ int64_t pa_call_make_directory(const struct pa_call *call)
     return 0;
 }
 
-/* A directory's own attributes, once everything is in it. */
+/* A directory's own attributes, once everything is in it.  Reading it has changed when it was last
+ * accessed, so that is told. */
 int64_t pa_call_finish_directory(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
@@ -710,6 +765,7 @@ int64_t pa_call_finish_directory(const struct pa_call *call)
         return from;
     self.from = (int)from;
     int64_t failed = pa_outcome(fstat(self.from, &self.source));
+    self.source.st_atim = (struct timespec){.tv_sec = slot->atime_s, .tv_nsec = slot->atime_ns};
     if (!failed) {
         to = pa_open_beneath(slot->fd2, call->path2);
         failed = to < 0 ? to : 0;
@@ -727,20 +783,6 @@ static bool is_directory(int directory, const char *path)
 {
     struct stat st;
     return fstatat(directory, path, &st, 0) == 0 && S_ISDIR(st.st_mode);
-}
-
-/* Cuts the last component off; false: there is none to cut. */
-static bool cut_last(char *path)
-{
-    size_t end = strlen(path);
-    while (end > 1 && path[end - 1] == '/')
-        end--;
-    while (end > 0 && path[end - 1] != '/')
-        end--;
-    while (end > 1 && path[end - 1] == '/')
-        end--;
-    path[end] = '\0';
-    return end > 0 && !(end == 1 && path[0] == '/');
 }
 
 /* Upwards to what is there, and down again.  Others may make the same at the same time. */
@@ -768,6 +810,15 @@ static int64_t make_parents(const struct pa_call *call)
     return pa_must_stop(call) ? -ECANCELED : made;
 }
 
+/* The directory itself, which is there once those above it are. */
+static bool ends_with_dot(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 0 && path[end - 1] == '/')
+        end--;
+    return end > 1 && path[end - 1] == '.' && path[end - 2] == '/';
+}
+
 int64_t pa_call_make_directories(const struct pa_call *call)
 {
     const struct pa_slot *slot = call->slot;
@@ -776,6 +827,8 @@ int64_t pa_call_make_directories(const struct pa_call *call)
         result = make_parents(call);
         if (result == 0)
             result = pa_outcome(mkdirat(slot->fd, call->path, slot->mode));
+        if (result == -EEXIST && ends_with_dot(call->path))
+            result = 0;
     }
     bool fine = result == -EEXIST && slot->flags & PA_TREE_MAY_EXIST &&
                 is_directory(slot->fd, call->path);

@@ -15,6 +15,11 @@ struct pa_copying {
     struct stat source, destination;
 };
 
+static inline bool pa_same_file(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
 /* 0, or a negated errno; -ECANCELED when the program has given up. */
 int64_t pa_copy_content(const struct pa_copying *self);
 

@@ -852,18 +852,20 @@ int build_empty(Request *request, PyObject *const *values)
     return take_place(request, values);
 }
 
-/* directory, path, flags, mode */
+/* directory, path, flags, not_in */
 int build_make_directory(Request *request, PyObject *const *values)
 {
     request->mode = 0700;
-    return take_place(request, values) < 0 ? -1 : take_u32(values[3], "mode", &request->mode);
+    return take_place(request, values) < 0 ? -1 : take_dir_fd(request, values[3], &request->fd2);
 }
 
-/* src_directory, src_path, dst_directory, dst_path */
+/* src_directory, src_path, dst_directory, dst_path, atime_ns */
 int build_finish_directory(Request *request, PyObject *const *values)
 {
     PyObject *const as_rename[] = {values[1], values[3], values[0], values[2]};
-    return build_rename(request, as_rename);
+    if (build_rename(request, as_rename) < 0)
+        return -1;
+    return take_nanoseconds(values[4], &request->atime_s, &request->atime_ns);
 }
 
 /* path, mode, exist_ok, dir_fd */

@@ -157,9 +157,10 @@ static const struct spec specs[NSPECS] = {
     [EMPTY] = {"_empty", PA_OP_EMPTY, RESULT_REMOVAL, 3, 4,
         {"directory", "path", "flags", "itself"}, build_empty},
     [MAKE_DIRECTORY] = {"_make_directory", PA_OP_MAKE_DIRECTORY, RESULT_LISTING, 3, 4,
-        {"directory", "path", "flags", "mode"}, build_make_directory},
-    [FINISH_DIRECTORY] = {"_finish_directory", PA_OP_FINISH_DIRECTORY, RESULT_STATUS, 4, 4,
-        {"src_directory", "src_path", "dst_directory", "dst_path"}, build_finish_directory},
+        {"directory", "path", "flags", "not_in"}, build_make_directory},
+    [FINISH_DIRECTORY] = {"_finish_directory", PA_OP_FINISH_DIRECTORY, RESULT_STATUS, 5, 5,
+        {"src_directory", "src_path", "dst_directory", "dst_path", "atime_ns"},
+        build_finish_directory},
 };
 
 /* Interned names, for keywords. */
@@ -580,7 +581,8 @@ PyMethodDef aio_functions[] = {
         "the file it leads to, and the symlink stays. What cannot be removed (the directory forbids it)\n"
         "is left empty.\n\n"
         "With `follow_symlinks` False an entry is copied as it is: a symlink, FIFO, socket or device is\n"
-        "made anew, and a `dst` that is one of these is replaced. (IO::AIO aio_copy)"),
+        "made anew, and a `dst` that is one of these, or a file of several names, is replaced. (IO::AIO\n"
+        "aio_copy)"),
     {"_copy_entry", (PyCFunction)(void (*)(void))copy_entry, METH_FASTCALL | METH_KEYWORDS,
      "_copy_entry(src, dst, tell_links, callback=None, *, src_dir_fd=None, dst_dir_fd=None, "
      "pri=None, pool=None)\n--\n\n"
@@ -698,9 +700,9 @@ PyMethodDef aio_functions[] = {
     ROW(_types, "directory, names, flags, ", "A step of a tree: what names stand for."),
     ROW(_empty, "directory, path, flags, itself=None, ",
         "A step of a tree: remove what is no directory, and the directory if nothing is left."),
-    ROW(_make_directory, "directory, path, flags, mode=0o700, ",
-        "A step of a tree: make a directory, and open it."),
-    ROW(_finish_directory, "src_directory, src_path, dst_directory, dst_path, ",
+    ROW(_make_directory, "directory, path, flags, not_in=None, ",
+        "A step of a tree: make a directory, and open it. EINVAL if it would lie in `not_in`."),
+    ROW(_finish_directory, "src_directory, src_path, dst_directory, dst_path, atime_ns, ",
         "A step of a tree: give a directory the attributes of another one."),
     {NULL, NULL, 0, NULL},
 };

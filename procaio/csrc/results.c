@@ -140,7 +140,7 @@ static PyObject *take_entry(const Request *request, const struct pa_slot *slot, 
 {
     struct pa_stat st;
     memcpy(&st, slot->payload, sizeof st);
-    if (request->tells_links && (st.mode & S_IFMT) == S_IFREG && st.nlink > 1)
+    if (request->tells_links && st.nlink > 1)
         return Py_BuildValue("KK", (unsigned long long)st.dev, (unsigned long long)st.ino);
     return PyLong_FromLongLong(size);
 }

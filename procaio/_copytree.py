@@ -97,12 +97,14 @@ def aio_copytree(
 class _Directory:
     """A directory on its way to its copy."""
 
-    __slots__ = ("dst", "pair", "src", "up", "waiting")
+    __slots__ = ("dst", "is_known", "pair", "src", "up", "waiting")
 
     def __init__(self, up: _Directory | None, src: Place, dst: Place) -> None:
         self.up = up
         self.src = src
         self.dst = dst
+        self.is_known = True
+        """Its listing has told that it is one, not only that it could not be copied as a file."""
         self.pair: Pair | None = None
         """Kept where it is an anchor."""
         self.waiting = 0
@@ -223,6 +225,8 @@ class _Copy(TreeJob):
         number = errno()
         if not self.put_off(number, step, *arguments):
             place = directory.dst if step == self._make else directory.src
+            if number == _errno.ENOTDIR and not directory.is_known:
+                number = _errno.EISDIR  # what is in its place is one
             self.progress.fail(place.path(), number)
             self._over_with(directory)
 
@@ -250,11 +254,13 @@ class _Copy(TreeJob):
             self.later(self._copy_entries, directory, pair, names)
         self._leave(directory)
 
-    def _descend(self, directory: _Directory, name: bytes) -> None:
+    def _descend(self, directory: _Directory, name: bytes, *, is_known: bool = True) -> None:
         src, dst = directory.pair or (None, None)
         places = directory.src.beneath(name, src), directory.dst.beneath(name, dst)
         directory.waiting += 1
-        self.later(self._list, _Directory(directory, *places))
+        child = _Directory(directory, *places)
+        child.is_known = is_known
+        self.later(self._list, child)
 
     def _leave(self, directory: _Directory) -> None:
         """One that was waited for is no more."""
@@ -307,7 +313,7 @@ class _Copy(TreeJob):
         elif errno() == 0:
             self._done(directory, value)
         elif errno() == _errno.EISDIR:  # nobody has told its type, or it has become one
-            self._descend(directory, name)
+            self._descend(directory, name, is_known=False)
             self._leave(directory)
         else:
             self._failed(directory, name, self._copy, directory, pair, name)

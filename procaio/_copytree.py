@@ -37,12 +37,12 @@ from procaio._core import (
 from procaio._trees import Place, TreeJob, TreeProgress, listing_flags, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from procaio._pool import Pool
     from procaio._trees import StrOrBytesPath
 
-__all__ = ["aio_copytree"]
+__all__ = ["aio_copytree", "copy_entries"]
 
 CANNOT_LINK: Final = frozenset({_errno.EMLINK, _errno.EXDEV, _errno.EPERM, _errno.EOPNOTSUPP})
 """What a link fails with that a copy may do without."""
@@ -93,6 +93,23 @@ def aio_copytree(
     return job.group
 
 
+def copy_entries(
+    src: bytes, dst: bytes, dirs: Iterable[bytes], others: Iterable[bytes], *, pool: Pool
+) -> Group:
+    """
+    aio_copytree for some entries of a directory: into one that is there, and stays as it is.
+
+    Directories may be there already, other entries are replaced.
+    """
+    places = place_of(src or b".", None), place_of(dst, None)
+    if not src:
+        places[0].names = (None, b"")  # nobody has called it anything
+    job = _Copy((src, dst), places, None, None, pool, may_exist=True)
+    job.entries = list(dirs), list(others)
+    job.start(job.begin_with_entries)
+    return job.group
+
+
 @final
 class _Directory:
     """A directory on its way to its copy."""
@@ -132,6 +149,8 @@ class _Copy(TreeJob):
         self._paths = paths
         self._top = _Directory(None, *places)
         self._may_exist = may_exist
+        self.entries: tuple[list[bytes], list[bytes]] | None = None
+        """Directories and others, if not everything in the top is to be copied."""
         self._made_parents = False
         self._dst_inode: Inode | None = None
         self._copied_to: dict[Inode, _Copied] = {}
@@ -143,6 +162,9 @@ class _Copy(TreeJob):
     def begin(self) -> None:
         place = self._top.src
         self.ask(aio_realpath, place.way, dir_fd=place.anchor, then=self._found_src)
+
+    def begin_with_entries(self) -> None:
+        self._list(self._top)
 
     def _found_src(self, path: bytes | None) -> None:
         if path is None:
@@ -168,6 +190,7 @@ class _Copy(TreeJob):
         flags = listing_flags() | place.flags() | TREE_KEEP
         if directory.up is None:
             flags |= TREE_FOLLOW_TOP
+            flags |= TREE_UNREAD if self.entries else 0
         then = partial(self._listed, directory)
         self.ask(_list, place.anchor, place.way, flags, then=then)
 
@@ -243,6 +266,8 @@ class _Copy(TreeJob):
     def _take(self, directory: _Directory, pair: Pair, listing: Any) -> None:
         """What a step has listed: files first, the rest of the directory last."""
         _, _, dirs, others, _, unknown, rest, *_ = listing
+        if directory.up is None and self.entries:
+            dirs, others = self.entries
         names = others + unknown
         if rest is not None:
             directory.waiting += 1
@@ -277,7 +302,10 @@ class _Copy(TreeJob):
                 self.progress.dirs += 1
                 self._over_with(directory)
 
-        self.ask(_finish_directory, *directory.homes(), then=finished)
+        if directory.up is None and self.entries:
+            self._over_with(directory)
+        else:
+            self.ask(_finish_directory, *directory.homes(), then=finished)
 
     def _over_with(self, directory: _Directory) -> None:
         directory.pair = None

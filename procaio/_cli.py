@@ -1,7 +1,7 @@
 """
 The command `procaio`: its arguments, and what ends it early.
 
-Not here: what the commands print (`_cli_scan`), and what they do.
+Not here: what the commands print (`_cli_scan`, `_cli_trees`), and what they do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from procaio import _cli_scan
+from procaio import _cli_scan, _cli_trees
 from procaio._cli_output import FOUND_ERRORS, INTERRUPTED
 from procaio._core import MAX_WORKERS
 from procaio._pool import DEFAULT_WORKERS
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
+
+STATUS = "Exit status: 0, 1 if there were errors, 2 if nothing was done, 130 after ctrl-C."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +75,40 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="show the N largest files and directories (%(default)s)",
     )
+    copy = commands.add_parser(
+        "copy",
+        help="copy files and directory trees",
+        description="Copy files and directories with all that is in them: into DST if that is a "
+        "directory, else to that name. As `cp -a`: symlinks stay symlinks; times, owners and "
+        "permissions are kept.",
+        epilog=STATUS,
+    )
+    _add_common(copy, _cli_trees.copy, "SRC... DST", "from where, and where to")
+    remove = commands.add_parser(
+        "remove",
+        help="remove files and directory trees",
+        description="Remove files and directories with all that is in them, without asking. "
+        "Symlinks are removed, not followed. Refused, before anything is done: / and what "
+        "ends in . or ..",
+        epilog=STATUS,
+    )
+    _add_common(remove, _cli_trees.remove, "PATH...", "what is to go")
+    remove.add_argument(
+        "-f", "--force", action="store_true", help="a PATH that does not exist is no error"
+    )
+    move = commands.add_parser(
+        "move",
+        help="move files and directory trees, to other file systems, too",
+        description="Rename files and directories: into DST if that is a directory, else to that "
+        "name. Where that is another file system they are copied, and removed if the copy is "
+        "complete.",
+        epilog=STATUS,
+    )
+    _add_common(move, _cli_trees.move, "SRC... DST", "from where, and where to")
+    for command in (copy, remove, move):
+        command.add_argument(
+            "--dry-run", action="store_true", help="tell what would be done, and do nothing"
+        )
     return parser
 
 

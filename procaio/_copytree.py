@@ -43,12 +43,12 @@ from procaio._trees import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from procaio._pool import Pool
     from procaio._trees import Names, StrOrBytesPath
 
-__all__ = ["aio_copytree"]
+__all__ = ["aio_copytree", "copy_entries"]
 
 CANNOT_LINK: Final = frozenset({_errno.EMLINK, _errno.EXDEV, _errno.EPERM, _errno.EOPNOTSUPP})
 """What a link fails with that a copy may do without."""
@@ -101,6 +101,23 @@ def aio_copytree(
     return job.group
 
 
+def copy_entries(
+    src: bytes, dst: bytes, dirs: Iterable[bytes], others: Iterable[bytes], *, pool: Pool
+) -> Group:
+    """
+    aio_copytree for some entries of a directory: into one that is there, and stays as it is.
+
+    Directories may be there already, other entries are replaced.
+    """
+    places = place_of(src or b".", None), place_of(dst, None)
+    if not src:
+        places[0].names = (None, b"")  # nobody has called it anything
+    job = _Copy((src, dst), places, None, None, pool, may_exist=True)
+    job.entries = list(dirs), list(others)
+    job.start(job.begin)
+    return job.group
+
+
 @final
 class _Directory:
     """A directory on its way to its copy."""
@@ -144,6 +161,8 @@ class _Copy(TreeJob):
         self._paths = [path_given(path) for path in paths]
         self._top = _Directory(None, *places)
         self._may_exist = may_exist
+        self.entries: tuple[list[bytes], list[bytes]] | None = None
+        """Directories and others, if not everything in the top is to be copied."""
         self._made_parents = False
         self._dst_inode: Inode | None = None
         self._copied_to: dict[Inode, _Copied] = {}
@@ -161,6 +180,7 @@ class _Copy(TreeJob):
         flags = listing_flags() | place.flags() | TREE_KEEP
         if directory.up is None:
             flags |= TREE_FOLLOW_TOP
+            flags |= TREE_UNREAD if self.entries else 0
         then = partial(self._listed, directory)
         self.ask(_list, place.anchor, place.way, flags, then=then)
 
@@ -178,7 +198,8 @@ class _Copy(TreeJob):
         flags = place.flags() | TREE_KEEP
         if directory.up is not None or self._may_exist:
             flags |= TREE_MAY_EXIST | TREE_FOLLOW_TOP
-        not_in = listing[0] if directory.up is None else None
+        # Entries may be copied into a directory beside them.
+        not_in = listing[0] if directory.up is None and self.entries is None else None
         then = partial(self._made, directory, listing)
         self.ask(_make_directory, place.anchor, place.way, flags, not_in, then=then)
 
@@ -239,6 +260,8 @@ class _Copy(TreeJob):
     def _take(self, directory: _Directory, pair: Pair, listing: Any) -> None:
         """What a step has listed: files first, the rest of the directory last."""
         _, _, dirs, others, _, unknown, rest, *_ = listing
+        if directory.up is None and self.entries:
+            dirs, others = self.entries
         names = others + unknown
         if rest is not None:
             directory.waiting += 1
@@ -271,7 +294,10 @@ class _Copy(TreeJob):
                 self.progress.dirs += 1
                 self._over_with(directory)
 
-        self.ask(_finish_directory, *directory.homes(), directory.atime_ns, then=finished)
+        if directory.up is None and self.entries:
+            self._over_with(directory)
+        else:
+            self.ask(_finish_directory, *directory.homes(), directory.atime_ns, then=finished)
 
     def _over_with(self, directory: _Directory) -> None:
         directory.pair = None

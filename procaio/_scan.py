@@ -7,8 +7,8 @@ left become requests of their own. Callbacks count, and make the next requests. 
 have not been listed are a stack, so that the walk goes down before it goes on: memory is bounded by
 the depth of the tree and its largest directories.
 
-All paths are bytes. Not here: arguments, printing, progress (`_cli`), which reads the attributes
-of a `Scan` while it runs.
+All paths are bytes. Not here: arguments, printing, progress (`_cli_scan`), which reads the
+attributes of a `Scan` while it runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from procaio._pool import DEFAULT_WORKERS, Pool
 from procaio._trees import LARGE_STEP, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Failure", "Largest", "Scan", "outermost"]
 
@@ -130,6 +130,8 @@ class Scan:
         self.dirs = 0
         self.bytes = 0
         """Sizes of the files, each counted once however many names it has."""
+        self.data = 0
+        """Of them, those of regular files: what a copy would write."""
         self.blocks = 0
         """What files and directories occupy, in units of BLOCK bytes."""
         self.hard_links = 0
@@ -176,19 +178,46 @@ class Scan:
         A KeyboardInterrupt ends it at once, even if the file system hangs: requests that were made
         get a moment to end, then they are abandoned, and `complete` stays False.
         """
+        pool = self.begin()
+        try:
+            while pool.poll():
+                self._submit()
+            self._finish()
+        finally:
+            self.end()
+
+    def begin(self) -> Pool:
+        """Instead of run(): the program does other things, too, and calls go_on() once, and then
+        whenever the pool that it gets here has results.
+        """
         self._began = time.monotonic()
         self._pool = Pool(self._workers)
         try:
-            self._walk()
-        finally:
-            self._ended = time.monotonic()
-            # Its path is wanted, but no longer the descriptors that lead to it.
-            self._current = _Directory(None, Place(None, self.current, None, 0))
-            self._unlisted.clear()
-            self._unseen.clear()
-            self._pool._close(PATIENCE)  # noqa: SLF001 - ours
+            self._take_up_roots()
+            self._submit()
+        except BaseException:
+            self.end()
+            raise
+        return self._pool
 
-    def _walk(self) -> None:
+    def go_on(self) -> bool:
+        """Take the results that are there, without waiting. False: the walk is complete."""
+        self._pool.poll_cb()
+        self._submit()
+        if self._pool.nreqs() == 0:
+            self._finish()
+        return not self.complete
+
+    def end(self) -> None:
+        """Give up what is in flight; to be called once after begin()."""
+        self._ended = time.monotonic()
+        # Its path is wanted, but no longer the descriptors that lead to it.
+        self._current = _Directory(None, Place(None, self.current, None, 0))
+        self._unlisted.clear()
+        self._unseen.clear()
+        self._pool._close(PATIENCE)  # noqa: SLF001 - ours
+
+    def _take_up_roots(self) -> None:
         top = self._top
         top.waiting = len(self._roots)
         for path, st in self._roots:
@@ -198,10 +227,9 @@ class Scan:
                 self._leave(top)
             else:
                 self._unlisted.append(directory)
-        self._submit()
-        while self._pool.poll():
-            self._submit()
-        assert top.waiting == 0, "every request was answered"
+
+    def _finish(self) -> None:
+        assert self._top.waiting == 0, "every request was answered"
         self.complete = True
 
     # -- requests ---------------------------------------------------------------------------------
@@ -286,26 +314,29 @@ class Scan:
                 self._leave(directory)
 
     def _count_files(self, directory: _Directory, entries: list[Any]) -> None:
-        size_of_all = 0
+        size_of_all = data = 0
         floor = self.largest_files.floor
         prefix = None
         for entry in entries:
             if len(entry) == 2:
                 self._fail(os.path.join(directory.place.path(), entry[0]), entry[1])
                 continue
-            name, _, links, size, blocks, dev, ino = entry
+            name, mode, links, size, blocks, dev, ino = entry
             self.files += 1
             if links > 1 and self._counted_before(dev, ino, links):
                 self.hard_links += 1
                 continue
             size_of_all += size
             self.blocks += blocks
+            if mode & 0o170000 == stat.S_IFREG:
+                data += size
             if size >= floor:
                 if prefix is None:
                     prefix = os.path.join(directory.place.path(), b"")
                 self.largest_files.add(size, prefix + name)
                 floor = self.largest_files.floor
         self.bytes += size_of_all
+        self.data += data
         directory.bytes += size_of_all
 
     def _on_stat(self, directory: _Directory, name: bytes, st: os.stat_result | None) -> None:
@@ -360,13 +391,14 @@ class Scan:
                 self.failures.append(Failure(path, number))
 
 
-def outermost(paths: Iterable[bytes]) -> list[bytes]:
+def outermost(paths: Iterable[bytes], place: Callable[[bytes], bytes] | None = None) -> list[bytes]:
     """
     The paths less those that are inside another one, or are another one by another name.
 
-    What a scan of the others meets anyway would be counted twice.
+    What a scan of the others meets anyway would be counted twice. `place` gives the absolute path
+    without symlinks; without it the last one is followed if it leads to a directory.
     """
-    real = sorted((_place(path).split(b"/"), path) for path in paths)
+    real = sorted(((place or _place)(path).split(b"/"), path) for path in paths)
     kept = real[:1]
     for parts, path in real[1:]:
         outer = kept[-1][0]

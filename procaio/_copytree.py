@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import resource
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 __all__ = ["aio_copytree", "copy_entries"]
 
+MOST_BEGUN: Final = 16
+"""Originals that are open at a time, with their copies; fewer if the program may open few files."""
+OTHERS: Final = 32
+"""Descriptors of the program and its pool, roughly."""
 CANNOT_LINK: Final = frozenset({_errno.EMLINK, _errno.EXDEV, _errno.EPERM, _errno.EOPNOTSUPP})
 """What a link fails with that a copy may do without."""
 
@@ -122,7 +127,7 @@ def copy_entries(
 class _Directory:
     """A directory on its way to its copy."""
 
-    __slots__ = ("atime_ns", "dst", "is_guess", "pair", "src", "up", "waiting")
+    __slots__ = ("atime_ns", "dst", "is_begun", "is_guess", "own", "pair", "src", "up", "waiting")
 
     def __init__(
         self, up: _Directory | None, src: Place, dst: Place, *, is_guess: bool = False
@@ -136,6 +141,10 @@ class _Directory:
         """Before it was read."""
         self.pair: Pair | None = None
         """Kept where it is an anchor."""
+        self.is_begun = False
+        """It may be open."""
+        self.own = 0
+        """Of those in `waiting`, what needs it open: all but directories."""
         self.waiting = 0
         """Entries that are not complete, and steps that read it."""
 
@@ -164,6 +173,14 @@ class _Copy(TreeJob):
         self.entries: tuple[list[bytes], list[bytes]] | None = None
         """Directories and others, if not everything in the top is to be copied."""
         self._made_parents = False
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_begun = (
+            min(MOST_BEGUN, max(1, (limit - OTHERS) // 4)) if limit > 0 else MOST_BEGUN
+        )
+        self._begun = 0
+        """Directories that may be open."""
+        self._held_back: list[_Directory] = []
+        """Directories that would be too many."""
         self._dst_inode: Inode | None = None
         self._copied_to: dict[Inode, _Copied] = {}
         """Files of several names."""
@@ -175,6 +192,11 @@ class _Copy(TreeJob):
     # -- one directory ----------------------------------------------------------------------------
 
     def _list(self, directory: _Directory) -> None:
+        if self._begun >= self._most_begun:
+            self._held_back.append(directory)
+            return
+        directory.is_begun = True
+        self._begun += 1
         place = directory.src
         self.progress.take_up(place)
         flags = listing_flags() | place.flags() | TREE_KEEP
@@ -186,7 +208,7 @@ class _Copy(TreeJob):
 
     def _listed(self, directory: _Directory, value: Any) -> None:
         if value is None:
-            self._not_begun(directory, self._list, directory)
+            self._not_begun(directory, directory.src)
         elif self._dst_inode == Inode(value[1].st_dev, value[1].st_ino):
             self.progress.fail(directory.src.path(), _errno.EINVAL)
             self._over_with(directory)
@@ -210,7 +232,7 @@ class _Copy(TreeJob):
             elif errno() == _errno.EINVAL and directory.up is None:  # into itself
                 self.end(-1, _errno.EINVAL, *self._paths)
             else:
-                self._not_begun(directory, self._make, directory, listing)
+                self._not_begun(directory, directory.dst)
             return
         if directory.up is None:
             self._dst_inode = Inode(value[1].st_dev, value[1].st_ino)
@@ -218,7 +240,7 @@ class _Copy(TreeJob):
         pair = Pair(listing[0], value[0])
         if directory.src.must_be_anchor() or directory.dst.must_be_anchor():
             directory.pair = pair
-        directory.waiting = 1  # this step itself
+        directory.waiting = directory.own = 1  # this step itself
         self._take(directory, pair, listing)
 
     def _make_parents(self, directory: _Directory, listing: Any) -> None:
@@ -229,21 +251,22 @@ class _Copy(TreeJob):
             if status == 0:
                 self._make(directory, listing)
             else:
-                self._not_begun(directory, self._make, directory, listing)
+                self._not_begun(directory, directory.dst)
 
         above = os.path.dirname(place.way) or b"."
         self.ask(aio_mkdirs, above, 0o777, True, dir_fd=place.anchor, then=made)
 
-    def _not_begun(
-        self, directory: _Directory, step: Callable[..., None], *arguments: object
-    ) -> None:
+    def _not_begun(self, directory: _Directory, place: Place) -> None:
+        """It could not be opened here. After a shortage it is begun again, so that nothing of it is
+        open meanwhile.
+        """
         number = errno()
-        if self.put_off(number, step, *arguments):
+        self._close(directory)
+        if self.put_off(number, self._list, directory):
             return
         if number == _errno.ENOTDIR and directory.is_guess:  # the copy is one, not the original
             self.progress.fail(directory.dst.path(), _errno.EISDIR)
         else:
-            place = directory.dst if step == self._make else directory.src
             self.progress.fail(place.path(), number)
         self._over_with(directory)
 
@@ -253,7 +276,7 @@ class _Copy(TreeJob):
                 self._take(directory, pair, value)
             elif not self.put_off(errno(), self._go_on, directory, pair, offset):
                 self.progress.fail(directory.src.path(), errno())
-                self._leave(directory)
+                self._leave_own(directory)
 
         self.ask(_list, pair.src, None, listing_flags() | TREE_BYTES, offset, then=listed)
 
@@ -265,19 +288,36 @@ class _Copy(TreeJob):
         names = others + unknown
         if rest is not None:
             directory.waiting += 1
+            directory.own += 1
             self.later(self._go_on, directory, pair, rest)
         for name in dirs:
             self._descend(directory, name)
         if names:
             directory.waiting += len(names)
+            directory.own += len(names)
             self.later(self._copy_entries, directory, pair, names)
-        self._leave(directory)
+        self._leave_own(directory)
 
     def _descend(self, directory: _Directory, name: bytes, *, is_guess: bool = False) -> None:
         src, dst = directory.pair or (None, None)
         places = directory.src.beneath(name, src), directory.dst.beneath(name, dst)
         directory.waiting += 1
         self.later(self._list, _Directory(directory, *places, is_guess=is_guess))
+
+    def _leave_own(self, directory: _Directory) -> None:
+        """The same of one for which it has to be open."""
+        directory.own -= 1
+        if directory.own == 0:
+            self._close(directory)
+        self._leave(directory)
+
+    def _close(self, directory: _Directory) -> None:
+        """Unless others are found from it. One that was held back is begun."""
+        if directory.is_begun:
+            directory.is_begun = False
+            self._begun -= 1
+            if self._held_back:
+                self.later(self._list, self._held_back.pop())
 
     def _leave(self, directory: _Directory) -> None:
         """One that was waited for is no more."""
@@ -300,6 +340,7 @@ class _Copy(TreeJob):
             self.ask(_finish_directory, *directory.homes(), directory.atime_ns, then=finished)
 
     def _over_with(self, directory: _Directory) -> None:
+        self._close(directory)
         directory.pair = None
         if directory.up is not None:
             self._leave(directory.up)
@@ -341,14 +382,14 @@ class _Copy(TreeJob):
             self._done(directory, value)
         elif errno() == _errno.EISDIR:  # nobody has told its type, it has become one, or the copy
             self._descend(directory, name, is_guess=True)
-            self._leave(directory)
+            self._leave_own(directory)
         else:
             self._failed(directory, name, self._copy, directory, pair, name)
 
     def _done(self, directory: _Directory, size: int) -> None:
         self.progress.files += 1
         self.progress.add_bytes(size)
-        self._leave(directory)
+        self._leave_own(directory)
 
     def _failed(
         self, directory: _Directory, name: bytes, step: Callable[..., None], *arguments: object
@@ -357,7 +398,7 @@ class _Copy(TreeJob):
         if not self.put_off(number, step, *arguments):
             place = directory.dst if number == _errno.EISDIR else directory.src
             self.progress.fail(os.path.join(place.path(), name), number)
-            self._leave(directory)
+            self._leave_own(directory)
 
     # -- files of several names -------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from procaio._core import (
     errno,
 )
 from procaio._pool import DEFAULT_WORKERS, Pool
-from procaio._trees import LARGE_STEP, Place
+from procaio._trees import LARGE_STEP, NO_ROOM, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -148,6 +148,8 @@ class Scan:
         self._pool: Pool
         self._began = self._ended = 0.0
         self._names_left: dict[tuple[int, int], int] = {}
+        self._room = IN_FLIGHT
+        """Requests at a time: fewer after a shortage of descriptors."""
         self._unlisted: list[_Directory] = []
         self._unseen: list[tuple[_Directory, FileHandle, list[bytes]]] = []
         self._top = self._current = _Directory(None, Place(None, b"", None, 0))
@@ -235,7 +237,7 @@ class Scan:
     # -- requests ---------------------------------------------------------------------------------
 
     def _submit(self) -> None:
-        room = IN_FLIGHT - self._pool.nreqs()
+        room = self._room - self._pool.nreqs()
         while room > 0 and (self._unseen or self._unlisted):
             if self._unseen:
                 self._look_at_one()
@@ -266,9 +268,14 @@ class Scan:
 
     def _on_list(self, directory: _Directory, handle: FileHandle | None, value: Any) -> None:
         if value is None:
+            if handle is None and errno() in NO_ROOM and self._pool.nreqs() > 0:
+                self._room = self._pool.nreqs()
+                self._unlisted.insert(0, directory)  # when others have ended
+                return
             self._fail(directory.place.path(), errno())
             self._leave(directory)
             return
+        self._room = min(self._room + 1, IN_FLIGHT)
         opened, _, dirs, others, _, unseen, rest, _, sections = value
         handle = opened or handle
         if directory.place.must_be_anchor():

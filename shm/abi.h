@@ -194,6 +194,7 @@ struct pa_slot {
     union {
         int64_t result; /* >= 0, or a negated errno */
         uint64_t limit; /* load, fiemap, until they have run: at most so many bytes */
+        uint64_t opens_path; /* copy, until it has run: it may have its destination open as O_PATH */
     };
     alignas(PA_CACHE_LINE) char payload[PA_INLINE]; /* paths going in, struct pa_stat coming out */
 };

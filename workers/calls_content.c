@@ -181,32 +181,32 @@ void pa_copy_attributes(const struct pa_copying *self)
     fchmod(self->to, permissions(st, owned));
 }
 
-/* A name that has become a symlink meanwhile is not followed.  Where the system has no call for that
- * (Linux 6.6 has) it takes a descriptor, one that does not open a device. */
-static void change_mode(int directory, const char *path, mode_t mode)
+/* O_PATH leaves no room for the mark by which orphans.c knows what a dead worker had open. */
+static void note_open_path(const struct pa_call *call, bool open)
 {
-    enum { FCHMODAT2 = 452 };
-    char link[PA_FD_LINK];
-    struct stat st;
-    if (syscall(FCHMODAT2, directory, path, mode, AT_SYMLINK_NOFOLLOW) == 0)
-        return;
-    int fd = openat(directory, path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    pa_fd_link(link, fd);
-    if (fstat(fd, &st) == 0 && !S_ISLNK(st.st_mode))
-        (void)!fchmodat(AT_FDCWD, link, mode, 0);
-    close(fd);
+    __atomic_store_n(&call->slot->opens_path, open, __ATOMIC_RELEASE);
 }
 
+/* Of what cannot be opened, like a symlink, or should not, like a device.  Whatever has its name
+ * meanwhile is let alone. */
 void pa_copy_attributes_of_entry(const struct pa_copying *self)
 {
     const struct pa_call *call = self->call;
     const struct stat *st = &self->source;
     const struct timespec times[] = {st->st_atim, st->st_mtim};
-    int directory = call->slot->fd2;
-    bool owned = give_to_owner(directory, call->path2, AT_SYMLINK_NOFOLLOW, st);
-    if (!S_ISLNK(st->st_mode))
-        change_mode(directory, call->path2, permissions(st, owned));
-    utimensat(directory, call->path2, times, AT_SYMLINK_NOFOLLOW);
+    char link[PA_FD_LINK];
+    struct stat named;
+    note_open_path(call, true);
+    int fd = openat(call->slot->fd2, call->path2, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &named) == 0 && named.st_ino == self->destination.st_ino &&
+        named.st_dev == self->destination.st_dev) {
+        bool owned = give_to_owner(fd, "", AT_EMPTY_PATH, st);
+        pa_fd_link(link, fd);
+        if (!S_ISLNK(st->st_mode))
+            (void)!fchmodat(AT_FDCWD, link, permissions(st, owned), 0);
+        utimensat(fd, "", times, AT_EMPTY_PATH);
+    }
+    if (fd >= 0)
+        close(fd);
+    note_open_path(call, false);
 }

@@ -23,6 +23,17 @@ static int64_t open_marked(int directory, const char *path, int flags)
     return pa_open_marked_at(directory, path, (uint32_t)flags | O_NOCTTY, NEW_MODE);
 }
 
+/* Not to wait for a FIFO or a device is not to wait for a lease either; that of a file is waited for. */
+static int64_t open_entry_at(int directory, const char *path, int flags)
+{
+    struct stat st;
+    int64_t fd = open_marked(directory, path, flags);
+    if (fd == -EAGAIN && fstatat(directory, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISREG(st.st_mode))
+        fd = open_marked(directory, path, flags & ~O_NONBLOCK);
+    return fd;
+}
+
 /* -- notes, and what they are for ------------------------------------------------------------- */
 
 static uint16_t notes(const struct pa_call *call)
@@ -101,8 +112,8 @@ static int64_t open_source(struct pa_copying *self)
 {
     const struct pa_slot *slot = self->call->slot;
     struct stat looked_at = self->source;
-    int64_t fd = open_marked(slot->fd, self->call->path,
-                             O_RDONLY | (self->follows ? 0 : O_NOFOLLOW | O_NONBLOCK));
+    int64_t fd = open_entry_at(slot->fd, self->call->path,
+                               O_RDONLY | (self->follows ? 0 : O_NOFOLLOW | O_NONBLOCK));
     if (!self->follows && (fd == -ELOOP || fd == -ENXIO))
         return -EAGAIN; /* it was replaced meanwhile */
     if (fd < 0)
@@ -237,7 +248,7 @@ static int64_t open_entry(struct pa_copying *self)
     int looked = fstatat(call->slot->fd2, call->path2, &st, AT_SYMLINK_NOFOLLOW);
     if (self->replaces || looked < 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1)
         return make_room(self);
-    int64_t fd = open_marked(call->slot->fd2, call->path2, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
+    int64_t fd = open_entry_at(call->slot->fd2, call->path2, O_WRONLY | O_NOFOLLOW | O_NONBLOCK);
     if (fd == -ENOENT || fd == -ELOOP || fd == -ENXIO)
         return -EAGAIN; /* it was replaced meanwhile */
     if (fd < 0)

@@ -737,10 +737,11 @@ int64_t pa_call_make_directory(const struct pa_call *call)
     if (result)
         return result;
     result = pa_outcome(mkdirat(parent.fd, parent.name, slot->mode));
+    bool is_there = result == 0 || (result == -EEXIST && slot->flags & PA_TREE_MAY_EXIST);
+    int64_t fd = is_there ? open_directory(call) : result;
+    if (fd < 0 && result == 0)
+        remove_at(parent.fd, parent.name, AT_REMOVEDIR); /* so that it can be made again */
     let_parent_go(&parent);
-    if (result < 0 && (result != -EEXIST || !(slot->flags & PA_TREE_MAY_EXIST)))
-        return result;
-    int64_t fd = open_directory(call);
     if (fd < 0)
         return result == -EEXIST && fd == -ENOTDIR ? -EEXIST : fd;
     if (fstat((int)fd, &st) < 0) {

@@ -288,6 +288,7 @@ void orphans_sweep(void);
 void orphans_forget(Pool *pool);
 void orphans_adopt(int fd);
 void orphans_after_fork(void);
+void orphans_close_path(uint64_t inode, uint32_t device);
 void orphans_of_spawner(Pool *pool, int pid);
 
 /* queue.c */

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core.h"
@@ -222,4 +223,29 @@ void orphans_of_spawner(Pool *pool, int pid)
     dead_spawner.pool = pool;
     dead_spawner.pid = pid;
     each_descriptor(close_what_spawner_read);
+}
+
+/* -- what has no mark ------------------------------------------------------------------------- */
+
+static struct {
+    uint64_t inode;
+    uint32_t device;
+} dead_copy;
+
+static void close_path_of_copy(int fd)
+{
+    struct stat st;
+    int flags = fcntl(fd, F_GETFL);
+    if (flags >= 0 && flags & O_PATH && fstat(fd, &st) == 0 && st.st_ino == dead_copy.inode &&
+        (uint32_t)st.st_dev == dead_copy.device)
+        close(fd);
+}
+
+/* A worker that has died had, or was about to have, the destination of a copy open as O_PATH.  It has
+ * just been made: nobody else has. */
+void orphans_close_path(uint64_t inode, uint32_t device)
+{
+    dead_copy.inode = inode;
+    dead_copy.device = device;
+    each_descriptor(close_path_of_copy);
 }

@@ -652,8 +652,11 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     begun = begun || request->step_open; /* it begins again with its first step */
     bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
                  (!begun || repeatable(request, slot));
-    if (is_copy(request))
+    if (is_copy(request)) {
+        if (slot->opens_path)
+            orphans_close_path(slot->destination_inode, slot->destination_device);
         keep_notes(request, slot);
+    }
     slot_free(pool, request);
     if (again) {
         request->tries++;

@@ -105,6 +105,79 @@ def test_takes_a_directory_to_begin_from(pool: procaio.Pool, tree: Path) -> None
     assert not tree.exists()
 
 
+def begun(pool: procaio.Pool, path: str | Path) -> procaio.Group:
+    """A removal that has found its tree, and is not at its end."""
+    request = procaio.aio_rmtree(path, pool=pool)
+    while request.progress.files == 0:
+        pool.poll_cb()
+    assert request.state == "execute"
+    return request
+
+
+def many(path: Path) -> Path:
+    trees.make(os.fsencode(path), {b"%d" % n: {b"f": None} for n in range(200)})
+    return path
+
+
+def test_tree_that_gets_the_name_of_the_one_that_is_removed_stays(
+    pool: procaio.Pool, tmp_path: Path
+) -> None:
+    """The one that was given is emptied, wherever it is now; its name is somebody else's."""
+    given, other = many(tmp_path / "given"), many(tmp_path / "other")
+    before = trees.content(other)
+    request = begun(pool, given)
+    given.rename(tmp_path / "elsewhere")
+    other.rename(given)
+    number, failures = trees.failed(request)
+    assert number == errno.ENOTEMPTY
+    assert failures == [(os.fsencode(given), errno.ENOTEMPTY)]
+    assert trees.content(given) == before
+    assert trees.content(tmp_path / "elsewhere") == {}
+
+
+def test_tree_that_is_renamed_meanwhile_is_emptied_and_told(
+    pool: procaio.Pool, tmp_path: Path
+) -> None:
+    """What is left of it has a name that nobody has given."""
+    request = begun(pool, many(tmp_path / "given"))
+    (tmp_path / "given").rename(tmp_path / "elsewhere")
+    assert trees.failed(request)[0] == errno.ESTALE
+    assert trees.content(tmp_path / "elsewhere") == {}
+
+
+def test_relative_path_is_meant_where_the_program_was(
+    pool: procaio.Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it goes meanwhile."""
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        many(tmp_path / place / "tree")
+    before = trees.content(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "here")
+    request = begun(pool, "tree")
+    monkeypatch.chdir(tmp_path / "there")
+    assert request.wait() == 0
+    assert os.listdir(tmp_path / "here") == []
+    assert trees.content(tmp_path / "there") == before
+
+
+@as_root
+def test_directory_above_that_cannot_be_read_does_not_matter(tmp_path: Path) -> None:
+    """To remove what is in it takes other rights."""
+    above = tmp_path / "above"
+    above.mkdir()
+    for path, _, _ in os.walk(many(above / "tree")):
+        os.chown(path, trees.NOBODY, -1)
+    os.chown(above, trees.NOBODY, -1)
+    os.chmod(above, 0o300)
+    os.chmod(tmp_path, 0o711)
+    here = os.open(tmp_path, os.O_PATH)
+    with procaio.Pool(inline=True) as pool, trees.as_nobody():
+        assert procaio.aio_rmtree("above/tree", dir_fd=here, pool=pool).wait() == 0
+    os.close(here)
+    assert os.listdir(above) == []
+
+
 def test_error_names_the_path_and_not_the_directory_it_begins_from(
     pool: procaio.Pool, tree: Path
 ) -> None:

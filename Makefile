@@ -24,7 +24,7 @@ demo: ## the main job: scan /usr with many requests in flight
 	$(BIN)/procaio scan /usr
 
 test: $(VENV)/.installed ## every test but the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 slow: $(VENV)/.installed ## the tests that take long
 	$(BIN)/python -m pytest -m slow
@@ -125,7 +125,7 @@ FUSE_HEADERS = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags fuse3 2>/de
 
 build/slowfs: benchmarks/native/slowfs.c
 	mkdir -p build
-	$(CC) $(STRICT) $(FUSE_HEADERS) -o $@ benchmarks/native/slowfs.c $$(pkg-config --libs fuse3)
+	$(CC) $(STRICT) $(FUSE_HEADERS) -o $@.$$$$ benchmarks/native/slowfs.c $$(pkg-config --libs fuse3) && mv $@.$$$$ $@
 
 bench: $(VENV)/.installed build/ring_limit ## all benchmarks beside the peers that can be had
 	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi

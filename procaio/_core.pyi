@@ -1393,7 +1393,7 @@ _Listing: TypeAlias = tuple[
     list[_Section],
 ]
 _Removal: TypeAlias = tuple[
-    FileHandle | None, int, list[bytes], list[tuple[bytes, int]], bool, bool, bool
+    FileHandle | None, int, list[bytes], list[tuple[bytes, int]], bool, bool
 ]
 
 def _composite(

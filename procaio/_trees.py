@@ -532,7 +532,6 @@ class _Directory:
         "handle",
         "passes",
         "place",
-        "readers",
         "tries",
         "up",
         "waiting",
@@ -544,9 +543,7 @@ class _Directory:
         self.handle: FileHandle | None = None
         """Open as long as there is more to read, or as an anchor."""
         self.waiting = 0
-        """Directories in it that are not gone, and steps that read it."""
-        self.readers = 0
-        """Of them, those that read it."""
+        """Directories in it that are not gone, and a step that reads it."""
         self.ended = False
         """It has been read to its end."""
         self.failed = False
@@ -619,11 +616,7 @@ class _Removal(TreeJob):
             self.ask(_empty, directory.handle, None, TREE_BYTES | TREE_SEEK, then=then)
 
     def _go_on(self, directory: _Directory) -> None:
-        """Read more of it, unless another step has come to its end meanwhile."""
-        if directory.ended:
-            directory.readers -= 1
-            self._leave(directory)
-            return
+        """Read more of it."""
         then = partial(self._emptied_more, directory)
         self.ask(_empty, directory.handle, None, TREE_BYTES, then=then)
 
@@ -636,7 +629,7 @@ class _Removal(TreeJob):
         else:
             directory.handle = value[0] or directory.handle
             self._held += directory.is_held()
-            directory.waiting = directory.readers = 1  # this step itself
+            directory.waiting = 1  # this step itself
             self._take(directory, value)
 
     def _not_opened(self, directory: _Directory, number: int) -> None:
@@ -664,8 +657,7 @@ class _Removal(TreeJob):
 
     def _take(self, directory: _Directory, value: Any) -> None:
         """What a step that has read some has met."""
-        directory.readers -= 1
-        _, removed, names, failures, more, _, slow = value
+        _, removed, names, failures, more, _ = value
         self.progress.files += removed
         for name, number in failures:
             directory.failed = True
@@ -675,9 +667,7 @@ class _Removal(TreeJob):
         directory.ended = directory.ended or not more
         if not directory.ended and names and directory.is_held() and self._held > MOST_HELD:
             directory.again = directory.ended = True
-        # Where calls take long it is worth to let several workers read it.
-        while not directory.ended and directory.readers < (self._most // 4 if slow else 1):
-            directory.readers += 1
+        if not directory.ended:
             directory.waiting += 1
             self.later(self._go_on, directory)
         anchor = directory.handle if directory.place.must_be_anchor() else None
@@ -689,7 +679,7 @@ class _Removal(TreeJob):
     def _leave(self, directory: _Directory) -> None:
         """One that was waited for is no more."""
         directory.waiting -= 1
-        if directory.ended and directory.readers == 0 and directory.is_held():
+        if directory.ended and directory.is_held():
             self._let_go(directory)
         if directory.waiting == 0:
             if directory.up is not None:

@@ -248,7 +248,6 @@ struct pa_tree_answer {
     uint32_t looked;  /* list: at so many entries */
     uint8_t more;
     uint8_t gone; /* empty: the directory itself is */
-    uint8_t slow; /* empty: its calls wait for something */
 };
 static_assert(sizeof(struct pa_tree_answer) <= PA_INLINE, "fits a slot");
 

@@ -40,6 +40,9 @@ class File:
     def __init__(self, number: Any) -> None:
         self._number = number
 
+    def __repr__(self) -> str:
+        return f"File({self._number!r})"
+
     def fileno(self) -> Any:
         """What it was made with."""
         return self._number

@@ -171,6 +171,7 @@ def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:
     most = 0
     while request.state != "done":
         most = max(most, len(os.listdir("/proc/self/fd")))
+        pool.poll_wait()
         pool.poll_cb()
     return most
 

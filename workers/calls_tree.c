@@ -37,7 +37,6 @@ static_assert(FIRST_CHUNK >= LARGEST_RECORD, "any name fits");
 #define TURN_NS 5000000u        /* a long job comes back after this: others want to run too */
 #define QUICK_CHUNK_NS 1000000u /* then the next chunk may be larger */
 #define DEEP_NS 1000000u        /* other workers want to read some directories, too */
-#define SLOW_CALL_NS 200000u    /* so long does no call take that waits for nothing */
 #define SETTLED_NS 50000000     /* no clock of a file system is coarser */
 
 struct record { /* the kernel's linux_dirent64 */
@@ -555,7 +554,6 @@ struct emptying {
     const struct pa_call *call;
     int fd;
     uint64_t filled;
-    uint64_t calls;
     struct pa_tree_answer answer;
 };
 
@@ -577,7 +575,6 @@ static void remove_entry(struct emptying *self, const struct record *record)
         return;
     }
     int64_t failed = remove_at(self->fd, record->name, 0);
-    self->calls++;
     if (failed == 0 || failed == -ENOENT)
         self->answer.removed += failed == 0;
     else if (failed == -EISDIR)
@@ -586,8 +583,8 @@ static void remove_entry(struct emptying *self, const struct record *record)
         keep_record(self, record, DT_FAILED, (int)-failed);
 }
 
-/* Removes what is no directory, chunk by chunk.  Several workers may do so with one descriptor: each
- * gets other names. */
+/* Removes what is no directory, chunk by chunk.  One worker does so at a time: the kernel changes a
+ * directory for one caller after the other. */
 static int64_t remove_entries(struct emptying *self)
 {
     const struct pa_slot *slot = self->call->slot;
@@ -604,7 +601,6 @@ static int64_t remove_entries(struct emptying *self)
                 remove_entry(self, record_at(at));
         }
         now = pa_now_ns();
-        self->answer.slow = self->calls > 0 && (now - began) / self->calls > SLOW_CALL_NS;
         if (now - began > TURN_NS)
             break;
         if (now - chunk_began < QUICK_CHUNK_NS && size < LARGEST_CHUNK)
@@ -617,10 +613,6 @@ static int64_t remove_entries(struct emptying *self)
 
 static int64_t empty_open(struct emptying *self)
 {
-    struct stat st;
-    if (fstat(self->fd, &st) < 0)
-        return -errno;
-    pa_fill_stat(&self->answer.st, &st);
     if (self->call->slot->flags & PA_TREE_SEEK && lseek(self->fd, 0, SEEK_SET) < 0)
         return -errno;
     return remove_entries(self);

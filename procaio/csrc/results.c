@@ -676,7 +676,7 @@ static int sort_out(const Request *request, size_t size, PyObject *const own[NLI
 /* (handle or None, os.stat_result, directories, others, symlinks to directories, names without a type,
  * offset of the rest or None, how many entries were looked at, sections), or of a removal (handle or
  * None, how many names were removed, directories, failures, whether there is more, the directory is
- * gone, its calls are slow). */
+ * gone). */
 static PyObject *take_tree_answer(const Request *request, const struct pa_slot *slot, size_t size)
 {
     struct pa_tree_answer answer;
@@ -694,9 +694,9 @@ static PyObject *take_tree_answer(const Request *request, const struct pa_slot *
                                               : Py_NewRef(Py_None),
                                   answer.looked, sections);
         else
-            value = Py_BuildValue("OKOONNN", handle, (unsigned long long)answer.removed,
+            value = Py_BuildValue("OKOONN", handle, (unsigned long long)answer.removed,
                                   lists[DIRS], lists[OTHERS], PyBool_FromLong(answer.more),
-                                  PyBool_FromLong(answer.gone), PyBool_FromLong(answer.slow));
+                                  PyBool_FromLong(answer.gone));
     }
     Py_XDECREF(handle);
     Py_XDECREF(sections);

@@ -565,6 +565,12 @@ def test_copy_that_kills_each_worker_at_a_system_call_leaves_no_part(
         assert not untouched or there.read_bytes() == OLD
 
 
+def is_asleep(pid: int) -> bool:
+    """It has nothing to do at the moment."""
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "S"
+
+
 @pytest.mark.parametrize("waits", ["in a slot", "for a slot"])
 def test_copy_cancelled_while_its_part_waits_to_be_removed_leaves_no_part(
     workers: procaio.Pool, gate: Gate, there: Path, waits: str
@@ -573,13 +579,17 @@ def test_copy_cancelled_while_its_part_waits_to_be_removed_leaves_no_part(
     workers.max_parallel(1)
     request = in_the_middle(workers, gate, there)
     pid, spawner = executing(workers), workers.statistics().spawner_pid
+    # It has entered the worker into the pool's set by now, and looks only now and then.
+    eventually(lambda: is_asleep(spawner), "the spawner is done with the worker")
     kill(spawner, signal.SIGSTOP)  # nobody takes the dead one's place
-    if waits == "for a slot":
-        for _ in range(4000):
-            procaio.aio_nop(pri=4, pool=workers)
-    kill(pid)
-    eventually(lambda: workers._sleep(0) or workers.statistics().worker_deaths == 1, "the burial")
     try:
+        if waits == "for a slot":
+            for _ in range(4000):
+                procaio.aio_nop(pri=4, pool=workers)
+        kill(pid)
+        eventually(
+            lambda: workers._sleep(0) or workers.statistics().worker_deaths == 1, "the burial"
+        )
         assert request.state == "ready"
         assert not request.cancel()
         assert not request.cancel()

@@ -185,7 +185,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._open: list[_Directory[Name]] = []
         """Of them, those in which something may be left: in a deep tree these are few."""
         self._next: _Directory[Name] | None = _Directory(path, None, path, 0)
-        self._ask(self._next, TREE_TOP | TREE_FOLLOW_TOP)
+        self._ask(self._next)
         self._pri = self._next.request.pri if self._next.request else 0
         aioreq_pri(0)
 
@@ -323,8 +323,10 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
 
     # -- listing ----------------------------------------------------------------------------------
 
-    def _ask(self, directory: _Directory[Name], flags: int = 0) -> None:
+    def _ask(self, directory: _Directory[Name]) -> None:
         way = os.fsencode(directory.way)
+        # Only the top has no anchor: it is looked up as any other path.
+        flags = TREE_TOP | TREE_FOLLOW_TOP if directory.anchor is None else 0
         if flags or directory.level >= LEVELS_OF_AN_ANCHOR or len(way) > LONGEST_WAY:
             flags |= TREE_KEEP
             directory.keeps = True

@@ -687,6 +687,50 @@ def test_few_descriptors_are_enough(tmp_path: Path) -> None:
     assert trees.run_python(SCARCE, top) == f"{expected}\n"
 
 
+SHORTAGE = """
+import asyncio, os, resource, sys, procaio
+pool = procaio.Pool(inline=True)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+async def main():
+    taken = []
+    try:
+        while True:
+            taken.append(os.dup(0))
+    except OSError:
+        pass
+    def failed(error):
+        print(error.errno, error.filename)
+    walk = procaio.aio_walk(sys.argv[1], onerror=failed, pool=pool)
+    lasts = sys.argv[2] == "lasts"
+    for fd in () if lasts else taken:
+        os.close(fd)
+    print(sum([1 async for _ in walk]))
+    for fd in taken if lasts else ():
+        os.close(fd)
+
+async def with_loop():
+    await asyncio.sleep(0)
+    await procaio.aio_nop(pool=pool)  # what waiting takes is open
+    await main()
+
+asyncio.run(with_loop())
+pool.close()
+"""
+
+
+@pytest.mark.parametrize("lasts", ["lasts", "ends"])
+def test_top_that_found_no_descriptor_is_asked_for_again_as_the_top(
+    tmp_path: Path, lasts: str
+) -> None:
+    """It is a path like any other, and may be a symlink."""
+    (tmp_path / "tree" / "inner").mkdir(parents=True)
+    top = tmp_path / "link"
+    top.symlink_to("tree")
+    expected = f"{errno.EMFILE} {top}\n0\n" if lasts == "lasts" else "2\n"
+    assert trees.run_python(SHORTAGE, top, lasts) == expected
+
+
 # -- what is asked for -----------------------------------------------------------------------------
 
 

@@ -153,6 +153,7 @@ enum {
     PA_WRITING = 1 << 10,  /* the destination, which the slot names, is its own and not whole */
     PA_COPYING = 1 << 11,  /* move: the source is where it was */
     PA_TELL_LINKS = 1 << 12, /* copy: nothing is done to a file of several names */
+    PA_OPENS_PATH = 1 << 14, /* copy: the destination, just made, may be open as O_PATH */
 };
 
 /* One request through its whole life.  The program fills it while it is FREE; the worker that moved
@@ -194,7 +195,6 @@ struct pa_slot {
     union {
         int64_t result; /* >= 0, or a negated errno */
         uint64_t limit; /* load, fiemap, until they have run: at most so many bytes */
-        uint64_t opens_path; /* copy, until it has run: it may have its destination open as O_PATH */
     };
     alignas(PA_CACHE_LINE) char payload[PA_INLINE]; /* paths going in, struct pa_stat coming out */
 };

@@ -181,14 +181,9 @@ void pa_copy_attributes(const struct pa_copying *self)
     fchmod(self->to, permissions(st, owned));
 }
 
-/* O_PATH leaves no room for the mark by which orphans.c knows what a dead worker had open. */
-static void note_open_path(const struct pa_call *call, bool open)
-{
-    __atomic_store_n(&call->slot->opens_path, open, __ATOMIC_RELEASE);
-}
-
 /* Of what cannot be opened, like a symlink, or should not, like a device.  Whatever has its name
- * meanwhile is let alone. */
+ * meanwhile is let alone.  O_PATH leaves no room for the mark by which orphans.c knows what a dead
+ * worker had open: so that is noted in the slot. */
 void pa_copy_attributes_of_entry(const struct pa_copying *self)
 {
     const struct pa_call *call = self->call;
@@ -196,7 +191,7 @@ void pa_copy_attributes_of_entry(const struct pa_copying *self)
     const struct timespec times[] = {st->st_atim, st->st_mtim};
     char link[PA_FD_LINK];
     struct stat named;
-    note_open_path(call, true);
+    pa_raise_flag(call, PA_OPENS_PATH);
     int fd = openat(call->slot->fd2, call->path2, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (fd >= 0 && fstat(fd, &named) == 0 && named.st_ino == self->destination.st_ino &&
         named.st_dev == self->destination.st_dev) {
@@ -208,5 +203,5 @@ void pa_copy_attributes_of_entry(const struct pa_copying *self)
     }
     if (fd >= 0)
         close(fd);
-    note_open_path(call, false);
+    pa_lower_flag(call, PA_OPENS_PATH);
 }

@@ -653,7 +653,7 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
                  (!begun || repeatable(request, slot));
     if (is_copy(request)) {
-        if (slot->opens_path)
+        if (slot->call_flags & PA_OPENS_PATH)
             orphans_close_path(slot->destination_inode, slot->destination_device);
         keep_notes(request, slot);
     }

@@ -305,14 +305,14 @@ class _Copy(TreeJob):
         self.later(self._list, _Directory(directory, *places, is_guess=is_guess))
 
     def _leave_own(self, directory: _Directory) -> None:
-        """The same of one for which it has to be open."""
+        """One that needed it open is no more."""
         directory.own -= 1
         if directory.own == 0:
             self._close(directory)
         self._leave(directory)
 
     def _close(self, directory: _Directory) -> None:
-        """Unless others are found from it. One that was held back is begun."""
+        """It need not be open, unless others are found from it. One that was held back is begun."""
         if directory.is_begun:
             directory.is_begun = False
             self._begun -= 1

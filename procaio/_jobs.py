@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
 from enum import Enum, auto
@@ -71,7 +72,7 @@ class Step(NamedTuple):
 Steps: TypeAlias = "Generator[Step, Request[Any], None]"
 
 
-class Job:
+class Job(ABC):
     """
     A plan being carried out: run() does it, the attributes tell how far it is.
 
@@ -202,8 +203,9 @@ class Job:
     def _works_for(self, tasks: list[Task]) -> Iterable[Steps]:
         return map(self._steps, tasks)
 
+    @abstractmethod
     def _steps(self, task: Task) -> Steps:
-        raise NotImplementedError
+        """What is to be asked for one task."""
 
     def _ask(self, steps: Steps, step: Step) -> None:
         self._current = step.source

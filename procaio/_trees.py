@@ -159,14 +159,20 @@ Names: TypeAlias = "tuple[Names | None, bytes]"
 """What a directory is called, and before that, where it is; it keeps nothing open."""
 
 
-def path_of(names: Names) -> bytes:
-    """As the caller would write it."""
+def parts_of(names: Names) -> tuple[bytes, list[bytes]]:
+    """What the top is called, and the names from the directory up to that."""
     parts = []
     above, name = names
     while above is not None:
         parts.append(name)
         above, name = above
-    return os.path.join(name, b"/".join(reversed(parts))) if parts else name
+    return name, parts
+
+
+def path_of(names: Names) -> bytes:
+    """As the caller would write it."""
+    top, parts = parts_of(names)
+    return os.path.join(top, b"/".join(reversed(parts))) if parts else top
 
 
 def ways_of(names: Names) -> list[bytes]:
@@ -175,11 +181,7 @@ def ways_of(names: Names) -> list[bytes]:
 
     The last one begins at the top, each of the others where the one behind it ends.
     """
-    parts = []
-    above, name = names
-    while above is not None:
-        parts.append(name)
-        above, name = above
+    _, parts = parts_of(names)
     ways: list[bytes] = []
     while parts:
         way, level = parts.pop(), 1
@@ -431,7 +433,7 @@ def aio_scandir(
         callback, maxreq = maxreq, 0
     place = place_of(path, dir_fd)
     job = _Listing(path, index(maxreq), callback, pri, pool)
-    job.start(job.begin, place, os.fspath(path[1] if isinstance(path, tuple) else path))
+    job.start(job.begin, place, os.fspath(path_given(path)))
     return job.group
 
 

@@ -82,6 +82,7 @@ def aio_copytree(
     src_dir_fd: Any = None,
     dst_dir_fd: Any = None,
     pri: int | None = None,
+    timeout: float | None = None,
     pool: Pool | None = None,
 ) -> Group:
     """
@@ -101,7 +102,7 @@ def aio_copytree(
     only.
     """
     places = place_of(src, src_dir_fd), place_of(dst, dst_dir_fd)
-    job = _Copy((src, dst), places, callback, pri, pool, may_exist=bool(dirs_exist_ok))
+    job = _Copy((src, dst), places, callback, pri, timeout, pool, may_exist=bool(dirs_exist_ok))
     job.start(job.begin)
     return job.group
 
@@ -117,7 +118,7 @@ def copy_entries(
     places = place_of(src or b".", None), place_of(dst, None)
     if not src:
         places[0].names = (None, b"")  # nobody has called it anything
-    job = _Copy((src, dst), places, None, None, pool, may_exist=True)
+    job = _Copy((src, dst), places, None, None, None, pool, may_exist=True)
     job.entries = list(dirs), list(others)
     job.start(job.begin)
     return job.group
@@ -162,11 +163,12 @@ class _Copy(TreeJob):
         places: tuple[Place, Place],
         callback: Callable[..., object] | None,
         pri: int | None,
+        timeout: float | None,
         pool: Pool | None,
         *,
         may_exist: bool,
     ) -> None:
-        super().__init__(callback, pri, pool, paths[0])
+        super().__init__(callback, pri, timeout, pool, paths[0])
         self._paths = [path_given(path) for path in paths]
         self._top = _Directory(None, *places)
         self._may_exist = may_exist

@@ -253,16 +253,25 @@ def timerfd_gettime(fd: _Fh, /) -> tuple[float, float]: ...
 def timerfd_gettime_ns(fd: _Fh, /) -> tuple[int, int]: ...
 def pidfd_getfd(pidfd: _Fh, targetfd: SupportsIndex, flags: SupportsIndex = 0) -> int: ...
 def aio_group(
-    callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
 ) -> Group: ...
 def aio_nop(
-    callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
 ) -> Request[None]: ...
 def aio_busy(
     seconds: _Seconds,
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[None]: ...
 @overload
@@ -274,6 +283,7 @@ def aio_open(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[FileHandle]: ...
 @overload
@@ -284,6 +294,7 @@ def aio_open(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[FileHandle]: ...
 @overload
@@ -295,10 +306,16 @@ def aio_open(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[FileHandle]: ...
 def aio_close(
-    fh: _Fh, callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+    fh: _Fh,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
 def aio_read(
@@ -310,6 +327,7 @@ def aio_read(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -321,6 +339,7 @@ def aio_read(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -333,6 +352,7 @@ def aio_read(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -345,6 +365,7 @@ def aio_read(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -357,6 +378,7 @@ def aio_write(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -369,13 +391,24 @@ def aio_write(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_fsync(
-    fh: _Fh, callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+    fh: _Fh,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_fdatasync(
-    fh: _Fh, callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+    fh: _Fh,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_stat(
     fh_or_path: _Fh | _Path,
@@ -383,6 +416,7 @@ def aio_stat(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[os.stat_result]: ...
 def aio_lstat(
@@ -391,6 +425,7 @@ def aio_lstat(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[os.stat_result]: ...
 def aio_statvfs(
@@ -398,6 +433,7 @@ def aio_statvfs(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[os.statvfs_result]: ...
 def aio_unlink(
@@ -406,6 +442,7 @@ def aio_unlink(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_rmdir(
@@ -414,6 +451,7 @@ def aio_rmdir(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -425,6 +463,7 @@ def aio_mkdirs(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -435,6 +474,7 @@ def aio_mkdirs(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -446,6 +486,7 @@ def aio_mkdirs(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -456,6 +497,7 @@ def aio_mkdir(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -466,6 +508,7 @@ def aio_mkdir(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_rename(
@@ -476,6 +519,7 @@ def aio_rename(
     src_dir_fd: _Fh | None = None,
     dst_dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_copy(
@@ -487,6 +531,7 @@ def aio_copy(
     dst_dir_fd: _Fh | None = None,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def _copy_entry(
@@ -498,6 +543,7 @@ def _copy_entry(
     src_dir_fd: _Fh | None = None,
     dst_dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int | tuple[int, int]]: ...
 def aio_move(
@@ -508,6 +554,7 @@ def aio_move(
     src_dir_fd: _Fh | None = None,
     dst_dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -517,6 +564,7 @@ def aio_readdir(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[str]]: ...
 @overload
@@ -526,6 +574,7 @@ def aio_readdir(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[bytes]]: ...
 @overload
@@ -536,6 +585,7 @@ def aio_readdirx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Entries[str]]: ...
 @overload
@@ -546,6 +596,7 @@ def aio_readdirx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Entries[bytes]]: ...
 @overload
@@ -556,6 +607,7 @@ def aio_readdirx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Entries[_Dirent[str]]]: ...
 @overload
@@ -566,6 +618,7 @@ def aio_readdirx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Entries[_Dirent[bytes]]]: ...
 @overload
@@ -576,6 +629,7 @@ def aio_readdirx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Entries[Any]]: ...
 @overload
@@ -586,6 +640,7 @@ def aio_load(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -596,6 +651,7 @@ def aio_load(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -606,6 +662,7 @@ def aio_load(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_sendfile(
@@ -616,6 +673,7 @@ def aio_sendfile(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_readahead(
@@ -625,6 +683,7 @@ def aio_readahead(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_truncate(
@@ -633,12 +692,14 @@ def aio_truncate(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_sync(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_sync_file_range(
@@ -649,6 +710,7 @@ def aio_sync_file_range(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_pathsync(
@@ -657,6 +719,7 @@ def aio_pathsync(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -670,6 +733,7 @@ def aio_utime(
     dir_fd: _Fh | None = None,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -682,6 +746,7 @@ def aio_utime(
     dir_fd: _Fh | None = None,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -695,6 +760,7 @@ def aio_utime(
     dir_fd: _Fh | None = None,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_chown(
@@ -706,6 +772,7 @@ def aio_chown(
     dir_fd: _Fh | None = None,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_chmod(
@@ -716,6 +783,7 @@ def aio_chmod(
     dir_fd: _Fh | None = None,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -727,6 +795,7 @@ def aio_mknod(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -737,6 +806,7 @@ def aio_mknod(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -748,6 +818,7 @@ def aio_mknod(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_link(
@@ -759,6 +830,7 @@ def aio_link(
     dst_dir_fd: _Fh | None = None,
     follow_symlinks: bool = False,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_symlink(
@@ -768,6 +840,7 @@ def aio_symlink(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -777,6 +850,7 @@ def aio_readlink(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[str]: ...
 @overload
@@ -786,6 +860,7 @@ def aio_readlink(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -798,6 +873,7 @@ def aio_slurp(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -810,6 +886,7 @@ def aio_slurp(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -822,6 +899,7 @@ def aio_slurp(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -833,6 +911,7 @@ def aio_replace(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -844,6 +923,7 @@ def aio_replace(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_seek(
@@ -853,6 +933,7 @@ def aio_seek(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_allocate(
@@ -863,6 +944,7 @@ def aio_allocate(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_fadvise(
@@ -873,6 +955,7 @@ def aio_fadvise(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_syncfs(
@@ -880,6 +963,7 @@ def aio_syncfs(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -892,6 +976,7 @@ def aio_copy_file_range(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -903,6 +988,7 @@ def aio_copy_file_range(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -915,6 +1001,7 @@ def aio_copy_file_range(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -928,6 +1015,7 @@ def aio_splice(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -939,6 +1027,7 @@ def aio_splice(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -951,6 +1040,7 @@ def aio_splice(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -964,6 +1054,7 @@ def aio_splice(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -975,6 +1066,7 @@ def aio_tee(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -986,6 +1078,7 @@ def aio_tee(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_access(
@@ -997,6 +1090,7 @@ def aio_access(
     effective_ids: bool = False,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bool]: ...
 @overload
@@ -1006,6 +1100,7 @@ def aio_realpath(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[str]: ...
 @overload
@@ -1015,6 +1110,7 @@ def aio_realpath(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 def aio_wd(
@@ -1023,6 +1119,7 @@ def aio_wd(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[FileHandle]: ...
 def aio_rename2(
@@ -1034,6 +1131,7 @@ def aio_rename2(
     src_dir_fd: _Fh | None = None,
     dst_dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1045,6 +1143,7 @@ def aio_statx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[statx_result]: ...
 @overload
@@ -1055,6 +1154,7 @@ def aio_statx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[statx_result]: ...
 @overload
@@ -1066,6 +1166,7 @@ def aio_statx(
     *,
     dir_fd: _Fh | None = None,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[statx_result]: ...
 def aio_getxattr(
@@ -1075,6 +1176,7 @@ def aio_getxattr(
     *,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -1087,6 +1189,7 @@ def aio_setxattr(
     *,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1099,6 +1202,7 @@ def aio_setxattr(
     *,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_listxattr(
@@ -1107,6 +1211,7 @@ def aio_listxattr(
     *,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[str]]: ...
 def aio_removexattr(
@@ -1116,6 +1221,7 @@ def aio_removexattr(
     *,
     follow_symlinks: bool = True,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1128,6 +1234,7 @@ def aio_fiemap(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[tuple[int, int, int, int]]]: ...
 @overload
@@ -1137,6 +1244,7 @@ def aio_fiemap(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[tuple[int, int, int, int]]]: ...
 @overload
@@ -1147,6 +1255,7 @@ def aio_fiemap(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[tuple[int, int, int, int]]]: ...
 @overload
@@ -1158,6 +1267,7 @@ def aio_fiemap(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[tuple[int, int, int, int]]]: ...
 @overload
@@ -1170,6 +1280,7 @@ def aio_fiemap(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[list[tuple[int, int, int, int]]]: ...
 @overload
@@ -1180,6 +1291,7 @@ def aio_fcntl(  # type: ignore[overload-overlap]  # bytes are a buffer too
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -1190,6 +1302,7 @@ def aio_fcntl(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1200,6 +1313,7 @@ def aio_fcntl(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1210,6 +1324,7 @@ def aio_ioctl(  # type: ignore[overload-overlap]  # bytes are a buffer too
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 @overload
@@ -1220,6 +1335,7 @@ def aio_ioctl(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1230,6 +1346,7 @@ def aio_ioctl(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1241,6 +1358,7 @@ def aio_msync(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1250,6 +1368,7 @@ def aio_msync(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1260,6 +1379,7 @@ def aio_msync(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1271,6 +1391,7 @@ def aio_msync(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1282,6 +1403,7 @@ def aio_mtouch(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1291,6 +1413,7 @@ def aio_mtouch(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1301,6 +1424,7 @@ def aio_mtouch(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1312,6 +1436,7 @@ def aio_mtouch(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1322,6 +1447,7 @@ def aio_mlock(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1331,6 +1457,7 @@ def aio_mlock(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 @overload
@@ -1341,6 +1468,7 @@ def aio_mlock(
     /,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def aio_mlockall(
@@ -1348,6 +1476,7 @@ def aio_mlockall(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...
 def mmap(
@@ -1397,7 +1526,11 @@ _Removal: TypeAlias = tuple[
 ]
 
 def _composite(
-    callback: _Callback = None, *, pri: _Index | None = None, pool: CorePool | None = None
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
 ) -> Group: ...
 def _list(
     directory: _Fh | None,
@@ -1408,6 +1541,7 @@ def _list(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Listing]: ...
 def _types(
@@ -1417,6 +1551,7 @@ def _types(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[bytes]: ...
 def _empty(
@@ -1427,6 +1562,7 @@ def _empty(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Removal]: ...
 def _make_directory(
@@ -1437,6 +1573,7 @@ def _make_directory(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[_Listing]: ...
 def _finish_directory(
@@ -1448,5 +1585,6 @@ def _finish_directory(
     callback: _Callback = None,
     *,
     pri: _Index | None = None,
+    timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Request[int]: ...

@@ -62,6 +62,8 @@ class Statistics:
     cancelled: int
     rerun: int
     """Requests that were run again because their worker died."""
+    aborted: int
+    """Workers that were killed to end the request that they executed."""
     died: int
     """Requests that ended with WorkerDied."""
     worker_deaths: int

@@ -263,6 +263,7 @@ class TreeJob:
         self,
         callback: Callable[..., object] | None,
         pri: int | None,
+        timeout: float | None,
         pool: Pool | None,
         path: object,
         *,
@@ -277,7 +278,7 @@ class TreeJob:
         """
         self._path = path_given(path)
         self.pool = default_pool() if pool is None else pool
-        self.group: Group = _composite(callback, pri=pri, pool=self.pool)
+        self.group: Group = _composite(callback, pri=pri, timeout=timeout, pool=self.pool)
         self._when_failed = failed
         self._lock = threading.RLock()
         self._yield(failed, _errno.ECANCELED)
@@ -414,6 +415,7 @@ def aio_scandir(
     *,
     dir_fd: Any = None,
     pri: int | None = None,
+    timeout: float | None = None,
     pool: Pool | None = None,
 ) -> Group:
     """
@@ -432,7 +434,7 @@ def aio_scandir(
             raise TypeError("aio_scandir() got several values for 'callback'")
         callback, maxreq = maxreq, 0
     place = place_of(path, dir_fd)
-    job = _Listing(path, index(maxreq), callback, pri, pool)
+    job = _Listing(path, index(maxreq), callback, pri, timeout, pool)
     job.start(job.begin, place, os.fspath(path_given(path)))
     return job.group
 
@@ -445,11 +447,12 @@ class _Listing(TreeJob):
         maxreq: int,
         callback: Callable[..., object] | None,
         pri: int | None,
+        timeout: float | None,
         pool: Pool | None,
     ) -> None:
         most = maxreq if maxreq > 0 else DEFAULT_MAXREQ
         most = min(most, MOST_MEMBERS)
-        super().__init__(callback, pri, pool, path, most=most, failed=(None, None))
+        super().__init__(callback, pri, timeout, pool, path, most=most, failed=(None, None))
         self._flags = listing_flags()
         self._dirs: list[Any] = []
         self._nondirs: list[Any] = []
@@ -503,6 +506,7 @@ def aio_rmtree(
     *,
     dir_fd: Any = None,
     pri: int | None = None,
+    timeout: float | None = None,
     pool: Pool | None = None,
 ) -> Group:
     """
@@ -517,7 +521,7 @@ def aio_rmtree(
     and ".." (EINVAL), which could not be removed in the end. (IO::AIO aio_rmtree)
     """
     place = place_of(path, dir_fd)
-    job = _Removal(path, place, callback, pri, pool)
+    job = _Removal(path, place, callback, pri, timeout, pool)
     job.start(job.begin)
     return job.group
 
@@ -572,9 +576,10 @@ class _Removal(TreeJob):
         place: Place,
         callback: Callable[..., object] | None,
         pri: int | None,
+        timeout: float | None,
         pool: Pool | None,
     ) -> None:
-        super().__init__(callback, pri, pool, path)
+        super().__init__(callback, pri, timeout, pool, path)
         self.progress = TreeProgress(self.group, place)
         self._top = _Directory(None, place)
         self._held = 0

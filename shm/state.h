@@ -14,7 +14,7 @@
 
 #include "abi.h"
 
-enum pa_phase { PA_FREE, PA_READY, PA_EXECUTING, PA_DONE, PA_NPHASES };
+enum pa_phase { PA_FREE, PA_READY, PA_EXECUTING, PA_DONE, PA_ABORTED, PA_NPHASES };
 enum pa_mover { PA_PROGRAM = 1, PA_WORKER = 2 };
 
 #define PA_PHASE_BITS 3

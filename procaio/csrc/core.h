@@ -9,6 +9,7 @@
  *   pool_type.c   Pool: polling, counters, settings, statistics
  *   orphans.c     descriptors that a dead worker has left open
  *   queue.c       requests on their way: overflow, slots, results
+ *   deadlines.c   when they must have ended
  *   deliver.c     the end of it: value, waiting tasks, callback
  *   poll.c        waiting, and whose turn it is
  *   results.c     what a slot holds, as Python objects
@@ -80,7 +81,7 @@ enum result_kind {
  * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING <-> GROUP, PENDING -> CONCLUDING -> CALLBACK -> DONE,
  * anything -> DEAD. */
 enum place {
-    AT_NEW,
+    AT_NEW, /* in no queue: being made, or given a slot */
     AT_OVERFLOW, /* made, no slot yet */
     AT_SLOT,     /* its slot is READY, EXECUTING, or DONE and not harvested */
     AT_GROUP,    /* a group that waits for its members */
@@ -133,6 +134,7 @@ struct Request {
     union {
         uint32_t mode, gid, mtime_ns;
     };
+    uint32_t deadline; /* its place in the pool's heap + 1; 0: none */
     int error; /* errno once it has failed */
     uint8_t op, kind, place;
     int8_t pri;
@@ -156,6 +158,9 @@ struct Request {
     bool was_writing : 1;
     bool was_copying : 1;
     bool given_up : 1;
+    bool ended_early : 1; /* by abort() or its deadline */
+    bool aborted : 1; /* likewise, and it waits for the death of its worker */
+    bool is_husk : 1; /* what is left in the slot of one that has ended: see queue_detach() */
 };
 
 struct Group {
@@ -166,6 +171,7 @@ struct Group {
     uint64_t limit;
     PyObject *feeder, *values;
     int error;
+    int abort_error; /* it is to fail with this when its members have ended */
     bool feeding;   /* the feeder is being called */
     bool composite; /* procaio makes the members; an errno is a failure */
     bool held;      /* and may make more: it does not end */
@@ -179,7 +185,7 @@ struct queue {
 
 typedef struct {
     uint64_t submitted, completed, failed, cancelled, rerun, died, worker_deaths, spawner_deaths,
-        started;
+        started, aborted;
 } Totals;
 
 struct Pool {
@@ -191,7 +197,11 @@ struct Pool {
     PyObject *source; /* makes shared memory: (size, elsewhere) -> fd */
     char *region;     /* stacks of the children; stays mapped as long as the pool */
     int segment_fd, event_fd, epoll_fd, dead_fd;
-    int retry_fd; /* a timer, made when the spawner could not be started */
+    int timer_fd; /* made when it is first needed */
+    uint64_t timer_ns; /* what it is set to; 0: nothing */
+    struct deadline *deadlines;
+    uint32_t deadline_count, deadline_room;
+    uint64_t condemned[PA_MAX_WORKERS / 64]; /* workers that were killed for an abort */
     int spawner_pid, spawner_pidfd;
     unsigned fork_count;
     bool is_inline, closed;
@@ -273,6 +283,9 @@ int pool_check(Pool *pool);     /* open, and this process's own: 0, or -1 with a
 int pool_ensure_spawner(Pool *pool);
 int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exception */
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
+#define PA_DEATH_NS UINT64_C(250000000) /* who was killed and lives so long does not die of it */
+void pool_after_fork(void);
+void pool_condemn(Pool *pool, uint32_t worker);
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
 PyObject *pool_open(Pool *pool, PyObject *args); /* these are methods */
@@ -282,7 +295,18 @@ PyObject *pool_abandon(Pool *pool, PyObject *unused);
 PyObject *pool_disown(Pool *pool, PyObject *unused);
 void pool_end(Pool *pool);
 
+/* deadlines.c */
+#define PA_EVENT_TIMER (UINT64_MAX - 2) /* in the pool's set */
+int timer_set(Pool *pool, uint64_t ns); /* at that time or before: 0, or -1 + errno */
+void timer_clear(Pool *pool);
+int deadlines_prepare(Pool *pool); /* for one more; 0, or -1 with an exception */
+void deadlines_add(Pool *pool, Request *request, uint64_t ns);
+void deadlines_drop(Request *request);
+void deadlines_expire(Pool *pool);
+void deadlines_forget(Pool *pool);
+
 /* orphans.c */
+void orphans_hunt(void);
 void orphans_look_for(Pool *pool, uint32_t worker);
 void orphans_sweep(void);
 void orphans_forget(Pool *pool);
@@ -297,6 +321,8 @@ size_t queue_paths_size(const Request *request); /* in a slot, or in a block */
 void queue_refill(Pool *pool);
 void queue_harvest(Pool *pool);
 bool queue_withdraw(Request *request); /* cancel: true if it will never run */
+bool queue_abort(Pool *pool, Request *request, int error); /* false: it has ended already */
+void queue_detach(Pool *pool, Request *request);
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);
@@ -340,6 +366,7 @@ bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot);
 
 /* request.c */
 Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);
+Request *request_husk(Request *request); /* NULL + exception */
 void request_release_arguments(Request *request);
 PyObject *request_error(const Request *request); /* new exception instance */
 void request_raise(const Request *request);
@@ -353,6 +380,7 @@ bool group_must_wait(const Request *group);
 int group_leave(Request *member); /* it is done, or cancelled; 0, or -1 with an exception */
 void group_forget(Request *member);
 int group_cancel_members(Request *group);
+bool group_abort(Request *group, int error);
 void group_conclude(Request *group);
 PyObject *group_values(const Request *group);
 void group_clear(Request *group);

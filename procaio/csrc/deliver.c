@@ -67,14 +67,30 @@ static int call_back(Request *request)
     return deliver_report(request);
 }
 
+/* Nobody waits for it. */
+static int let_go(Pool *pool, Request *husk)
+{
+    husk->place = AT_CONCLUDING;
+    queue_conclude(pool, husk);
+    husk->place = AT_DONE;
+    pool->nreqs--;
+    if (pool->overflow_length)
+        queue_refill(pool);
+    Py_DECREF(husk);
+    return 0;
+}
+
 /* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
 int deliver(Pool *pool, Request *request)
 {
+    if (unlikely(request->is_husk))
+        return let_go(pool, request);
     if (request->is_group && group_must_wait(request)) {
         queue_let_wait(pool, request);
         return 0;
     }
     request->place = AT_CONCLUDING;
+    deadlines_drop(request);
     queue_conclude(pool, request);
     if (request->cancelled) /* perhaps just now, by another thread */
         Py_CLEAR(request->value);

@@ -165,7 +165,7 @@ static const struct spec specs[NSPECS] = {
 
 /* Interned names, for keywords. */
 static PyObject *names[NSPECS][MOST_PARAMETERS];
-static PyObject *name_callback, *name_pri, *name_pool;
+static PyObject *name_callback, *name_pri, *name_timeout, *name_pool;
 
 int functions_ready(void)
 {
@@ -175,13 +175,14 @@ int functions_ready(void)
                 return -1;
     name_callback = PyUnicode_InternFromString("callback");
     name_pri = PyUnicode_InternFromString("pri");
+    name_timeout = PyUnicode_InternFromString("timeout");
     name_pool = PyUnicode_InternFromString("pool");
-    return name_callback && name_pri && name_pool ? 0 : -1;
+    return name_callback && name_pri && name_timeout && name_pool ? 0 : -1;
 }
 
 struct call {
     PyObject *values[MOST_PARAMETERS];
-    PyObject *callback, *pri, *pool;
+    PyObject *callback, *pri, *timeout, *pool;
 };
 
 static bool same_name(PyObject *a, PyObject *b)
@@ -198,6 +199,8 @@ static PyObject **place_of(int which, struct call *call, PyObject *name)
         return &call->callback;
     if (same_name(name, name_pri))
         return &call->pri;
+    if (same_name(name, name_timeout))
+        return &call->timeout;
     return same_name(name, name_pool) ? &call->pool : NULL;
 }
 
@@ -328,12 +331,31 @@ static int take_priority(PyObject *given, int *priority)
     return 0;
 }
 
+/* Seconds from now on; 0 stays: none. */
+static int take_timeout(PyObject *given, uint64_t *deadline_ns)
+{
+    *deadline_ns = 0;
+    if (likely(!given) || given == Py_None)
+        return 0;
+    double seconds = PyFloat_AsDouble(given);
+    if (seconds == -1 && PyErr_Occurred())
+        return -1;
+    if (!(seconds >= 0)) {
+        PyErr_Format(PyExc_ValueError, "timeout must not be negative: %R", given);
+        return -1;
+    }
+    *deadline_ns = pa_now_ns() + poll_ns(seconds);
+    return 0;
+}
+
 static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyObject *keywords)
 {
     const struct spec *spec = &specs[which];
     struct call call = {.pool = NULL};
     int priority;
-    if (parse(which, &call, args, count, keywords) < 0 || take_priority(call.pri, &priority) < 0)
+    uint64_t deadline_ns;
+    if (parse(which, &call, args, count, keywords) < 0 ||
+        take_priority(call.pri, &priority) < 0 || take_timeout(call.timeout, &deadline_ns) < 0)
         return NULL;
     Pool *pool = pool_of(call.pool);
     bool is_group = spec->kind == RESULT_GROUP;
@@ -349,13 +371,16 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
     int failed = unlikely(tuples) ? build_with_tuples(spec, request, &call)
                                   : spec->build(request, call.values);
     /* Making the arguments may run the program's code: the pool may be closed by then. */
-    if (failed < 0 || pool_check(pool) < 0) {
+    if (failed < 0 || pool_check(pool) < 0 ||
+        (unlikely(deadline_ns) && deadlines_prepare(pool) < 0)) {
         if (request->closes_handle)
             ((FileHandle *)request->file)->fd = request->fd;
         Py_DECREF(request);
         return NULL;
     }
     priority_reset();
+    if (unlikely(deadline_ns))
+        deadlines_add(pool, request, deadline_ns);
     (is_group ? queue_group : queue_request)(pool, request);
     return (PyObject *)request;
 }
@@ -438,7 +463,7 @@ FUNCTION(_finish_directory, FINISH_DIRECTORY)
 #define ROW(name, signature, text) ROW_AT(name, signature, "", text)
 #define ROW_AT(name, signature, keywords, text)                                                    \
     {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS,                      \
-     #name "(" signature "callback=None, *, " keywords "pri=None, pool=None)\n--\n\n" text}
+     #name "(" signature "callback=None, *, " keywords "pri=None, timeout=None, pool=None)\n--\n\n" text}
 
 PyMethodDef aio_functions[] = {
     ROW(aio_group, "",

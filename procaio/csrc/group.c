@@ -23,7 +23,8 @@ PyTypeObject *Group_Type;
  * members. */
 static bool is_over(const Group *self)
 {
-    return self->active == 0 && !self->feeder && !self->feeding && !self->held;
+    bool may_grow = (self->feeder || self->held) && !self->abort_error;
+    return self->active == 0 && !may_grow && !self->feeding;
 }
 
 static void end_if_over(Group *self)
@@ -50,7 +51,8 @@ static int feed_now(Group *self)
     if (self->feeding)
         return 0;
     self->feeding = true;
-    while (!failed && self->feeder && self->active < self->limit && self->request.place != AT_DEAD) {
+    while (!failed && self->feeder && !self->abort_error && self->active < self->limit &&
+           self->request.place != AT_DEAD) {
         uint64_t before = self->added;
         PyObject *feeder = Py_NewRef(self->feeder);
         PyObject *done = PyObject_CallOneArg(feeder, (PyObject *)self);
@@ -150,11 +152,17 @@ static int check_member(const Group *self, PyObject *object)
     return 0;
 }
 
+static void abort_member(Request *member)
+{
+    if (member->group)
+        queue_abort(member->pool, member, ECANCELED);
+}
+
 static PyObject *add(Group *self, PyObject *args)
 {
     if (check_open(self) < 0)
         return NULL;
-    if (self->closed && !self->composite) {
+    if (self->closed && !self->composite && !self->abort_error) {
         PyErr_SetString(PyExc_RuntimeError, "cancel_subs() has ended the adding to this group");
         return NULL;
     }
@@ -167,7 +175,10 @@ static PyObject *add(Group *self, PyObject *args)
             put_in(self, member);
     }
     /* What comes too late shares the group's fate. */
-    if ((self->request.cancelled || self->closed) && group_cancel_members(&self->request) < 0)
+    for (Py_ssize_t i = 0; self->abort_error && i < PyTuple_GET_SIZE(args); i++)
+        abort_member((Request *)PyTuple_GET_ITEM(args, i));
+    bool cancelled = self->request.cancelled || (self->closed && !self->abort_error);
+    if (cancelled && group_cancel_members(&self->request) < 0)
         return NULL;
     return Py_NewRef(args);
 }
@@ -190,6 +201,20 @@ int group_cancel_members(Request *request)
     end_if_over(self);
     Py_DECREF(self);
     return failed ? -1 : 0;
+}
+
+/* False: it has ended, or was aborted before.  No code of the program runs here. */
+bool group_abort(Request *request, int error)
+{
+    Group *self = (Group *)request;
+    if (self->abort_error)
+        return false;
+    self->abort_error = error;
+    self->closed = true;
+    for (Request *member = self->members; member; member = member->group_next)
+        abort_member(member);
+    end_if_over(self);
+    return true;
 }
 
 static PyObject *cancel_subs(Group *self, PyObject *unused)
@@ -289,8 +314,8 @@ void group_conclude(Request *request)
     Py_CLEAR(self->feeder);
     if (request->cancelled || request->error) /* the pool's end is an error */
         return;
-    request->error = self->error;
-    if (self->composite && self->error)
+    request->error = self->abort_error ? self->abort_error : self->error;
+    if (self->abort_error || (self->composite && self->error))
         return;
     Py_ssize_t count = self->values ? PyTuple_GET_SIZE(self->values) : 0;
     request->value = Py_NewRef(count == 0   ? Py_None

@@ -152,6 +152,7 @@ static void forked(void)
 {
     fork_count++;
     memory_after_fork();
+    pool_after_fork();
 }
 
 static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyTypeObject **type)

@@ -83,12 +83,13 @@ static void note_requests(Pool *pool)
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         uint32_t word =
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        bool on_its_way = pa_state_phase(word) == PA_EXECUTING || pa_state_phase(word) == PA_DONE;
+        enum pa_phase phase = pa_state_phase(word);
+        bool on_its_way = phase == PA_EXECUTING || phase == PA_DONE || phase == PA_ABORTED;
         pool->noted[index] = on_its_way ? word : 0;
     }
 }
 
-static void begin_hunt(void)
+void orphans_hunt(void)
 {
     hunt.on = true;
     hunt.count = 0;
@@ -109,8 +110,8 @@ void orphans_look_for(Pool *pool, uint32_t worker)
         uint32_t word =
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
         if (request && pa_ops[request->op].opens && pa_state_owner(word) == worker + 1 &&
-            pa_state_phase(word) == PA_EXECUTING) {
-            begin_hunt();
+            (pa_state_phase(word) == PA_EXECUTING || pa_state_phase(word) == PA_ABORTED)) {
+            orphans_hunt();
             return;
         }
     }

@@ -4,12 +4,12 @@
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,7 +22,6 @@
 /* What an event of the descriptor's set says: the number of a worker, or one of these. */
 #define EVENT_BELL UINT64_MAX
 #define EVENT_SPAWNER (UINT64_MAX - 1)
-#define EVENT_RETRY (UINT64_MAX - 2)
 #define RETRY_NS 20000000
 
 unsigned fork_count;
@@ -98,6 +97,8 @@ static void reset_private_state(Pool *pool)
     pool->rung = pool->somebody_sleeps = pool->lacks_spawner = false;
     pool->followers = 0;
     pool->deaths_in_a_row = 0;
+    pool->timer_ns = 0;
+    memset(pool->condemned, 0, sizeof pool->condemned);
     pool->at_once_skip = pool->at_once_pause = 0;
     uint32_t limit_ns = pool->segment->header.spin_limit_ns;
     pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
@@ -151,7 +152,7 @@ static void give_back(Pool *pool)
     close_fd(&pool->event_fd);
     close_fd(&pool->epoll_fd);
     close_fd(&pool->dead_fd);
-    close_fd(&pool->retry_fd);
+    close_fd(&pool->timer_fd);
     if (pool->region)
         munmap(pool->region, 2 * PA_STACK_SIZE);
     pool->region = NULL;
@@ -211,14 +212,7 @@ PyObject *pool_open(Pool *pool, PyObject *args)
 static void retry_soon(Pool *pool)
 {
     pool->lacks_spawner = true;
-    if (pool->retry_fd < 0) {
-        pool->retry_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_RETRY};
-        if (pool->retry_fd >= 0)
-            epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pool->retry_fd, &event);
-    }
-    struct itimerspec soon = {.it_value.tv_nsec = RETRY_NS};
-    if (pool->retry_fd < 0 || timerfd_settime(pool->retry_fd, 0, &soon, NULL) < 0)
+    if (timer_set(pool, pa_now_ns() + RETRY_NS) < 0)
         poll_kick(pool); /* no timer either: whoever polls tries again at once */
 }
 
@@ -246,14 +240,10 @@ int pool_ensure_spawner(Pool *pool)
 }
 
 /* True once the process has ended; it is reaped.  `crashed`: not by leaving as it should. */
-static bool reap(int pidfd, bool block, bool *crashed)
+static bool reap(int pidfd, bool *crashed)
 {
     siginfo_t info = {.si_pid = 0};
-    int flags = WEXITED | __WALL | (block ? 0 : WNOHANG);
-    int failed;
-    do
-        failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, flags);
-    while (failed && errno == EINTR);
+    int failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, (int)(WEXITED | WNOHANG | __WALL));
     *crashed = failed || info.si_code != CLD_EXITED || info.si_status != 0;
     if (failed)
         return errno == ECHILD; /* the program's own waitpid(-1, __WALL) was first */
@@ -310,18 +300,41 @@ static void end_its_wakings(struct pa_segment *segment)
     pa_wake_all(segment);
 }
 
+/* End a worker for the sake of the request that it executes; another one may be started at once. */
+void pool_condemn(Pool *pool, uint32_t worker)
+{
+    struct pa_worker *record = &pool->segment->workers[worker];
+    pool->condemned[worker / 64] |= UINT64_C(1) << worker % 64;
+    pool->totals.aborted++;
+    atomic_store_explicit(&record->life, PA_RETIRED, memory_order_release);
+    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    if (!pa_lanes_empty(pool->segment))
+        pa_monitor_ring(pool->segment);
+}
+
+/* Whether it was we who wanted that. */
+static bool was_condemned(Pool *pool, uint32_t worker)
+{
+    uint64_t bit = UINT64_C(1) << worker % 64;
+    bool was = pool->condemned[worker / 64] & bit;
+    pool->condemned[worker / 64] &= ~bit;
+    return was;
+}
+
 static bool bury_worker(Pool *pool, uint32_t worker)
 {
     struct pa_segment *segment = pool->segment;
     struct pa_worker *record = &segment->workers[worker];
     int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
     bool crashed;
-    if (pidfd < 0 || !reap(pidfd, false, &crashed))
+    if (pidfd < 0 || !reap(pidfd, &crashed))
         return false;
     epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pidfd, NULL);
     close(pidfd);
+    bool by_itself = !was_condemned(pool, worker);
     if (crashed) {
-        pool->totals.worker_deaths++;
+        pool->totals.worker_deaths += by_itself;
         orphans_look_for(pool, worker);
     }
     queue_worker_ended(pool, worker);
@@ -333,7 +346,7 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     pa_permits_return(segment, worker);
     atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
     atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
-    if (crashed)
+    if (crashed && by_itself)
         slow_down(pool);
     end_its_wakings(segment);
     return true;
@@ -366,7 +379,7 @@ static void adopt_workers(Pool *pool)
 static bool bury_spawner(Pool *pool)
 {
     bool crashed;
-    if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, false, &crashed))
+    if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, &crashed))
         return false;
     epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pool->spawner_pidfd, NULL);
     close(pool->spawner_pidfd);
@@ -384,9 +397,6 @@ static bool bury_spawner(Pool *pool)
 
 static void try_again(Pool *pool)
 {
-    uint64_t expirations;
-    if (pool->retry_fd >= 0)
-        (void)!read(pool->retry_fd, &expirations, sizeof expirations);
     if (pool->lacks_spawner && !pool->closed && pool_ensure_spawner(pool) < 0)
         PyErr_WriteUnraisable((PyObject *)pool);
 }
@@ -399,7 +409,11 @@ bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
         uint64_t what = events[i].data.u64;
         if (what == EVENT_SPAWNER)
             buried |= bury_spawner(pool);
-        else if (what == EVENT_RETRY || (pool->lacks_spawner && pool->retry_fd < 0))
+        else if (what == PA_EVENT_TIMER) {
+            timer_clear(pool);
+            try_again(pool);
+            deadlines_expire(pool);
+        } else if (pool->lacks_spawner && pool->timer_fd < 0)
             try_again(pool);
         else if (what < PA_MAX_WORKERS)
             buried |= bury_worker(pool, (uint32_t)what);
@@ -417,37 +431,82 @@ bool pool_look_after(Pool *pool)
 
 /* -- closing ---------------------------------------------------------------------------------- */
 
-static void end_child(int pidfd, bool *crashed)
+/* Children of closed pools that did not die when they were killed: they wait for something in the
+ * kernel. */
+static struct {
+    int pidfds[PA_MAX_WORKERS];
+    int count;
+} undead;
+
+static void bury_undead(void)
+{
+    int count = undead.count;
+    bool crashed;
+    for (int i = undead.count; i-- > 0;)
+        if (reap(undead.pidfds[i], &crashed)) {
+            close(undead.pidfds[i]);
+            undead.pidfds[i] = undead.pidfds[--undead.count];
+        }
+    if (undead.count < count)
+        orphans_hunt();
+}
+
+void pool_after_fork(void)
+{
+    while (undead.count > 0)
+        close(undead.pidfds[--undead.count]);
+}
+
+/* Waits until it is dead, if it was killed and can die. */
+static void end_child(int pidfd, uint64_t until_ns)
+{
+    struct pollfd dead = {.fd = pidfd, .events = POLLIN};
+    bool crashed;
+    Py_BEGIN_ALLOW_THREADS
+    for (uint64_t now = pa_now_ns(); now < until_ns; now = pa_now_ns())
+        if (poll(&dead, 1, (int)((until_ns - now) / 1000000 + 1)) > 0)
+            break;
+    Py_END_ALLOW_THREADS
+    if (reap(pidfd, &crashed) || undead.count == PA_MAX_WORKERS)
+        close(pidfd);
+    else
+        undead.pidfds[undead.count++] = pidfd;
+}
+
+static void kill_child(int pidfd)
 {
     syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-    Py_BEGIN_ALLOW_THREADS
-    reap(pidfd, true, crashed);
-    Py_END_ALLOW_THREADS
-    close(pidfd);
 }
 
 /* The workers hold nothing that their death could hurt: requests have ended or are given up. */
 static void end_children(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
-    bool crashed;
+    uint64_t until_ns = pa_now_ns() + PA_DEATH_NS;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
     int spawner = pool->spawner_pidfd, spawner_pid = pool->spawner_pid;
     if (spawner >= 0) { /* first, so that nobody is born meanwhile */
         pool->spawner_pidfd = -1; /* before other threads get their turn */
-        end_child(spawner, &crashed);
+        kill_child(spawner);
+        end_child(spawner, until_ns);
         pool->spawner_pid = 0;
         orphans_of_spawner(pool, spawner_pid);
         adopt_workers(pool);
     }
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        int pidfd = atomic_load(&segment->workers[worker].pidfd);
+        if (pidfd >= 0)
+            kill_child(pidfd);
+    }
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_exchange(&segment->workers[worker].pidfd, -1);
         if (pidfd >= 0) {
-            end_child(pidfd, &crashed);
+            end_child(pidfd, until_ns);
             orphans_look_for(pool, worker);
         }
     }
+    bury_undead();
 }
 
 static void let_arena_go(Pool *pool)
@@ -560,7 +619,7 @@ PyObject *pool_abandon(Pool *pool, PyObject *unused)
     close_fd(&pool->event_fd);
     close_fd(&pool->dead_fd);
     close_fd(&pool->spawner_pidfd);
-    close_fd(&pool->retry_fd);
+    close_fd(&pool->timer_fd);
     pool->region = NULL; /* the parent's stacks: private memory, and only a few pages of it */
     if (opens)
         orphans_after_fork();

@@ -291,10 +291,10 @@ static PyObject *snapshot(Pool *pool, PyObject *unused)
     }
     const Totals *t = &pool->totals;
     return Py_BuildValue(
-        "{s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:i}", "queued", lanes, "workers",
+        "{s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:i}", "queued", lanes, "workers",
         workers, "outstanding", pool->nreqs, "pending", pool->pending_length, "submitted",
         t->submitted, "completed", t->completed, "failed", t->failed, "cancelled", t->cancelled,
-        "rerun", t->rerun, "died", t->died, "worker_deaths", t->worker_deaths, "spawner_deaths",
+        "rerun", t->rerun, "died", t->died, "aborted", t->aborted, "worker_deaths", t->worker_deaths, "spawner_deaths",
         t->spawner_deaths, "shared_bytes",
         (uint64_t)offsetof(struct pa_segment, results) +
             (pool->arena ? pa_arena_mapped(pool->arena) : 0),
@@ -313,7 +313,7 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (!self)
         return NULL;
     self->segment_fd = self->event_fd = self->epoll_fd = self->dead_fd = -1;
-    self->spawner_pidfd = self->retry_fd = -1;
+    self->spawner_pidfd = self->timer_fd = -1;
     self->fork_count = fork_count;
     self->closed = true;
     return (PyObject *)self;

@@ -77,12 +77,14 @@ static void from_overflow(Pool *pool, Request *request)
 {
     unlink_(&pool->overflow[lane_of(request)], request);
     pool->overflow_length--;
+    request->place = AT_NEW;
 }
 
 void queue_push_pending(Pool *pool, Request *request)
 {
     append(&pool->pending[lane_of(request)], request);
     pool->pending_length++;
+    pool->nreqs += request->is_husk;
     request->place = AT_PENDING;
 }
 
@@ -361,6 +363,8 @@ static bool dispatch(Pool *pool, Request *request)
         return false;
     uint32_t index = pool->free_slots[--pool->free_count];
     int error = fill(pool, request, &pool->segment->slots[index]);
+    if (!error && !request->given_up)
+        error = request->error; /* aborted meanwhile */
     if (error) {
         pool->free_slots[pool->free_count++] = index;
         queue_fail(pool, request, error);
@@ -560,7 +564,7 @@ uint32_t queue_count_threads(Pool *pool)
 
 void queue_fail(Pool *pool, Request *request, int error)
 {
-    if (!request->worker_died)
+    if (!request->error)
         request->error = error;
     queue_push_pending(pool, request);
     pa_signal_program(pool->segment);
@@ -610,6 +614,144 @@ bool queue_withdraw(Request *request)
     return true;
 }
 
+/* -- by force ---------------------------------------------------------------------------------- */
+
+/* It ends when its worker is dead, or another one has removed its part; but not later than that. */
+static void end_soon(Pool *pool, Request *request, int error)
+{
+    request->aborted = true;
+    if (!request->error)
+        request->error = error;
+    if (deadlines_prepare(pool) == 0)
+        deadlines_add(pool, request, pa_now_ns() + PA_DEATH_NS);
+    else
+        PyErr_Clear();
+}
+
+/* False: the worker has done it. */
+static bool end_worker_of(Pool *pool, const Request *request, uint32_t word)
+{
+    struct pa_slot *slot = &pool->segment->slots[request->slot];
+    uint32_t owner = pa_state_owner(word);
+    if (!pa_state_move(slot, word, PA_ABORTED, owner, pa_state_generation(word), PA_PROGRAM))
+        return false;
+    pool_condemn(pool, owner - 1);
+    return true;
+}
+
+static bool abort_executing(Pool *pool, Request *request, uint32_t word, int error)
+{
+    if (memory_is_for(request->op)) { /* a thread: nothing ends it */
+        request->error = error;
+        queue_detach(pool, request);
+        return true;
+    }
+    if (!end_worker_of(pool, request, word))
+        return false;
+    end_soon(pool, request, error);
+    return true;
+}
+
+/* Of what a dead worker has left another one is about to make a copy: it is to remove it. */
+static void abort_part(Pool *pool, Request *request, int error)
+{
+    request->given_up = true; /* see fill() */
+    if (request->place == AT_SLOT)
+        __atomic_fetch_or(&pool->segment->slots[request->slot].call_flags, PA_STOP,
+                          __ATOMIC_RELAXED);
+    end_soon(pool, request, error);
+}
+
+/* A worker has done a step of several; no other one follows. */
+static bool abort_between_steps(Pool *pool, Request *request, const struct pa_slot *slot, int error)
+{
+    if (!(slot->call_flags & PA_MORE))
+        return false;
+    request->fd = slot->fd;
+    request->step_open = true;
+    slot_free(pool, request);
+    queue_fail(pool, request, error);
+    return true;
+}
+
+static bool abort_in_slot(Pool *pool, Request *request, int error)
+{
+    struct pa_slot *slot = &pool->segment->slots[request->slot];
+    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (pa_state_phase(word) == PA_READY) {
+        if (leaves_part(request)) {
+            abort_part(pool, request, error);
+            return true;
+        }
+        if (pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM)) {
+            slot_free(pool, request);
+            reopen_handle(request);
+            queue_fail(pool, request, error);
+            return true;
+        }
+        word = atomic_load_explicit(&slot->state, memory_order_acquire); /* a worker was quicker */
+    }
+    if (pa_state_phase(word) == PA_EXECUTING && abort_executing(pool, request, word, error))
+        return true;
+    word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    return pa_state_phase(word) == PA_DONE && abort_between_steps(pool, request, slot, error);
+}
+
+static bool abort_anywhere(Pool *pool, Request *request, int error)
+{
+    if (request->is_group && request->place <= AT_PENDING)
+        return group_abort(request, error);
+    if (request->place == AT_SLOT)
+        return abort_in_slot(pool, request, error);
+    if (request->place == AT_NEW) /* another thread is about to dispatch it */
+        request->error = error;
+    if (request->place != AT_OVERFLOW)
+        return request->place == AT_NEW;
+    if (leaves_part(request)) {
+        abort_part(pool, request, error);
+        return true;
+    }
+    from_overflow(pool, request);
+    reopen_handle(request);
+    queue_fail(pool, request, error);
+    return true;
+}
+
+bool queue_abort(Pool *pool, Request *request, int error)
+{
+    if (request->ended_early || !abort_anywhere(pool, request, error))
+        return false;
+    request->ended_early = true;
+    return true;
+}
+
+/* The request ends, though a worker that cannot die is still at it, or none has come to remove its
+ * part.  What that one may read and write stays until it is dead, and so does the slot. */
+void queue_detach(Pool *pool, Request *request)
+{
+    enum place place = request->place;
+    if (place != AT_SLOT && place != AT_OVERFLOW)
+        return;
+    Request *husk = request_husk(request);
+    if (!husk) { /* no memory: later */
+        PyErr_Clear();
+        end_soon(pool, request, request->error);
+        return;
+    }
+    if (place == AT_SLOT) {
+        struct pa_slot *slot = &pool->segment->slots[husk->slot];
+        uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+        pool->in_flight[husk->slot] = husk;
+        if (pa_state_phase(word) == PA_EXECUTING && !memory_is_for(husk->op))
+            end_worker_of(pool, husk, word);
+    } else {
+        from_overflow(pool, request);
+        to_overflow(pool, husk, true);
+    }
+    queue_push_pending(pool, request);
+    pa_signal_program(pool->segment);
+}
+
 static void close_step(Request *request)
 {
     if (request->step_open)
@@ -634,7 +776,7 @@ static bool repeatable(const Request *request, const struct pa_slot *slot)
     return request->op == PA_OP_READ || !(fcntl(request->fd, F_GETFL) & O_APPEND);
 }
 
-/* What a dead worker has noted of a copy, for the next one. */
+/* What a worker has noted of a copy, for the one that does it again or removes the part. */
 static void keep_notes(Request *request, const struct pa_slot *slot)
 {
     request->was_creating = slot->call_flags & PA_CREATING;
@@ -642,6 +784,18 @@ static void keep_notes(Request *request, const struct pa_slot *slot)
     request->was_copying = slot->call_flags & PA_COPYING;
     request->offset = (int64_t)slot->destination_inode;
     request->flags = slot->destination_device;
+}
+
+/* Takes from the slot what a dead worker has left there. */
+static void clear_after_death(Pool *pool, Request *request)
+{
+    const struct pa_slot *slot = &pool->segment->slots[request->slot];
+    if (is_copy(request)) {
+        if (slot->call_flags & PA_OPENS_PATH)
+            orphans_close_path(slot->destination_inode, slot->destination_device);
+        keep_notes(request, slot);
+    }
+    slot_free(pool, request);
 }
 
 /* Its worker is dead.  What it had not begun, or what can be done twice, is done again; of the rest
@@ -652,12 +806,7 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     begun = begun || request->step_open; /* it begins again with its first step */
     bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
                  (!begun || repeatable(request, slot));
-    if (is_copy(request)) {
-        if (slot->call_flags & PA_OPENS_PATH)
-            orphans_close_path(slot->destination_inode, slot->destination_device);
-        keep_notes(request, slot);
-    }
-    slot_free(pool, request);
+    clear_after_death(pool, request);
     if (again) {
         request->tries++;
         pool->totals.rerun++;
@@ -672,9 +821,24 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
         return;
     }
     bool removed_in_vain = request->given_up;
-    request->given_up = request->worker_died = true;
-    request->error = EIO;
+    request->given_up = true;
+    if (!request->error) {
+        request->worker_died = true;
+        request->error = EIO;
+    }
     pool->totals.died += !removed_in_vain;
+    if (leaves_part(request) && !removed_in_vain)
+        to_overflow(pool, request, true);
+    else
+        queue_push_pending(pool, request);
+}
+
+/* Its worker was killed for that, and is dead now.  A part of a copy is removed by another one. */
+static void end_aborted(Pool *pool, Request *request)
+{
+    bool removed_in_vain = request->given_up;
+    clear_after_death(pool, request);
+    request->given_up = true;
     if (leaves_part(request) && !removed_in_vain)
         to_overflow(pool, request, true);
     else
@@ -694,6 +858,8 @@ void queue_worker_ended(Pool *pool, uint32_t worker)
             continue;
         if (pa_state_phase(word) == PA_DONE) /* it died before it could publish it */
             accept_result(pool, index, pa_state_generation(word));
+        else if (pa_state_phase(word) == PA_ABORTED)
+            end_aborted(pool, request);
         else if (pa_state_phase(word) == PA_EXECUTING)
             rerun_or_fail(pool, request, activity == PA_RUNNING);
     }
@@ -743,7 +909,8 @@ void queue_fail_all(Pool *pool, int error)
         if (is_copy(request))
             keep_notes(request, slot);
         slot_free(pool, request);
-        remove_part(pool, request);
+        if (phase != PA_ABORTED) /* else whoever touches it may get stuck */
+            remove_part(pool, request);
         queue_fail(pool, request, error);
     }
     while (pool->groups.first) {
@@ -783,6 +950,7 @@ void queue_wake_group(Request *group)
 void queue_abandon(Pool *pool, struct queue *dead)
 {
     Request *request;
+    deadlines_forget(pool);
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
         append(dead, request);

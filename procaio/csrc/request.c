@@ -38,6 +38,35 @@ Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind)
     return self;
 }
 
+/* Takes over what a worker may still read and write, and the place of the request. */
+Request *request_husk(Request *self)
+{
+    int collects = PyGC_Disable(); /* no code of the program runs here */
+    Request *husk = request_new(self->pool, self->op, self->kind);
+    if (collects)
+        PyGC_Enable();
+    if (!husk)
+        return NULL;
+    enum { FROM = offsetof(Request, gathered) };
+    memcpy((char *)husk + FROM, (char *)self + FROM, sizeof *self - FROM);
+    husk->fspath = self->fspath;
+    husk->fspath2 = self->fspath2;
+    husk->file = self->file;
+    husk->target = self->target;
+    husk->view = self->view;
+    husk->is_husk = husk->cancelled = true;
+    husk->closes_handle = false;
+    husk->deadline = 0;
+    self->fspath = self->fspath2 = self->file = self->target = NULL;
+    self->view = NULL;
+    self->gathered = NULL;
+    self->block.at = NULL;
+    self->arena_segment = PA_NO_SEGMENT;
+    self->slot = NO_SLOT;
+    self->step_open = false;
+    return husk;
+}
+
 /* What a request holds until it is done.  Its names stay, for errors and the repr. */
 void request_release_arguments(Request *self)
 {
@@ -110,13 +139,15 @@ static PyObject *build_error(const Request *self)
                                      "the worker died; whether the call was made is unknown",
                                      self->path ? self->path : Py_None);
     PyObject *name = self->path, *name2 = self->path2;
+    const char *why = !self->ended_early          ? strerror(self->error)
+                      : self->error == ETIMEDOUT ? "the request has not ended in time"
+                                                 : "the request was aborted";
     if (name2)
-        return PyObject_CallFunction(PyExc_OSError, "isOOO", self->error, strerror(self->error),
-                                     name, Py_None, name2);
+        return PyObject_CallFunction(PyExc_OSError, "isOOO", self->error, why, name, Py_None,
+                                     name2);
     if (name)
-        return PyObject_CallFunction(PyExc_OSError, "isO", self->error, strerror(self->error),
-                                     name);
-    return PyObject_CallFunction(PyExc_OSError, "is", self->error, strerror(self->error));
+        return PyObject_CallFunction(PyExc_OSError, "isO", self->error, why, name);
+    return PyObject_CallFunction(PyExc_OSError, "is", self->error, why);
 }
 
 PyObject *request_error(const Request *self)
@@ -261,6 +292,14 @@ static PyObject *cancel(Request *self, PyObject *unused)
     return withdrawn < 0 ? NULL : PyBool_FromLong(withdrawn);
 }
 
+static PyObject *abort_(Request *self, PyObject *unused)
+{
+    (void)unused;
+    if (self->place >= AT_CONCLUDING || !owned(self) || !self->pool->segment)
+        Py_RETURN_FALSE;
+    return PyBool_FromLong(queue_abort(self->pool, self, ECANCELED));
+}
+
 static PyObject *set_callback(Request *self, PyObject *callback)
 {
     if (callback != Py_None && !PyCallable_Check(callback))
@@ -298,6 +337,13 @@ static PyMethodDef methods[] = {
      "ended (a system call in progress is not interrupted; its result is thrown away, and a\n"
      "descriptor that arrives is closed). Waiting for it raises RequestCancelled. It counts in\n"
      "nreqs() until it has passed poll_cb(). Once the callback was called this does nothing."},
+    {"abort", (PyCFunction)abort_, METH_NOARGS,
+     "abort($self, /)\n--\n\n"
+     "End this request now: it completes with ECANCELED, and its callback is called.\n\n"
+     "If a worker executes it that one is killed, however long its system call would take, and\n"
+     "replaced; whether the call was made is unknown then. A group's members are aborted, and the\n"
+     "group ends when they have. Returns False if the request has ended already. See the `timeout`\n"
+     "of every request, which does the same with ETIMEDOUT."},
     {"cb", (PyCFunction)set_callback, METH_O,
      "cb($self, callback, /)\n--\n\nReplace the callback (None: no callback); returns the previous "
      "one.\nDoes nothing once the callback was called."},

@@ -102,7 +102,9 @@ def aio_copytree(
     only.
     """
     places = place_of(src, src_dir_fd), place_of(dst, dst_dir_fd)
-    job = _Copy((src, dst), places, callback, pri, timeout, pool, may_exist=bool(dirs_exist_ok))
+    job = _Copy(
+        (src, dst), places, callback, pri, pool, timeout=timeout, may_exist=bool(dirs_exist_ok)
+    )
     job.start(job.begin)
     return job.group
 
@@ -118,7 +120,7 @@ def copy_entries(
     places = place_of(src or b".", None), place_of(dst, None)
     if not src:
         places[0].names = (None, b"")  # nobody has called it anything
-    job = _Copy((src, dst), places, None, None, None, pool, may_exist=True)
+    job = _Copy((src, dst), places, None, None, pool, timeout=None, may_exist=True)
     job.entries = list(dirs), list(others)
     job.start(job.begin)
     return job.group
@@ -163,12 +165,12 @@ class _Copy(TreeJob):
         places: tuple[Place, Place],
         callback: Callable[..., object] | None,
         pri: int | None,
-        timeout: float | None,
         pool: Pool | None,
         *,
+        timeout: float | None,
         may_exist: bool,
     ) -> None:
-        super().__init__(callback, pri, timeout, pool, paths[0])
+        super().__init__(callback, pri, pool, paths[0], timeout=timeout)
         self._paths = [path_given(path) for path in paths]
         self._top = _Directory(None, *places)
         self._may_exist = may_exist

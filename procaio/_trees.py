@@ -263,10 +263,10 @@ class TreeJob:
         self,
         callback: Callable[..., object] | None,
         pri: int | None,
-        timeout: float | None,
         pool: Pool | None,
         path: object,
         *,
+        timeout: float | None,
         most: int = 0,
         failed: object = -1,
     ) -> None:
@@ -434,7 +434,7 @@ def aio_scandir(
             raise TypeError("aio_scandir() got several values for 'callback'")
         callback, maxreq = maxreq, 0
     place = place_of(path, dir_fd)
-    job = _Listing(path, index(maxreq), callback, pri, timeout, pool)
+    job = _Listing(path, index(maxreq), callback, pri, pool, timeout=timeout)
     job.start(job.begin, place, os.fspath(path_given(path)))
     return job.group
 
@@ -447,12 +447,13 @@ class _Listing(TreeJob):
         maxreq: int,
         callback: Callable[..., object] | None,
         pri: int | None,
-        timeout: float | None,
         pool: Pool | None,
+        *,
+        timeout: float | None,
     ) -> None:
         most = maxreq if maxreq > 0 else DEFAULT_MAXREQ
         most = min(most, MOST_MEMBERS)
-        super().__init__(callback, pri, timeout, pool, path, most=most, failed=(None, None))
+        super().__init__(callback, pri, pool, path, timeout=timeout, most=most, failed=(None, None))
         self._flags = listing_flags()
         self._dirs: list[Any] = []
         self._nondirs: list[Any] = []
@@ -521,7 +522,7 @@ def aio_rmtree(
     and ".." (EINVAL), which could not be removed in the end. (IO::AIO aio_rmtree)
     """
     place = place_of(path, dir_fd)
-    job = _Removal(path, place, callback, pri, timeout, pool)
+    job = _Removal(path, place, callback, pri, pool, timeout=timeout)
     job.start(job.begin)
     return job.group
 
@@ -576,10 +577,11 @@ class _Removal(TreeJob):
         place: Place,
         callback: Callable[..., object] | None,
         pri: int | None,
-        timeout: float | None,
         pool: Pool | None,
+        *,
+        timeout: float | None,
     ) -> None:
-        super().__init__(callback, pri, timeout, pool, path)
+        super().__init__(callback, pri, pool, path, timeout=timeout)
         self.progress = TreeProgress(self.group, place)
         self._top = _Directory(None, place)
         self._held = 0

@@ -5,10 +5,9 @@ const uint8_t pa_movers[PA_NPHASES][PA_NPHASES] = {
     [PA_FREE] = {[PA_READY] = PA_PROGRAM},
     /* Back to FREE: withdrawn, by cancel() or for the sake of a request with a higher priority. */
     [PA_READY] = {[PA_EXECUTING] = PA_WORKER, [PA_FREE] = PA_PROGRAM},
-    /* Back to FREE: its worker died. 
-     * A pool without workers plays the worker itself. */
+    /* Back to FREE: its worker died.  A pool without workers plays the worker itself. */
     [PA_EXECUTING] = {[PA_DONE] = PA_WORKER, [PA_FREE] = PA_PROGRAM, [PA_ABORTED] = PA_PROGRAM},
-    /* The program wants the worker dead: it takes nothing any more.  FREE when that is reaped. */
+    /* The worker is to die, and takes nothing any more.  FREE when it is dead. */
     [PA_ABORTED] = {[PA_FREE] = PA_PROGRAM},
     /* To READY: the next step of a request that takes several (a large directory). */
     [PA_DONE] = {[PA_FREE] = PA_PROGRAM, [PA_READY] = PA_PROGRAM},

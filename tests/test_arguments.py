@@ -169,11 +169,11 @@ def test_table_of_this_file_knows_every_function() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_signature_tells_the_common_form(function: Callable[..., Any]) -> None:
-    """Every function takes callback last, then pri and pool by keyword, and says so in help()."""
+    """Every function takes callback last, then pri, timeout and pool by keyword, and says it in help()."""
     parameters = inspect.signature(function).parameters.values()
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert positional[-1] == "callback"
-    assert [p.name for p in parameters][-2:] == ["pri", "pool"]
+    assert [p.name for p in parameters][-3:] == ["pri", "timeout", "pool"]
     assert function.__doc__
 
 
@@ -181,13 +181,13 @@ def test_signature_tells_the_common_form(function: Callable[..., Any]) -> None:
 def test_good_arguments_are_accepted_in_every_common_form(
     pool: procaio.Pool, function: Callable[..., Any]
 ) -> None:
-    """A callback may be positional or a keyword, None, or left out; so may pri and pool."""
+    """A callback may be positional or a keyword, None, or left out; so may pri, timeout, pool."""
     good = GOOD[function.__name__]
     answers: list[tuple[object, ...]] = []
     requests = [
         function(*good, pool=pool),
-        function(*good, callback=None, pri=None, pool=pool),
-        function(*good, lambda *answer: answers.append(answer), pool=pool, pri=2),
+        function(*good, callback=None, pri=None, timeout=None, pool=pool),
+        function(*good, lambda *answer: answers.append(answer), pool=pool, pri=2, timeout=900),
         function(*good, callback=lambda *answer: answers.append(answer), pool=pool, pri=-2),
     ]
     pool.flush()
@@ -202,11 +202,14 @@ def test_good_arguments_are_accepted_in_every_common_form(
 def test_wrong_common_arguments_raise_in_the_call(
     refused: Callable[..., None], function: Callable[..., Any]
 ) -> None:
-    """Callback, pri, unknown and doubled keywords, too many and too few arguments (A5)."""
+    """Callback, pri, timeout, unknown and doubled keywords, too many and too few of them (A5)."""
     good = GOOD[function.__name__]
     refused(TypeError, function, *good, callback=3)
     refused(TypeError, function, *good, pri="high")
     refused(TypeError, function, *good, pri=1.5)
+    refused(TypeError, function, *good, timeout="soon")
+    refused(ValueError, function, *good, timeout=-0.1)
+    refused(ValueError, function, *good, timeout=float("nan"))
     refused(TypeError, function, *good, nothing=None)
     refused(TypeError, function, *good, print, callback=print)
     refused(TypeError, function, *good, *[None] * 9)
@@ -451,6 +454,7 @@ SAFE_PATHS = ("", "\0", "/dev/null/x", b"/dev/null/x", "\udcff")
             [
                 "callback",
                 "pri",
+                "timeout",
                 "dir_fd",
                 "data",
                 "dataoffset",

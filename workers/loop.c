@@ -159,13 +159,13 @@ static void run_request(struct self *self, uint32_t entry)
 
     pa_fault(segment, PA_FAULT_CALLED);
     slot->result = result;
-    /* It fails if the program has aborted the request: then this worker is to take no other one. */
-    bool done = pa_state_move(slot, pa_state_word(PA_EXECUTING, self->index + 1, generation),
-                              PA_DONE, self->index + 1, generation, PA_WORKER);
+    /* It fails if the program has aborted the request.  Then this worker takes no other one: the
+     * signal that is to end it may come at any time, or, if the program may not send it, never. */
+    if (!pa_state_move(slot, pa_state_word(PA_EXECUTING, self->index + 1, generation), PA_DONE,
+                       self->index + 1, generation, PA_WORKER))
+        _exit(1);
     /* Not earlier: a dead worker that has a slot but is not running it has not begun the call. */
     atomic_store_explicit(&self->record->activity, PA_SEARCHING, memory_order_relaxed);
-    if (!done)
-        _exit(1); /* aborted: a signal that ends this process is on its way, too */
     pa_fault(segment, PA_FAULT_DONE);
     pa_result_push(segment, self->index, entry);
     pa_fault(segment, PA_FAULT_PUBLISHED);

@@ -128,7 +128,7 @@ static uint64_t cpu_time(pid_t pid)
 }
 
 /* True unless the system says that the process runs or waits for a processor (proc(5), field 3). */
-static bool is_blocked(pid_t pid)
+bool pa_is_blocked(pid_t pid)
 {
     char path[32] = "", text[64], *at = path;
     pa_text(&at, "/proc/");
@@ -167,7 +167,7 @@ static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint6
         pid_t pid = atomic_load_explicit(&record->pid, memory_order_relaxed);
         uint64_t used = cpu_time(pid);
         /* Little processor time may also mean that the machine is busy. */
-        bool stuck = same && used - monitor->cpu_ns[worker] < elapsed_ns / 2 && is_blocked(pid);
+        bool stuck = same && used - monitor->cpu_ns[worker] < elapsed_ns / 2 && pa_is_blocked(pid);
         monitor->taken[worker] = taken;
         monitor->cpu_ns[worker] = used;
         if (stuck && pa_permit_revoke(segment, permit, worker))

@@ -3,6 +3,7 @@
 #define PROCAIO_WORKERS_WORKER_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include "../shm/abi.h"
 
@@ -34,6 +35,9 @@ int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd);
 /* The children themselves; clone(2) ends them with what these return, and nothing else runs. */
 int pa_spawner_main(void *birth);
 int pa_worker_main(void *birth);
+
+/* Whether a child of ours sleeps in the kernel, whatever for. */
+bool pa_is_blocked(pid_t pid);
 
 /* A worker's work without its process: takes requests until it is told to leave.  Tests and the
  * benchmark's limit program run it in threads. */

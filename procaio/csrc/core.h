@@ -81,7 +81,7 @@ enum result_kind {
  * SLOT -> PENDING, OVERFLOW -> PENDING, PENDING <-> GROUP, PENDING -> CONCLUDING -> CALLBACK -> DONE,
  * anything -> DEAD. */
 enum place {
-    AT_NEW, /* in no queue: being made, or given a slot */
+    AT_NEW,      /* in no queue: being made, or given a slot */
     AT_OVERFLOW, /* made, no slot yet */
     AT_SLOT,     /* its slot is READY, EXECUTING, or DONE and not harvested */
     AT_GROUP,    /* a group that waits for its members */
@@ -159,8 +159,9 @@ struct Request {
     bool was_copying : 1;
     bool given_up : 1;
     bool ended_early : 1; /* by abort() or its deadline */
-    bool aborted : 1; /* likewise, and it waits for the death of its worker */
-    bool is_husk : 1; /* what is left in the slot of one that has ended: see queue_detach() */
+    bool aborted : 1;     /* likewise, but a worker is still at it, or has to remove its part */
+    bool is_husk : 1;     /* what is left of one that has ended: see queue_detach() */
+    bool was_seen : 1;    /* a husk: when it was looked at a worker was removing its part */
 };
 
 struct Group {
@@ -197,11 +198,11 @@ struct Pool {
     PyObject *source; /* makes shared memory: (size, elsewhere) -> fd */
     char *region;     /* stacks of the children; stays mapped as long as the pool */
     int segment_fd, event_fd, epoll_fd, dead_fd;
-    int timer_fd; /* made when it is first needed */
+    int timer_fd;      /* made when it is first needed */
     uint64_t timer_ns; /* what it is set to; 0: nothing */
     struct deadline *deadlines;
     uint32_t deadline_count, deadline_room;
-    uint64_t condemned[PA_MAX_WORKERS / 64]; /* workers that were killed for an abort */
+    uint64_t condemned[PA_MAX_WORKERS / 64]; /* workers that are to die for an abort */
     int spawner_pid, spawner_pidfd;
     unsigned fork_count;
     bool is_inline, closed;
@@ -283,7 +284,7 @@ int pool_check(Pool *pool);     /* open, and this process's own: 0, or -1 with a
 int pool_ensure_spawner(Pool *pool);
 int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exception */
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
-#define PA_DEATH_NS UINT64_C(250000000) /* who was killed and lives so long does not die of it */
+#define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
 void pool_after_fork(void);
 void pool_condemn(Pool *pool, uint32_t worker);
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
@@ -298,6 +299,7 @@ void pool_end(Pool *pool);
 /* deadlines.c */
 #define PA_EVENT_TIMER (UINT64_MAX - 2) /* in the pool's set */
 int timer_set(Pool *pool, uint64_t ns); /* at that time or before: 0, or -1 + errno */
+bool timer_has_expired(const Pool *pool);
 void timer_clear(Pool *pool);
 int deadlines_prepare(Pool *pool); /* for one more; 0, or -1 with an exception */
 void deadlines_add(Pool *pool, Request *request, uint64_t ns);
@@ -323,6 +325,7 @@ void queue_harvest(Pool *pool);
 bool queue_withdraw(Request *request); /* cancel: true if it will never run */
 bool queue_abort(Pool *pool, Request *request, int error); /* false: it has ended already */
 void queue_detach(Pool *pool, Request *request);
+void queue_watch_husk(Pool *pool, Request *husk);
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);
@@ -363,6 +366,7 @@ PyObject *result_take(Request *request, const struct pa_slot *slot); /* new valu
 PyObject *result_on_failure(const Request *request);
 void result_discard(Request *request, const struct pa_slot *slot);
 bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot);
+bool result_may_be_a_step(const Request *request, const struct pa_slot *slot); /* of several */
 
 /* request.c */
 Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);

@@ -2,7 +2,8 @@
  *
  * A heap of times, the earliest first; each request knows its place in it, so that one that ends in
  * time is taken out.  The timer is one descriptor in the pool's set.  It is set to the earliest of
- * the times, or earlier: setting it later is not worth a system call.
+ * the times, or earlier: setting it later is not worth a system call.  A program that always finds
+ * results does not look at the set, so poll_cb asks timer_has_expired(), too.
  *
  * A deadline that has passed ends the request (queue_abort).  If its worker had to be killed for
  * that the request gets a second one, for the worker's death: some cannot die (a disk that does not
@@ -51,6 +52,11 @@ int timer_set(Pool *pool, uint64_t ns)
         return -1;
     pool->timer_ns = ns;
     return 0;
+}
+
+bool timer_has_expired(const Pool *pool)
+{
+    return pool->timer_ns && pool->timer_ns <= pa_now_ns();
 }
 
 void timer_clear(Pool *pool)
@@ -133,7 +139,9 @@ void deadlines_expire(Pool *pool)
     while (pool->deadline_count > 0 && pool->deadlines[0].ns <= now) {
         Request *request = pool->deadlines[0].request;
         deadlines_drop(request);
-        if (request->aborted)
+        if (request->is_husk)
+            queue_watch_husk(pool, request);
+        else if (request->aborted)
             queue_detach(pool, request);
         else
             queue_abort(pool, request, ETIMEDOUT);

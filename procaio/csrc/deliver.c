@@ -67,10 +67,11 @@ static int call_back(Request *request)
     return deliver_report(request);
 }
 
-/* Nobody waits for it. */
+/* Nobody waits for it, and it does not count: queue_push_pending() has lent it a number. */
 static int let_go(Pool *pool, Request *husk)
 {
     husk->place = AT_CONCLUDING;
+    deadlines_drop(husk);
     queue_conclude(pool, husk);
     husk->place = AT_DONE;
     pool->nreqs--;
@@ -90,7 +91,8 @@ int deliver(Pool *pool, Request *request)
         return 0;
     }
     request->place = AT_CONCLUDING;
-    deadlines_drop(request);
+    if (unlikely(request->deadline))
+        deadlines_drop(request);
     queue_conclude(pool, request);
     if (request->cancelled) /* perhaps just now, by another thread */
         Py_CLEAR(request->value);

@@ -331,7 +331,7 @@ static int take_priority(PyObject *given, int *priority)
     return 0;
 }
 
-/* Seconds from now on; 0 stays: none. */
+/* It is given in seconds from now on.  0: there is none. */
 static int take_timeout(PyObject *given, uint64_t *deadline_ns)
 {
     *deadline_ns = 0;
@@ -463,7 +463,8 @@ FUNCTION(_finish_directory, FINISH_DIRECTORY)
 #define ROW(name, signature, text) ROW_AT(name, signature, "", text)
 #define ROW_AT(name, signature, keywords, text)                                                    \
     {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS,                      \
-     #name "(" signature "callback=None, *, " keywords "pri=None, timeout=None, pool=None)\n--\n\n" text}
+     #name "(" signature "callback=None, *, " keywords                                             \
+           "pri=None, timeout=None, pool=None)\n--\n\n" text}
 
 PyMethodDef aio_functions[] = {
     ROW(aio_group, "",

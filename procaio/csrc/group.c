@@ -20,11 +20,11 @@ PyTypeObject *Group_Type;
 /* -- its end ---------------------------------------------------------------------------------- */
 
 /* Nothing keeps it from ending: a paused feeder (limit 0) does, and whoever makes a composite's
- * members. */
+ * members; of an abort the latter learns from one of them. */
 static bool is_over(const Group *self)
 {
-    bool may_grow = (self->feeder || self->held) && !self->abort_error;
-    return self->active == 0 && !may_grow && !self->feeding;
+    bool is_fed = self->feeder && !self->abort_error;
+    return self->active == 0 && !is_fed && !self->feeding && !self->held;
 }
 
 static void end_if_over(Group *self)
@@ -154,7 +154,7 @@ static int check_member(const Group *self, PyObject *object)
 
 static void abort_member(Request *member)
 {
-    if (member->group)
+    if (member->group) /* else it had ended before */
         queue_abort(member->pool, member, ECANCELED);
 }
 

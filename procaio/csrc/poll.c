@@ -3,7 +3,7 @@
  * A worker rings the pool's descriptor only when the program has asked for it: it asks when it has
  * taken all results, then looks once more (wake.c has the fences).  The descriptor is an epoll set
  * that holds the bell (an eventfd, edge-triggered, so that asking the set also silences it), the
- * pidfds of the workers and of the spawner.
+ * pidfds of the workers and of the spawner, and the timer of the deadlines.
  *
  * Of several threads that wait for one pool, one sleeps on the descriptor, the others on `news`.
  * Whoever delivers results tells them, and whoever stops sleeping lets another one take its place.
@@ -85,7 +85,7 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
     if (turn && turn < most)
         most = turn;
     uint64_t began_ns = pool->max_poll_time > 0 ? pa_now_ns() : 0, done = 0;
-    bool looked = ++pool->polls % LOOK_EVERY == 0;
+    bool looked = ++pool->polls % LOOK_EVERY == 0 || timer_has_expired(pool);
     int outcome = 0;
     if (looked)
         pool_look_after(pool);
@@ -102,8 +102,9 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
                 outcome = 1;
                 break;
             }
-            done++;
-            if (deliver(pool, queue_next_pending(pool)) < 0)
+            Request *request = queue_next_pending(pool);
+            done += !request->is_husk;
+            if (deliver(pool, request) < 0)
                 outcome = -1;
             if (unlikely(pool->segment != segment)) { /* closed by a callback */
                 *processed = done;

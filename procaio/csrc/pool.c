@@ -23,6 +23,7 @@
 #define EVENT_BELL UINT64_MAX
 #define EVENT_SPAWNER (UINT64_MAX - 1)
 #define RETRY_NS 20000000
+#define DEATH_LOOK_MS 10
 
 unsigned fork_count;
 Pool *open_pools;
@@ -421,18 +422,8 @@ bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
     return buried;
 }
 
-bool pool_look_after(Pool *pool)
-{
-    enum { MOST = 64 };
-    struct epoll_event events[MOST];
-    int count = epoll_wait(pool->epoll_fd, events, MOST, 0);
-    return pool_handle_events(pool, events, count);
-}
-
-/* -- closing ---------------------------------------------------------------------------------- */
-
 /* Children of closed pools that did not die when they were killed: they wait for something in the
- * kernel. */
+ * kernel.  Whoever closes or looks after a pool looks after them, too. */
 static struct {
     int pidfds[PA_MAX_WORKERS];
     int count;
@@ -451,20 +442,34 @@ static void bury_undead(void)
         orphans_hunt();
 }
 
+/* They are the parent's children. */
 void pool_after_fork(void)
 {
     while (undead.count > 0)
         close(undead.pidfds[--undead.count]);
 }
 
-/* Waits until it is dead, if it was killed and can die. */
-static void end_child(int pidfd, uint64_t until_ns)
+bool pool_look_after(Pool *pool)
+{
+    enum { MOST = 64 };
+    struct epoll_event events[MOST];
+    if (unlikely(undead.count > 0))
+        bury_undead();
+    int count = epoll_wait(pool->epoll_fd, events, MOST, 0);
+    return pool_handle_events(pool, events, count);
+}
+
+/* -- closing ---------------------------------------------------------------------------------- */
+
+/* Waits until it is dead, if it can die: one that is still blocked at that time cannot, one that
+ * runs, or would run if there were a processor for it, can. */
+static void end_child(int pidfd, int pid, uint64_t until_ns)
 {
     struct pollfd dead = {.fd = pidfd, .events = POLLIN};
     bool crashed;
     Py_BEGIN_ALLOW_THREADS
-    for (uint64_t now = pa_now_ns(); now < until_ns; now = pa_now_ns())
-        if (poll(&dead, 1, (int)((until_ns - now) / 1000000 + 1)) > 0)
+    while (poll(&dead, 1, DEATH_LOOK_MS) <= 0)
+        if (pa_now_ns() >= until_ns && pa_is_blocked(pid))
             break;
     Py_END_ALLOW_THREADS
     if (reap(pidfd, &crashed) || undead.count == PA_MAX_WORKERS)
@@ -489,7 +494,7 @@ static void end_children(Pool *pool)
     if (spawner >= 0) { /* first, so that nobody is born meanwhile */
         pool->spawner_pidfd = -1; /* before other threads get their turn */
         kill_child(spawner);
-        end_child(spawner, until_ns);
+        end_child(spawner, spawner_pid, until_ns);
         pool->spawner_pid = 0;
         orphans_of_spawner(pool, spawner_pid);
         adopt_workers(pool);
@@ -502,7 +507,7 @@ static void end_children(Pool *pool)
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_exchange(&segment->workers[worker].pidfd, -1);
         if (pidfd >= 0) {
-            end_child(pidfd, until_ns);
+            end_child(pidfd, atomic_load(&segment->workers[worker].pid), until_ns);
             orphans_look_for(pool, worker);
         }
     }

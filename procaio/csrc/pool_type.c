@@ -291,11 +291,12 @@ static PyObject *snapshot(Pool *pool, PyObject *unused)
     }
     const Totals *t = &pool->totals;
     return Py_BuildValue(
-        "{s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:i,s:i}", "queued", lanes, "workers",
-        workers, "outstanding", pool->nreqs, "pending", pool->pending_length, "submitted",
+        "{s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:I,s:K,s:K,s:i,s:i}", "queued", lanes,
+        "workers", workers, "outstanding", pool->nreqs, "pending", pool->pending_length, "submitted",
         t->submitted, "completed", t->completed, "failed", t->failed, "cancelled", t->cancelled,
-        "rerun", t->rerun, "died", t->died, "aborted", t->aborted, "worker_deaths", t->worker_deaths, "spawner_deaths",
-        t->spawner_deaths, "shared_bytes",
+        "rerun", t->rerun, "aborted", t->aborted, "died", t->died, "worker_deaths",
+        t->worker_deaths, "spawner_deaths", t->spawner_deaths, "deadlines",
+        (unsigned int)pool->deadline_count, "shared_bytes",
         (uint64_t)offsetof(struct pa_segment, results) +
             (pool->arena ? pa_arena_mapped(pool->arena) : 0),
         "shared_used", pool->arena ? pa_arena_used(pool->arena) : (uint64_t)0, "spawner_pid",

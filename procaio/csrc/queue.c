@@ -84,7 +84,7 @@ void queue_push_pending(Pool *pool, Request *request)
 {
     append(&pool->pending[lane_of(request)], request);
     pool->pending_length++;
-    pool->nreqs += request->is_husk;
+    pool->nreqs += request->is_husk; /* so that poll_cb comes to it; see deliver.c */
     request->place = AT_PENDING;
 }
 
@@ -234,8 +234,6 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
     slot->call_flags = (uint16_t)((request->no_follow ? PA_NO_FOLLOW : 0) |
                                   (request->by_fd ? PA_BY_FD : 0) |
                                   (request->has_argument ? PA_DATA_IS_ARGUMENT : 0));
-    if (is_copy(request))
-        slot->call_flags |= (uint16_t)copy_flags(request);
     if (takes_steps(request)) {
         if (!request->block.at)
             request->length = request->op == PA_OP_LOAD ? LOAD_STEP : READDIR_STEP;
@@ -252,6 +250,8 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
         error = fill_paths(pool, request, slot);
     if (error)
         return error;
+    if (is_copy(request)) /* last: other threads may have been let in */
+        slot->call_flags |= (uint16_t)copy_flags(request);
     slot->fd = request->fd;
     slot->fd2 = request->fd2;
     slot->file_offset = request->offset;
@@ -363,8 +363,8 @@ static bool dispatch(Pool *pool, Request *request)
         return false;
     uint32_t index = pool->free_slots[--pool->free_count];
     int error = fill(pool, request, &pool->segment->slots[index]);
-    if (!error && !request->given_up)
-        error = request->error; /* aborted meanwhile */
+    if (!error && !request->given_up) /* else it only removes its part */
+        error = request->error;       /* aborted meanwhile */
     if (error) {
         pool->free_slots[pool->free_count++] = index;
         queue_fail(pool, request, error);
@@ -492,7 +492,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
         return;
     pool->deaths_in_a_row = 0;
     if (unlikely(slot->call_flags & PA_MORE || request->wants_all) &&
-        result_wants_more(pool, request, slot))
+        result_wants_more(pool, request, slot) && !request->error)
         send_on(pool, request, slot);
     else {
         fetch_ahead(request, slot->result);
@@ -570,6 +570,13 @@ void queue_fail(Pool *pool, Request *request, int error)
     pa_signal_program(pool->segment);
 }
 
+static void close_step(Request *request)
+{
+    if (request->step_open)
+        close(request->fd);
+    request->step_open = false;
+}
+
 static void reopen_handle(Request *request)
 {
     if (request->closes_handle && request->file)
@@ -607,6 +614,7 @@ bool queue_withdraw(Request *request)
         }
         slot_free(pool, request);
     }
+    close_step(request); /* now: nobody knows any more whose descriptor that is (orphans.c) */
     reopen_handle(request);
     queue_push_pending(pool, request);
     pa_signal_program(pool->segment);
@@ -616,16 +624,54 @@ bool queue_withdraw(Request *request)
 
 /* -- by force ---------------------------------------------------------------------------------- */
 
+static void keep_error(Request *request, int error)
+{
+    if (!request->error)
+        request->error = error;
+}
+
 /* It ends when its worker is dead, or another one has removed its part; but not later than that. */
 static void end_soon(Pool *pool, Request *request, int error)
 {
     request->aborted = true;
-    if (!request->error)
-        request->error = error;
+    keep_error(request, error);
     if (deadlines_prepare(pool) == 0)
         deadlines_add(pool, request, pa_now_ns() + PA_DEATH_NS);
-    else
+    else /* no memory: then it may be later */
         PyErr_Clear();
+}
+
+/* No worker has it. */
+static void end_now(Pool *pool, Request *request, int error)
+{
+    close_step(request);
+    reopen_handle(request);
+    queue_fail(pool, request, error);
+}
+
+/* Of what a dead worker has left another one is about to make a copy: it is to remove it. */
+static void abort_part(Pool *pool, Request *request, int error)
+{
+    request->given_up = true; /* see fill() */
+    if (request->place == AT_SLOT)
+        __atomic_fetch_or(&pool->segment->slots[request->slot].call_flags, PA_STOP,
+                          __ATOMIC_RELAXED);
+    end_soon(pool, request, error);
+}
+
+/* False: a worker has taken it. */
+static bool abort_ready(Pool *pool, Request *request, uint32_t word, int error)
+{
+    struct pa_slot *slot = &pool->segment->slots[request->slot];
+    if (leaves_part(request)) {
+        abort_part(pool, request, error);
+        return true;
+    }
+    if (!pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM))
+        return false;
+    slot_free(pool, request);
+    end_now(pool, request, error);
+    return true;
 }
 
 /* False: the worker has done it. */
@@ -642,7 +688,7 @@ static bool end_worker_of(Pool *pool, const Request *request, uint32_t word)
 static bool abort_executing(Pool *pool, Request *request, uint32_t word, int error)
 {
     if (memory_is_for(request->op)) { /* a thread: nothing ends it */
-        request->error = error;
+        keep_error(request, error);
         queue_detach(pool, request);
         return true;
     }
@@ -652,68 +698,42 @@ static bool abort_executing(Pool *pool, Request *request, uint32_t word, int err
     return true;
 }
 
-/* Of what a dead worker has left another one is about to make a copy: it is to remove it. */
-static void abort_part(Pool *pool, Request *request, int error)
-{
-    request->given_up = true; /* see fill() */
-    if (request->place == AT_SLOT)
-        __atomic_fetch_or(&pool->segment->slots[request->slot].call_flags, PA_STOP,
-                          __ATOMIC_RELAXED);
-    end_soon(pool, request, error);
-}
-
-/* A worker has done a step of several; no other one follows. */
-static bool abort_between_steps(Pool *pool, Request *request, const struct pa_slot *slot, int error)
-{
-    if (!(slot->call_flags & PA_MORE))
-        return false;
-    request->fd = slot->fd;
-    request->step_open = true;
-    slot_free(pool, request);
-    queue_fail(pool, request, error);
-    return true;
-}
-
 static bool abort_in_slot(Pool *pool, Request *request, int error)
 {
     struct pa_slot *slot = &pool->segment->slots[request->slot];
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
     if (pa_state_phase(word) == PA_READY) {
-        if (leaves_part(request)) {
-            abort_part(pool, request, error);
+        if (abort_ready(pool, request, word, error))
             return true;
-        }
-        if (pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM)) {
-            slot_free(pool, request);
-            reopen_handle(request);
-            queue_fail(pool, request, error);
-            return true;
-        }
-        word = atomic_load_explicit(&slot->state, memory_order_acquire); /* a worker was quicker */
+        word = atomic_load_explicit(&slot->state, memory_order_acquire);
     }
-    if (pa_state_phase(word) == PA_EXECUTING && abort_executing(pool, request, word, error))
-        return true;
-    word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    return pa_state_phase(word) == PA_DONE && abort_between_steps(pool, request, slot, error);
+    if (pa_state_phase(word) == PA_EXECUTING) {
+        if (abort_executing(pool, request, word, error))
+            return true;
+        word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    }
+    if (pa_state_phase(word) != PA_DONE || !result_may_be_a_step(request, slot))
+        return false;
+    request->error = error; /* no other step follows this one: see accept_result() */
+    return true;
 }
 
 static bool abort_anywhere(Pool *pool, Request *request, int error)
 {
-    if (request->is_group && request->place <= AT_PENDING)
-        return group_abort(request, error);
-    if (request->place == AT_SLOT)
-        return abort_in_slot(pool, request, error);
-    if (request->place == AT_NEW) /* another thread is about to dispatch it */
-        request->error = error;
-    if (request->place != AT_OVERFLOW)
-        return request->place == AT_NEW;
+    if (request->is_group)
+        return request->place <= AT_PENDING && group_abort(request, error);
+    if (request->place == AT_SLOT) /* without workers it is the program itself that is at it */
+        return !pool->is_inline && abort_in_slot(pool, request, error);
+    if (request->place > AT_OVERFLOW)
+        return false;
     if (leaves_part(request)) {
         abort_part(pool, request, error);
-        return true;
+    } else if (request->place == AT_NEW) { /* another thread is about to dispatch it */
+        keep_error(request, error);
+    } else {
+        from_overflow(pool, request);
+        end_now(pool, request, error);
     }
-    from_overflow(pool, request);
-    reopen_handle(request);
-    queue_fail(pool, request, error);
     return true;
 }
 
@@ -730,33 +750,40 @@ bool queue_abort(Pool *pool, Request *request, int error)
 void queue_detach(Pool *pool, Request *request)
 {
     enum place place = request->place;
-    if (place != AT_SLOT && place != AT_OVERFLOW)
+    if (place > AT_SLOT)
         return;
-    Request *husk = request_husk(request);
-    if (!husk) { /* no memory: later */
+    Request *husk = place == AT_NEW ? NULL : request_husk(request);
+    if (!husk) { /* no memory, or another thread has it in hand: later */
         PyErr_Clear();
         end_soon(pool, request, request->error);
         return;
     }
     if (place == AT_SLOT) {
-        struct pa_slot *slot = &pool->segment->slots[husk->slot];
-        uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
         pool->in_flight[husk->slot] = husk;
-        if (pa_state_phase(word) == PA_EXECUTING && !memory_is_for(husk->op))
-            end_worker_of(pool, husk, word);
     } else {
         from_overflow(pool, request);
         to_overflow(pool, husk, true);
     }
+    if (husk->given_up)
+        queue_watch_husk(pool, husk);
     queue_push_pending(pool, request);
     pa_signal_program(pool->segment);
 }
 
-static void close_step(Request *request)
+/* A worker is to remove what the husk has left.  It may be long until one comes to that, but none
+ * is let do it for ever. */
+void queue_watch_husk(Pool *pool, Request *husk)
 {
-    if (request->step_open)
-        close(request->fd);
-    request->step_open = false;
+    if (husk->place > AT_SLOT)
+        return;
+    uint32_t word = 0;
+    if (husk->place == AT_SLOT)
+        word = atomic_load_explicit(&pool->segment->slots[husk->slot].state, memory_order_acquire);
+    bool executing = pa_state_phase(word) == PA_EXECUTING;
+    if (executing && husk->was_seen && end_worker_of(pool, husk, word))
+        return;
+    husk->was_seen = executing;
+    end_soon(pool, husk, husk->error);
 }
 
 static bool repeatable(const Request *request, const struct pa_slot *slot)
@@ -834,9 +861,11 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
 }
 
 /* Its worker was killed for that, and is dead now.  A part of a copy is removed by another one. */
-static void end_aborted(Pool *pool, Request *request)
+static void end_aborted(Pool *pool, Request *request, bool begun)
 {
     bool removed_in_vain = request->given_up;
+    if (!begun)
+        reopen_handle(request);
     clear_after_death(pool, request);
     request->given_up = true;
     if (leaves_part(request) && !removed_in_vain)
@@ -859,7 +888,7 @@ void queue_worker_ended(Pool *pool, uint32_t worker)
         if (pa_state_phase(word) == PA_DONE) /* it died before it could publish it */
             accept_result(pool, index, pa_state_generation(word));
         else if (pa_state_phase(word) == PA_ABORTED)
-            end_aborted(pool, request);
+            end_aborted(pool, request, activity == PA_RUNNING);
         else if (pa_state_phase(word) == PA_EXECUTING)
             rerun_or_fail(pool, request, activity == PA_RUNNING);
     }
@@ -867,11 +896,12 @@ void queue_worker_ended(Pool *pool, uint32_t worker)
 }
 
 /* Part of a copy that was under way: there is no worker any more that could remove it.  It is one
- * name, so the program does that in between. */
+ * name, so the program does that in between; but it does not touch what was aborted, where it may
+ * get stuck itself. */
 static void remove_part(Pool *pool, Request *request)
 {
     struct pa_slot slot = {.op = PA_OP_NOP};
-    if (!leaves_part(request))
+    if (!leaves_part(request) || request->aborted)
         return;
     request->given_up = true;
     if (fill(pool, request, &slot))
@@ -909,8 +939,7 @@ void queue_fail_all(Pool *pool, int error)
         if (is_copy(request))
             keep_notes(request, slot);
         slot_free(pool, request);
-        if (phase != PA_ABORTED) /* else whoever touches it may get stuck */
-            remove_part(pool, request);
+        remove_part(pool, request);
         queue_fail(pool, request, error);
     }
     while (pool->groups.first) {

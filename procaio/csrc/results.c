@@ -368,12 +368,16 @@ static PyObject *take_directory(Request *request, size_t size)
 }
 
 /* The next extents are looked for where these end. */
+static bool fiemap_is_full(const Request *request, size_t count)
+{
+    return (request->length - sizeof(struct fiemap)) / sizeof(struct fiemap_extent) == count;
+}
+
 static bool fiemap_wants_more(Request *request, size_t count)
 {
     struct fiemap_extent last;
     const char *extents = request->block.at + sizeof(struct fiemap);
-    size_t room = (request->length - sizeof(struct fiemap)) / sizeof last;
-    if (!request->wants_all || count != room || request->cancelled)
+    if (!request->wants_all || !fiemap_is_full(request, count) || request->cancelled)
         return false;
     memcpy(&last, extents + (count - 1) * sizeof last, sizeof last);
     uint64_t next = last.fe_logical + last.fe_length;
@@ -405,6 +409,14 @@ static uint64_t next_step(const Request *request, const struct pa_slot *slot)
     if (rest > 0)
         step = rest < most ? rest + 1 : most;
     return step < wanted ? step : wanted;
+}
+
+bool result_may_be_a_step(const Request *request, const struct pa_slot *slot)
+{
+    if (request->op == PA_OP_FIEMAP)
+        return request->wants_all && slot->result > 0 &&
+               fiemap_is_full(request, (size_t)slot->result);
+    return slot->call_flags & PA_MORE;
 }
 
 /* What did not fit: keep what came, and send the request on with a larger block. */

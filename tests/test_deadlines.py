@@ -1,0 +1,1229 @@
+"""
+Deadlines and abort(): whatever state a request is in, it ends when it must, and only that one.
+
+A deadline is kept when the program polls, so one that has passed at once (timeout=0) lets a test
+bring about the state first. Workers that stop themselves at a fault point stay in that state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import math
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import procaio
+from conftest import descriptors, eventually, in_child, kill, succeeds
+from procaio import testing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from conftest import Gate, MemoryGate
+
+EXECUTING = ("claimed", "taken", "called")
+DONE = ("done", "published", "signalled")
+LATER = 3600
+SLOTS = 2048
+MESSAGES = {
+    errno.ETIMEDOUT: "the request has not ended in time",
+    errno.ECANCELED: "the request was aborted",
+}
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
+
+
+@dataclass(frozen=True)
+class Force:
+    """How a request is ended: by its deadline, or by abort()."""
+
+    how: str
+    errno: int
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """What it is made with. The time is over when the program polls next."""
+        return {"timeout": 0} if self.how == "deadline" else {}
+
+    def apply(self, request: procaio.Request[Any]) -> None:
+        """It must be there still; the next poll ends it."""
+        assert self.how == "deadline" or request.abort()
+
+    def end(self, request: procaio.Request[Any]) -> OSError:
+        """Apply it, and give the error with which the request ends."""
+        self.apply(request)
+        return self.error_of(request)
+
+    def error_of(self, request: procaio.Request[Any]) -> OSError:
+        """Wait for it."""
+        with pytest.raises(OSError, match=MESSAGES[self.errno]) as raised:
+            request.wait(timeout=30)
+        assert raised.value.errno == self.errno
+        assert request.error
+        assert request.error.errno == self.errno
+        assert isinstance(raised.value, TimeoutError) == (self.how == "deadline")
+        assert not request.abort()
+        return raised.value
+
+
+@pytest.fixture(params=["deadline", "abort"])
+def force(request: pytest.FixtureRequest) -> Force:
+    """A request's end before its time."""
+    return Force(request.param, errno.ETIMEDOUT if request.param == "deadline" else errno.ECANCELED)
+
+
+def open_files() -> set[int]:
+    """Descriptors, less what a pool needs for itself."""
+    own = ("anon_inode:", "/dev/shm/", "/memfd:")
+    return {fd for fd, what in descriptors().items() if not what.startswith(own)}
+
+
+def has_stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"T"
+
+
+def only_worker(pool: procaio.Pool) -> int:
+    """Start the pool's worker; gives its pid."""
+    pool.max_parallel(1)
+    procaio.aio_nop(pool=pool).wait()
+    (worker,) = pool.statistics().workers
+    return worker.pid
+
+
+def deadlines(pool: procaio.Pool) -> int:
+    """How many the pool keeps."""
+    return pool._snapshot()["deadlines"]
+
+
+def works(pool: procaio.Pool) -> bool:
+    return procaio.aio_nop(pool=pool).wait(timeout=30) is None
+
+
+def nobody_was_hurt(pool: procaio.Pool) -> bool:
+    """Workers that were ended on purpose do not count as dead."""
+    statistics = pool.statistics()
+    return (statistics.rerun, statistics.died, statistics.worker_deaths) == (0, 0, 0)
+
+
+# -- every state -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [0, SLOTS + 100], ids=["lane", "overflow"])
+def test_request_that_no_worker_has_ends_and_the_others_stay(
+    workers: procaio.Pool, tmp_path: Path, force: Force, before: int
+) -> None:
+    workers.max_parallel(0)
+    others = [procaio.aio_nop(pool=workers) for _ in range(before)]
+    calls: list[object] = []
+    path = tmp_path / "made"
+    request = procaio.aio_mkdir(path, 0o777, calls.append, pool=workers, **force.keywords)
+    last = procaio.aio_nop(pool=workers)
+    assert request.state == "ready"
+    assert force.end(request).filename is path
+    assert calls == [-1]
+    assert workers.nready() == before + 1
+    workers.min_parallel(1)
+    workers.flush()
+    assert {other.errno for other in [*others, last]} == {0}
+    assert not path.exists()
+    assert workers.statistics().aborted == 0
+
+
+def test_request_in_a_system_call_ends_with_its_worker_which_is_replaced(
+    workers: procaio.Pool, gate: Gate, force: Force
+) -> None:
+    workers.max_parallel(1)
+    for count in range(1, 4):
+        (held,) = gate.hold(workers, **force.keywords)
+        force.end(held)
+        assert works(workers)
+        assert workers.statistics().aborted == count
+    assert nobody_was_hurt(workers)
+
+
+@pytest.mark.parametrize("point", EXECUTING)
+def test_request_of_a_worker_that_has_stopped_ends(
+    workers: procaio.Pool, tmp_path: Path, force: Force, point: str
+) -> None:
+    """Before its call, or when it has made it but not said so: then it may have been made."""
+    pid = only_worker(workers)
+    testing.arm(workers, point, signal.SIGSTOP)
+    request = procaio.aio_mkdir(tmp_path / "made", pool=workers, **force.keywords)
+    eventually(lambda: has_stopped(pid), "the worker stops")
+    assert request.state == "execute"
+    force.end(request)
+    assert (tmp_path / "made").exists() == (point == "called")
+    assert works(workers)
+    assert workers.statistics().aborted == 1
+    assert nobody_was_hurt(workers)
+
+
+@pytest.mark.parametrize("point", DONE)
+def test_request_that_is_done_gives_its_result_whatever_has_passed(
+    workers: procaio.Pool, tmp_path: Path, point: str
+) -> None:
+    """Its worker has stopped before it could say so: then it waits for that one."""
+    pid = only_worker(workers)
+    testing.arm(workers, point, signal.SIGSTOP)
+    request = procaio.aio_mkdir(tmp_path / "made", pool=workers, timeout=0)
+    eventually(lambda: has_stopped(pid), "the worker stops")
+    assert request.state == "pending"
+    assert not request.abort()
+    workers.poll_cb()
+    kill(pid, signal.SIGCONT)
+    assert request.wait(timeout=30) == 0
+    assert workers.statistics().aborted == 0
+
+
+def test_sleeping_worker_that_has_stopped_does_not_keep_requests(
+    workers: procaio.Pool, force: Force
+) -> None:
+    pid = only_worker(workers)
+    eventually(lambda: workers.statistics().workers[0].state == "sleep", "the worker sleeps")
+    kill(pid, signal.SIGSTOP)
+    eventually(lambda: has_stopped(pid), "the worker stops")
+    request = procaio.aio_nop(pool=workers, **force.keywords)
+    force.end(request)
+    kill(pid, signal.SIGCONT)
+    assert works(workers)
+    assert workers.statistics().aborted == 0
+
+
+def test_request_that_has_ended_is_left_alone(pool: procaio.Pool, tmp_path: Path) -> None:
+    """Executed and not polled, pending, in its own callback, and done."""
+    answers: list[object] = []
+    request = procaio.aio_stat(tmp_path, pool=pool, timeout=0 if pool.nworkers() else LATER)
+    request.cb(lambda result: answers.extend([request.abort(), result]))
+    eventually(lambda: request.state == "pending", "it is executed")
+    assert not request.abort()
+    assert pool.npending() == 1
+    assert not request.abort()
+    assert request.wait() == os.stat(tmp_path)
+    assert not request.abort()
+    assert answers == [False, os.stat(tmp_path)]
+    assert deadlines(pool) == 0
+
+
+def test_read_that_was_done_at_once_is_left_alone(fd: int) -> None:
+    with procaio.Pool() as pool:
+        request = procaio.aio_read(fd, 0, 10, pool=pool, timeout=0)
+        assert request.state == "pending"
+        assert not request.abort()
+        assert request.wait() == os.pread(fd, 10, 0)
+
+
+@pytest.mark.parametrize("first", ["cancel", "force"])
+def test_request_that_is_cancelled_too_has_no_callback(
+    workers: procaio.Pool, gate: Gate, force: Force, first: str
+) -> None:
+    """Both together end its worker, and nobody is told."""
+    calls: list[object] = []
+    (held,) = gate.hold(workers, **force.keywords)
+    held.cb(calls.append)
+    if first == "cancel":
+        held.cancel()
+    force.apply(held)
+    if first == "force":
+        workers.poll_cb()
+        held.cancel()
+    workers.flush()
+    assert (held.state, held.errno, calls) == ("cancelled", 0, [])
+    with pytest.raises(procaio.RequestCancelled):
+        held.wait()
+    assert works(workers)
+
+
+def test_abort_counts_once(workers: procaio.Pool, gate: Gate) -> None:
+    calls: list[object] = []
+    (held,) = gate.hold(workers, timeout=LATER)
+    held.cb(calls.append)
+    assert held.abort()
+    assert not held.abort()
+    workers.flush()
+    assert (calls, held.errno, deadlines(workers)) == ([None], errno.ECANCELED, 0)
+
+
+def test_dead_request_is_left_alone(workers: procaio.Pool, gate: Gate) -> None:
+    """In a forked child, and when its pool is closed."""
+    (held,) = gate.hold(workers, timeout=LATER)
+
+    def look() -> None:
+        assert not held.abort()
+        assert held.state == "dead"
+        assert procaio.aio_nop(pool=workers, timeout=LATER).wait() is None
+        assert deadlines(workers) == 0
+        workers.close()
+
+    assert succeeds(in_child(look))
+    assert (held.state, deadlines(workers)) == ("execute", 1)
+    gate.open()
+    assert held.wait() == b"x"
+    workers.close()
+    assert not held.abort()
+
+
+def test_pool_that_is_closed_with_a_deadline_to_come_forgets_it(gate: Gate) -> None:
+    pool = procaio.Pool()
+    (held,) = gate.hold(pool, timeout=LATER)
+    pool._close(0)
+    assert held.errno == errno.ECANCELED
+    assert held.error
+    assert held.error.strerror == os.strerror(errno.ECANCELED)
+
+
+# -- steps -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """A directory and a file that take several steps."""
+    directory = tmp_path / "large"
+    directory.mkdir()
+    for number in range(600):
+        (directory / f"{number:03}-{'x' * 60}").touch()
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    return directory
+
+
+STEPS: dict[str, Callable[..., procaio.Request[Any]]] = {
+    "readdir": procaio.aio_readdir,
+    "load": lambda path, **more: procaio.aio_load(path.with_name("file"), **more),
+}
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("where", ["in the first", "between", "ready", "in the second"])
+def test_request_of_several_steps_ends_and_leaves_nothing_open(
+    workers: procaio.Pool, large: Path, force: Force, kind: str, where: str
+) -> None:
+    pid = only_worker(workers)
+    before = open_files()
+    points = {"in the first": "called", "between": "signalled", "ready": "published"}
+    testing.arm(workers, points.get(where, "taken"), signal.SIGSTOP, after=where == "in the second")
+    keywords = force.keywords if where in {"in the first", "between"} else {}
+    request = STEPS[kind](large, pool=workers, **keywords)
+    if where == "in the second":
+        eventually(lambda: workers.poll_cb() == 0 and has_stopped(pid), "the second step begins")
+    else:
+        eventually(lambda: has_stopped(pid), "the worker stops")
+    if where == "ready":
+        eventually(lambda: workers.poll_cb() == 0 and request.state == "ready", "it goes on")
+    if keywords:
+        force.end(request)
+    else:
+        Force("abort", errno.ECANCELED).end(request)
+    testing.disarm(workers)
+    kill(pid, signal.SIGCONT)
+    eventually(lambda: works(workers) and open_files() == before, "what it had open is closed")
+    assert workers._snapshot()["shared_used"] == 0
+
+
+def test_step_that_is_ended_is_not_closed_twice(workers: procaio.Pool, large: Path) -> None:
+    """Orphans are hunted while it is pending: its descriptor is nobody's by then."""
+    pid = only_worker(workers)
+    testing.arm(workers, "signalled", signal.SIGSTOP)
+    request = procaio.aio_readdir(large, pool=workers)
+    eventually(lambda: has_stopped(pid), "the worker stops")
+    workers._sleep(0)
+    workers.max_poll_reqs(1)
+    first = [procaio.aio_group(pool=workers, pri=4) for _ in range(4)]
+    assert request.abort()
+    kill(pid)
+    for _ in first:
+        workers.poll_cb()
+    mine = os.open(os.devnull, os.O_RDONLY)
+    again = [os.dup(mine) for _ in range(20)]
+    workers.max_poll_reqs(0)
+    workers.flush()
+    assert all(os.fstat(fd) for fd in again)
+    for fd in [mine, *again]:
+        os.close(fd)
+    assert request.errno == errno.ECANCELED
+
+
+# -- what it works on ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["queued", "claimed", "taken"])
+def test_close_that_has_not_begun_leaves_the_file_open(
+    workers: procaio.Pool, data_file: Path, force: Force, point: str
+) -> None:
+    pid = only_worker(workers)
+    handle = procaio.aio_open(data_file, pool=workers).wait()
+    with handle:
+        if point == "queued":
+            workers.max_parallel(0)
+        else:
+            testing.arm(workers, point, signal.SIGSTOP)
+        request = procaio.aio_close(handle, pool=workers, **force.keywords)
+        assert handle.closed
+        if point != "queued":
+            eventually(lambda: has_stopped(pid), "the worker stops")
+        force.end(request)
+        assert not handle.closed
+        assert os.read(handle.fileno(), 16) == data_file.read_bytes()[:16]
+        workers.min_parallel(1)
+
+
+def test_open_that_was_not_reported_leaves_no_descriptor(
+    workers: procaio.Pool, data_file: Path, force: Force
+) -> None:
+    """What the worker has opened is closed, and nothing of the program's own."""
+    pid = only_worker(workers)
+    mine = os.open(data_file, os.O_RDONLY)
+    before = open_files()
+    testing.arm(workers, "called", signal.SIGSTOP)
+    request = procaio.aio_open(data_file, pool=workers, **force.keywords)
+    eventually(lambda: has_stopped(pid), "the worker stops")
+    assert len(open_files()) == len(before) + 1
+    force.end(request)
+    eventually(lambda: works(workers) and open_files() == before, "it is closed")
+    assert os.fstat(mine)
+    os.close(mine)
+
+
+@pytest.mark.parametrize("kind", ["Buffer", "bytearray", "array", "bytes"])
+def test_read_that_ends_leaves_its_target_as_it_was_and_usable(
+    workers: procaio.Pool, gate: Gate, force: Force, kind: str
+) -> None:
+    before = bytes(range(16))
+    buffer = procaio.Buffer(16, pool=workers)
+    memoryview(buffer)[:] = before
+    targets = {
+        "Buffer": buffer,
+        "bytearray": bytearray(before),
+        "array": np.frombuffer(bytearray(before), np.uint8),
+    }
+    target: Any = targets.get(kind)
+    data = () if target is None else (target,)
+    request = procaio.aio_read(gate.fd, None, 4, *data, pool=workers, **force.keywords)
+    eventually(lambda: request.state == "execute", "a worker reads")
+    force.end(request)
+    assert target is None or bytes(target) == before
+    if kind == "bytearray":
+        target.append(1)
+    memoryview(buffer)[:4] = b"next"
+    buffer.release()
+    assert workers._snapshot()["shared_used"] == 0
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_write_that_ends_gives_its_memory_back(
+    workers: procaio.Pool, force: Force, size: int
+) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, bytes(1 << 16)):
+            pass
+    os.set_blocking(writing, True)
+    data = b"x" * size
+    request = procaio.aio_write(writing, None, None, data, pool=workers, **force.keywords)
+    eventually(lambda: request.state == "execute", "a worker writes")
+    force.end(request)
+    assert workers._snapshot()["shared_used"] == 0
+    os.close(reading)
+    os.close(writing)
+
+
+@contextlib.contextmanager
+def copy_in_the_middle(
+    pool: procaio.Pool, gate: Gate, target: Path, **keywords: Any
+) -> Iterator[procaio.Request[int]]:
+    """A copy whose worker has written some, and waits for more."""
+    writing = os.open(gate.path, os.O_WRONLY)
+    os.write(writing, b"some")
+    request = procaio.aio_copy(gate.path, target, pool=pool, **keywords)
+    eventually(lambda: request.copied == 4, "the copy comes to the middle")
+    yield request
+    os.close(writing)
+
+
+def test_copy_in_the_middle_ends_and_leaves_no_part(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force
+) -> None:
+    target = tmp_path / "target"
+    with copy_in_the_middle(workers, gate, target, **force.keywords) as request:
+        error = force.end(request)
+    assert (error.filename, error.filename2) == (gate.path, target)
+    assert not target.exists()
+    assert nobody_was_hurt(workers)
+
+
+def test_part_that_waits_for_its_removal_when_it_is_aborted_is_removed(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path
+) -> None:
+    """Its first worker has died, and no other one is allowed to run."""
+    target = tmp_path / "target"
+    with copy_in_the_middle(workers, gate, target) as request:
+        (pid,) = [worker.pid for worker in workers.statistics().workers]
+        workers._wanted(0)
+        kill(pid)
+        eventually(
+            lambda: workers.poll_cb() == 0 and workers.statistics().worker_deaths == 1, "the burial"
+        )
+        assert (request.state, target.exists()) == ("ready", True)
+        assert request.abort()
+        workers._wanted(1)
+        with pytest.raises(procaio.WorkerDied):
+            request.wait(timeout=30)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "stops"])
+def test_copy_ends_though_the_worker_that_removes_its_part_does_not(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force, how: signal.Signals
+) -> None:
+    """Then the part stays; who has stopped is replaced."""
+    target = tmp_path / "target"
+    workers.max_parallel(1)
+    with copy_in_the_middle(workers, gate, target, **force.keywords) as request:
+        testing.arm(workers, "taken", how)
+        force.end(request)
+        stopped = how == signal.SIGSTOP
+        eventually(
+            lambda: workers.poll_cb() == 0 and workers.statistics().aborted == 1 + stopped,
+            "who has stopped is ended, too",
+        )
+    assert works(workers)
+    assert target.exists()
+    eventually(lambda: workers.poll_cb() == 0 and deadlines(workers) == 0, "all is forgotten")
+    assert workers.nreqs() == 0
+    assert workers.statistics().died == 0
+
+
+def test_part_is_removed_after_its_request_has_ended_if_no_worker_came_before(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force
+) -> None:
+    """The request does not wait for that; nreqs() does not count it, close() waits for it."""
+    target = tmp_path / "target"
+    with copy_in_the_middle(workers, gate, target, **force.keywords) as request:
+        workers._wanted(0)
+        force.end(request)
+        assert target.exists()
+        assert workers.nreqs() == 0
+        workers._wanted(1)
+        workers._sleep(0)
+        eventually(lambda: workers.poll_cb() == 0 and not target.exists(), "it is removed")
+    assert works(workers)
+
+
+def test_memory_request_ends_while_its_thread_goes_on(
+    workers: procaio.Pool, memory_gate: MemoryGate, force: Force
+) -> None:
+    """Nothing can end a thread: what it touches is held until it has ended, the request is not."""
+    calls: list[object] = []
+    (held,) = memory_gate.hold(workers, **force.keywords)
+    held.cb(calls.append)
+    force.end(held)
+    assert calls == [-1]
+    assert workers.nreqs() == 0
+    with pytest.raises(BufferError):
+        memory_gate.memory.close()
+    memory_gate.open()
+
+    def is_free() -> bool:
+        workers.poll_cb()
+        with contextlib.suppress(BufferError):
+            memory_gate.memory.close()
+        return memory_gate.memory.closed
+
+    gc.collect()
+    eventually(is_free, "the thread has ended, and nobody holds the memory")
+
+
+def test_memory_request_that_no_thread_has_begun_ends(workers: procaio.Pool, force: Force) -> None:
+    workers.max_parallel(0)
+    memory = bytearray(100)
+    request = procaio.aio_mtouch(memory, pool=workers, **force.keywords)
+    force.end(request)
+    memory.append(1)
+
+
+def test_pool_without_workers_finishes_what_it_has_begun(gate: Gate) -> None:
+    """The program itself executes it, and nobody can end that; others poll meanwhile."""
+    with procaio.Pool(inline=True) as pool:
+        made: list[procaio.Request[Any]] = []
+
+        def read() -> None:
+            made.append(procaio.aio_read(gate.fd, None, 1, pool=pool, timeout=0))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        eventually(lambda: pool.nreqs() == 1, "the thread reads")
+        group = procaio.aio_group(pool=pool)
+        (request,) = (o for o in gc.get_objects() if type(o) is procaio.Request and not o.abort())
+        assert group.abort()
+        for _ in range(3):
+            pool.poll_cb()
+        assert request.state == "execute"
+        gate.open()
+        thread.join()
+        assert made == [request]
+        assert request.wait() == b"x"
+        assert pool.nreqs() == 0
+
+
+# -- groups and composites -------------------------------------------------------------------------
+
+
+def test_group_ends_after_its_members_have_and_they_are_told_first(
+    workers: procaio.Pool, gate: Gate, force: Force
+) -> None:
+    """Members fail with ECANCELED, the group with its own; what was done keeps its result."""
+    log: list[tuple[object, ...]] = []
+
+    def tell(name: str) -> Callable[..., None]:
+        return lambda *values: log.append((name, values, procaio.errno()))
+
+    done = procaio.aio_nop(pool=workers)
+    done.wait()
+    group = procaio.aio_group(tell("group"), pool=workers, **force.keywords)
+    group.result("never seen")
+    inner = procaio.aio_group(tell("inner"), pool=workers)
+    group.add(done, inner)
+    member, nested = gate.hold(workers, 2)
+    group.add(member)
+    inner.add(nested)
+    member.cb(tell("member"))
+    nested.cb(tell("nested"))
+    force.end(group)
+    told = {name: number for name, _, number in log}
+    assert [name for name, *_ in log].index("nested") < [name for name, *_ in log].index("inner")
+    assert log[-1][0] == "group"
+    assert told == {
+        "group": force.errno,
+        "inner": errno.ECANCELED,
+        "member": errno.ECANCELED,
+        "nested": errno.ECANCELED,
+    }
+    assert group.result is not None
+    assert done.errno == 0
+
+
+def test_group_that_ends_is_fed_no_more_and_takes_late_members_with_it(
+    workers: procaio.Pool, gate: Gate, force: Force
+) -> None:
+    made: list[procaio.Request[Any]] = []
+
+    def feeder(group: procaio.Group) -> None:
+        made.append(procaio.aio_read(gate.fd, None, 1, pool=workers))
+        group.add(made[-1])
+
+    late: list[procaio.Request[Any]] = []
+
+    def add_one(_: object) -> None:
+        late.append(procaio.aio_read(gate.fd, None, 1, pool=workers))
+        group.add(late[0])
+
+    group = procaio.aio_group(pool=workers, **force.keywords)
+    group.limit(2)
+    group.feed(feeder)
+    made[0].cb(add_one)
+    force.end(group)
+    assert len(made) == 2
+    assert {request.errno for request in (*made, *late)} == {errno.ECANCELED}
+    with pytest.raises(RuntimeError, match="done"):
+        group.add(procaio.aio_nop(pool=workers))
+    workers.flush()
+
+
+def test_group_aborted_by_its_own_feeder_ends(workers: procaio.Pool) -> None:
+    def feeder(group: procaio.Group) -> None:
+        calls.append(group.abort())
+        group.add(procaio.aio_nop(pool=workers))
+
+    calls: list[bool] = []
+    group = procaio.aio_group(pool=workers)
+    group.feed(feeder)
+    with pytest.raises(OSError, match="aborted"):
+        group.wait(timeout=30)
+    assert calls == [True]
+
+
+def test_empty_group_and_paused_one_end(pool: procaio.Pool, force: Force) -> None:
+    """One that nothing would ever end."""
+    group = procaio.aio_group(pool=pool, **force.keywords)
+    force.end(group)
+    paused = procaio.aio_group(pool=pool, **force.keywords)
+    paused.feed(lambda group: group.add(procaio.aio_nop(pool=pool)) and group.limit(0))
+    pool.poll_cb()
+    if force.how == "abort":
+        force.apply(paused)
+    force.error_of(paused)
+
+
+COMPOSITES: dict[str, Callable[..., procaio.Group]] = {
+    "scandir": procaio.aio_scandir,
+    "rmtree": procaio.aio_rmtree,
+    "copytree": lambda path, **more: procaio.aio_copytree(path, path.with_name("copy"), **more),
+}
+
+
+@pytest.mark.parametrize("kind", COMPOSITES)
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_composite_request_ends_with_its_steps(
+    workers: procaio.Pool, tmp_path: Path, kind: str, after: int
+) -> None:
+    """In whatever step it is, a worker that hangs does not keep it."""
+    top = tmp_path / "top"
+    for number in range(3):
+        (top / str(number)).mkdir(parents=True)
+        (top / str(number) / "file").write_bytes(b"content")
+    pid = only_worker(workers)
+    before = open_files()
+    testing.arm(workers, "taken", signal.SIGSTOP, after=after)
+    group = COMPOSITES[kind](top, pool=workers)
+    calls: list[object] = []
+    group.cb(lambda *values: calls.append((values, procaio.errno())))
+    eventually(lambda: workers.poll_cb() == 0 and (has_stopped(pid) or bool(calls)), "it stops")
+    if not calls:
+        assert group.abort()
+        with pytest.raises(OSError, match="aborted") as raised:
+            group.wait(timeout=30)
+        assert raised.value.filename == top
+        expected = (None, None) if kind == "scandir" else (-1,)
+        assert calls == [(expected, errno.ECANCELED)]
+    del group
+    testing.disarm(workers)
+    eventually(lambda: works(workers) and open_files() == before, "what it had open is closed")
+    assert workers.nreqs() == 0
+
+
+@pytest.mark.parametrize("kind", COMPOSITES)
+def test_composite_request_has_a_deadline(pool: procaio.Pool, tmp_path: Path, kind: str) -> None:
+    """It has passed: then it is in vain, and the program's other threads do not matter."""
+    (tmp_path / "top").mkdir()
+    group = COMPOSITES[kind](tmp_path / "top", pool=pool, timeout=0)
+    with pytest.raises(TimeoutError, match="in time") as raised:
+        group.wait(timeout=30)
+    assert raised.value.filename == tmp_path / "top"
+    assert deadlines(pool) == 0
+
+
+# -- waiting for it --------------------------------------------------------------------------------
+
+
+def test_task_that_awaits_gets_a_timeout_error(workers: procaio.Pool, gate: Gate) -> None:
+    """The builtin one, with the file's name; the deadline comes though nothing else goes on."""
+
+    async def main() -> TimeoutError:
+        with pytest.raises(TimeoutError) as raised:
+            await procaio.aio_copy(gate.path, "/dev/null/x", pool=workers, timeout=0.01)
+        return raised.value
+
+    workers.max_parallel(0)
+    error = asyncio.run(main())
+    assert (error.errno, error.strerror) == (errno.ETIMEDOUT, MESSAGES[errno.ETIMEDOUT])
+    assert (error.filename, error.filename2) == (gate.path, "/dev/null/x")
+
+
+@pytest.mark.parametrize("which", ["wait_for", "timeout"])
+def test_wait_for_and_timeout_go_together(workers: procaio.Pool, gate: Gate, which: str) -> None:
+    """Whichever is first: wait_for cancels, the deadline fails, and the worker goes with it."""
+    seconds = {"wait_for": (0.01, LATER), "timeout": (LATER, 0.01)}[which]
+
+    async def main() -> procaio.Request[bytes]:
+        request = procaio.aio_read(gate.fd, None, 1, pool=workers, timeout=seconds[1])
+        with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+            await asyncio.wait_for(asyncio.shield(_value(request)), seconds[0])
+        request.cancel()
+        return request
+
+    async def _value(request: procaio.Request[bytes]) -> bytes:
+        return await request
+
+    request = asyncio.run(main())
+    assert request.state == ("cancelled" if which == "wait_for" else "done")
+    gate.open()
+    workers.flush()
+
+
+def test_descriptor_becomes_readable_for_a_deadline(workers: procaio.Pool) -> None:
+    """Nothing else goes on; and it is silent again afterwards."""
+    workers.max_parallel(0)
+    calls: list[int] = []
+    far = procaio.aio_nop(pool=workers, timeout=LATER)
+    procaio.aio_busy(1, lambda *_: calls.append(procaio.errno()), pool=workers, timeout=0.01)
+    workers.poll_cb()
+    assert calls == []
+    while not calls:
+        assert select.select([workers.poll_fileno()], [], [], 20)[0]
+        workers.poll_cb()
+    assert calls == [errno.ETIMEDOUT]
+    eventually(
+        lambda: workers.poll_cb() == 0 and not select.select([workers.poll_fileno()], [], [], 0)[0],
+        "it is silent",
+    )
+    far.cancel()
+    workers.flush()
+
+
+def test_deadline_is_kept_by_a_program_that_always_finds_results(
+    workers: procaio.Pool, gate: Gate
+) -> None:
+    """A callback that always makes another request keeps nobody from looking at the clock."""
+    (held,) = gate.hold(workers, timeout=0.001)
+
+    def again() -> None:
+        if held.state != "done":
+            procaio.aio_group(again, pool=workers)
+
+    again()
+    eventually(lambda: workers.poll_cb() == 0 and held.state == "done", "the deadline is kept")
+    workers.flush()
+    assert held.errno == errno.ETIMEDOUT
+
+
+def test_abort_in_another_requests_callback_and_from_another_thread(
+    workers: procaio.Pool, gate: Gate
+) -> None:
+    """A thread that sleeps in wait() is told."""
+    first, second = gate.hold(workers, 2)
+    procaio.aio_nop(first.abort, pool=workers)
+    with pytest.raises(OSError, match="aborted"):
+        first.wait(timeout=30)
+
+    def abort() -> None:
+        eventually(waiting.is_set, "the other one waits")
+        assert second.abort()
+
+    waiting = threading.Event()
+    thread = threading.Thread(target=abort)
+    thread.start()
+    waiting.set()
+    with pytest.raises(OSError, match="aborted"):
+        second.wait(timeout=30)
+    thread.join()
+
+
+# -- times -----------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A time, and whether it comes within anybody's life."""
+
+    seconds: Any
+    comes: bool
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(0, True), Case(False, True), Case(1e-300, True), Case(1e-9, True), Case(0.001, True),
+        Case(np.float64(0), True), Case(None, False), Case(LATER, False), Case(1e300, False),
+        Case(10**15, False), Case(sys.float_info.max, False), Case(math.inf, False),
+    ],
+)  # fmt: skip
+def test_timeout_may_be_any_time(workers: procaio.Pool, case: Case) -> None:
+    workers.max_parallel(0)
+    request = procaio.aio_nop(pool=workers, timeout=case.seconds)
+    assert deadlines(workers) == (case.seconds is not None)
+    if case.comes:
+        with pytest.raises(TimeoutError):
+            request.wait(timeout=30)
+    else:
+        workers.poll_cb()
+        assert request.state == "ready"
+        request.cancel()
+        workers.flush()
+    assert deadlines(workers) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ("1", TypeError), (b"", TypeError), ([], TypeError), (1j, TypeError), (-1, ValueError),
+        (-1e-300, ValueError), (math.nan, ValueError), (-math.inf, ValueError),
+        (10**400, OverflowError),
+    ],
+)  # fmt: skip
+def test_wrong_timeout_raises_in_the_call(
+    pool: procaio.Pool, data_file: Path, wrong: Any, error: type[Exception]
+) -> None:
+    """Nothing is queued; a FileHandle that was to be closed stays open."""
+    with procaio.aio_open(data_file, pool=pool).wait() as handle:
+        submitted = pool.statistics().submitted
+        with pytest.raises(error):
+            procaio.aio_close(handle, pool=pool, timeout=wrong)
+        with pytest.raises(error):
+            procaio.aio_group(pool=pool, timeout=wrong)
+        assert not handle.closed
+        assert pool.statistics().submitted == submitted
+    assert (pool.nreqs(), deadlines(pool)) == (0, 0)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 3000))
+def test_exactly_those_end_whose_deadline_has_passed(seed: int, count: int) -> None:
+    """In whatever order they were made, cancelled and aborted; the others run afterwards."""
+    chance = random.Random(seed)
+    with procaio.Pool(at_once=False) as pool:
+        pool.max_parallel(0)
+        expected: dict[procaio.Request[Any], int] = {}
+        for _ in range(count):
+            passed = chance.random() < 0.3
+            timeout = chance.random() * 1e-6 if passed else chance.uniform(LATER, 10 * LATER)
+            request = procaio.aio_nop(pool=pool, timeout=timeout)
+            expected[request] = errno.ETIMEDOUT if passed else 0
+            victim = chance.choice(list(expected)) if chance.random() < 0.01 else None
+            if victim is not None and victim.state == "ready":
+                if chance.random() < 0.5:
+                    victim.cancel()
+                    expected[victim] = 0
+                else:
+                    victim.abort()
+                    expected[victim] = errno.ECANCELED
+        eventually(
+            lambda: (
+                pool.poll_cb() == 0 and all(r.state == "done" for r, e in expected.items() if e)
+            ),
+            "they end",
+        )
+        left = [r for r, e in expected.items() if not e and r.state == "ready"]
+        assert deadlines(pool) == len(left)
+        pool.min_parallel(1)
+        pool.flush()
+        assert {request: request.errno for request in expected} == expected
+        assert deadlines(pool) == 0
+
+
+def test_earlier_deadlines_come_first(workers: procaio.Pool) -> None:
+    """All have passed when the program polls; others, that have not, were made in between."""
+    workers.max_parallel(0)
+    order: list[int] = []
+    chance = random.Random(1)
+    for number in range(2000):
+        if chance.random() < 0.5:
+            procaio.aio_nop(pool=workers, timeout=chance.uniform(LATER, 10 * LATER))
+        procaio.aio_nop(lambda n=number: order.append(n), pool=workers, timeout=0)
+    workers.poll_cb()
+    assert order == list(range(2000))
+    workers.min_parallel(1)
+    workers.flush()
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_completed_requests_take_their_deadlines_with_them(
+    workers: procaio.Pool, count: int
+) -> None:
+    """So there are never more than requests outstanding, however many there have been."""
+    most = 0
+    for _ in range(count // 1000):
+        for _ in range(1000):
+            procaio.aio_nop(pool=workers, timeout=LATER)
+        most = max(most, deadlines(workers))
+        workers.flush()
+        assert deadlines(workers) == 0
+    assert most <= 1000
+    assert nobody_was_hurt(workers)
+
+
+# -- everything at once ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rounds", [15, pytest.param(300, marks=pytest.mark.slow)])
+def test_storm_of_aborts_and_deadlines_hurts_no_other_request(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, rounds: int
+) -> None:
+    """Thousands that must not be done twice, while workers are ended all the time."""
+    chance = random.Random(rounds)
+    failed: list[int] = []
+    ends = 0
+
+    def ended(_: object) -> None:
+        nonlocal ends
+        ends += 1
+        if procaio.errno():
+            failed.append(procaio.errno())
+
+    before = open_files()
+    workers.max_parallel(4)
+    made = 0
+    fifo = tmp_path / "nobody writes"
+    os.mkfifo(fifo)
+    for _ in range(rounds):
+        doomed: list[procaio.Request[Any]] = [
+            procaio.aio_open(fifo, os.O_RDONLY, pool=workers, timeout=chance.random() / 100)
+            for _ in range(2)
+        ]
+        doomed += [procaio.aio_read(gate.fd, None, 1, pool=workers, timeout=0.01)]
+        doomed += [procaio.aio_busy(chance.random() / 1e3, pool=workers) for _ in range(4)]
+        for _ in range(200):
+            procaio.aio_mkdir(tmp_path / f"made-{made}", 0o777, ended, pool=workers)
+            made += 1
+        for request in doomed:
+            if chance.random() < 0.5:
+                workers.poll()
+                request.abort()
+        workers.flush()
+    assert (failed, ends) == ([], made)
+    assert len(list(tmp_path.glob("made-*"))) == made
+    assert nobody_was_hurt(workers)
+    assert workers.statistics().aborted > 0
+    eventually(lambda: works(workers) and open_files() == before, "nothing stays open")
+    assert workers._snapshot()["shared_used"] == 0
+
+
+@pytest.mark.parametrize("point", testing.FAULT_POINTS)
+def test_worker_that_dies_while_it_is_ended_loses_nothing(
+    workers: procaio.Pool, tmp_path: Path, point: str
+) -> None:
+    """By itself at each point of the request that is aborted at that time; each ends once."""
+    chance = random.Random(point)
+    counts: dict[int, int] = {}
+    wrong: list[object] = []
+    allowed = {0, errno.ECANCELED, errno.ETIMEDOUT, errno.EIO}
+    workers.max_parallel(2)
+    number = 0
+    for _ in range(30):
+        testing.arm(workers, point, after=chance.randrange(6))
+        requests = []
+        for _ in range(12):
+
+            def ended(result: object, n: int = number) -> None:
+                counts[n] = counts.get(n, 0) + 1
+                done = (tmp_path / str(n)).exists()
+                if procaio.errno() not in allowed or (result == 0 and not done):
+                    wrong.append((n, result, procaio.errno()))
+
+            timeout = chance.choice([None, 0, 0.001])
+            requests.append(
+                procaio.aio_mkdir(
+                    tmp_path / str(number), 0o777, ended, pool=workers, timeout=timeout
+                )
+            )
+            number += 1
+        if chance.random() < 0.3:
+            kill(workers.statistics().spawner_pid)
+        for request in requests:
+            if chance.random() < 0.5:
+                request.abort()
+            if chance.random() < 0.3:
+                workers.poll_cb()
+        workers.flush()
+        testing.disarm(workers)
+    assert (wrong, counts) == ([], dict.fromkeys(range(number), 1))
+    assert works(workers)
+    assert workers._snapshot()["shared_used"] == 0
+
+
+def test_abort_while_there_is_no_spawner(workers: procaio.Pool, gate: Gate) -> None:
+    workers.max_parallel(1)
+    (held,) = gate.hold(workers)
+    kill(workers.statistics().spawner_pid)
+    assert held.abort()
+    assert works(workers)
+    assert held.errno == errno.ECANCELED
+
+
+@needs_root
+def test_worker_that_may_not_be_killed_leaves_by_itself() -> None:
+    """The program has given up its rights meanwhile: the request ends, and its file is closed."""
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o755)
+    fifo = directory / "fifo"
+    os.mkfifo(fifo)
+    fifo.chmod(0o666)
+
+    def work() -> None:
+        pool = procaio.Pool()
+        before = open_files()
+        request = procaio.aio_open(fifo, os.O_RDONLY, pool=pool)
+        eventually(lambda: request.state == "execute", "a worker opens")
+        os.setresuid(65534, 65534, 65534)
+        assert request.abort()
+        with pytest.raises(OSError, match="aborted"):
+            request.wait(timeout=30)
+        writing = os.open(fifo, os.O_WRONLY)
+        os.close(writing)
+        eventually(lambda: works(pool) and open_files() == before, "it is closed")
+        pool.close()
+
+    try:
+        assert succeeds(in_child(work))
+    finally:
+        shutil.rmtree(directory)
+
+
+# -- what hangs ------------------------------------------------------------------------------------
+
+
+HANGING = """
+import errno, os, sys
+import procaio
+
+pool = procaio.Pool(workers=2)
+name = sys.argv[1] + "/hang-1"
+asked = [
+    lambda: procaio.aio_stat(name, pool=pool, timeout=0.05),
+    lambda: procaio.aio_open(name, pool=pool, timeout=0.05),
+    lambda: procaio.aio_load(name, pool=pool, timeout=0.05),
+    lambda: procaio.aio_copy(sys.argv[2] + "/1", name, pool=pool, timeout=0.05),
+    lambda: procaio.aio_scandir(name, pool=pool, timeout=0.05),
+]
+for ask in asked * 2:
+    try:
+        ask().wait()
+    except TimeoutError as error:
+        assert name in (error.filename, error.filename2)
+requests = [procaio.aio_stat(name, pool=pool) for _ in range(20)]
+for request in requests:
+    request.abort()
+pool.flush()
+assert {request.errno for request in requests} == {errno.ECANCELED}
+assert len(procaio.aio_readdir(sys.argv[2], pool=pool).wait()) == 3
+print(pool.statistics().worker_deaths, flush=True)
+for _ in range(3):
+    procaio.aio_stat(name, pool=pool)
+pool.exit_timeout(0.05)
+"""
+
+
+def test_file_system_that_never_answers_keeps_neither_the_pool_nor_the_program(
+    slowfs: ModuleType, tmp_path: Path
+) -> None:
+    tree = tmp_path / "source" / "tree"
+    tree.mkdir(parents=True)
+    for number in range(3):
+        (tree / str(number)).write_bytes(b"content")
+    mount = tmp_path / "mount"
+    with slowfs.mounted(tmp_path / "source", mount, "hang=hang-"):
+        # No pipe: workers that cannot die have all that the program had open.
+        output = tmp_path / "output"
+        with open(output, "wb") as file:
+            done = subprocess.run(
+                [sys.executable, "-c", HANGING, mount, tree],
+                stdout=file, stderr=file, timeout=60, check=False,
+            )  # fmt: skip
+    assert (output.read_text(), done.returncode) == ("0\n", 0)
+
+
+@pytest.fixture
+def ext4(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that can be frozen."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("mkfs.ext4", "fsfreeze", "losetup"))):
+        pytest.skip("needs root, mkfs.ext4, losetup and fsfreeze")
+    image, mount = tmp_path / "image", tmp_path / "ext4"
+    mount.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    mounted = subprocess.run(["mount", "-o", "loop", image, mount], check=False)
+    if mounted.returncode:
+        pytest.skip("no loop device can be mounted here")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["fsfreeze", "-u", mount], check=False, stderr=subprocess.DEVNULL)
+        subprocess.run(["umount", "-l", mount], check=True)
+
+
+def freeze(mount: Path) -> None:
+    subprocess.run(["fsfreeze", "-f", mount], check=True)
+
+
+def thaw(mount: Path) -> None:
+    subprocess.run(["fsfreeze", "-u", mount], check=True)
+
+
+def test_requests_end_though_their_workers_cannot_die(
+    workers: procaio.Pool, ext4: Path, tmp_path: Path, force: Force
+) -> None:
+    """In uninterruptible sleep: others take their place; after the thaw all is cleaned up."""
+    source = tmp_path / "large"
+    source.write_bytes(bytes(8 << 20))
+    workers.max_parallel(2)
+    handle = os.open(ext4 / "written", os.O_CREAT | os.O_RDWR)
+    buffer = procaio.Buffer(4096, pool=workers)
+    assert works(workers)
+    before = open_files()
+    freeze(ext4)
+    flags = os.O_CREAT | os.O_WRONLY
+    stuck: list[procaio.Request[Any]] = []
+    for ask in (
+        lambda: procaio.aio_open(ext4 / "opened", flags, pool=workers, **force.keywords),
+        lambda: procaio.aio_write(handle, 0, None, buffer, pool=workers, **force.keywords),
+        lambda: procaio.aio_copy(source, ext4 / "copy", pool=workers, **force.keywords),
+        lambda: procaio.aio_mkdir(ext4 / "made", pool=workers, **force.keywords),
+    ):
+        stuck.append(ask())
+        eventually(lambda: stuck[-1].state == "execute", "a worker is stuck")
+        force.end(stuck[-1])
+        assert procaio.aio_stat(ext4, pool=workers).wait(timeout=30)
+    assert workers.nreqs() == 0
+    assert workers.nworkers() <= 2
+    buffer.release()
+    assert workers._snapshot()["shared_used"] >= 4096  # its worker may still read it
+    thaw(ext4)
+    eventually(
+        lambda: works(workers) and open_files() == before and not (ext4 / "copy").exists(),
+        "the dead are buried, what they had open is closed, the part is removed",
+    )
+    eventually(lambda: works(workers) and workers._snapshot()["shared_used"] == 0, "all of it")
+    assert sorted(os.listdir(ext4)) == ["lost+found", "made", "opened", "written"]
+    assert nobody_was_hurt(workers)
+    os.close(handle)
+
+
+def test_close_does_not_wait_for_workers_that_cannot_die(ext4: Path) -> None:
+    """Whoever uses a pool next buries them, and closes what they have opened meanwhile."""
+    before = open_files()
+    pool = procaio.Pool(workers=3)
+    assert works(pool)
+    freeze(ext4)
+    flags = os.O_CREAT | os.O_WRONLY
+    requests = [procaio.aio_open(ext4 / str(n), flags, pool=pool) for n in range(3)]
+    eventually(lambda: {r.state for r in requests} == {"execute"}, "workers are stuck")
+    assert requests[0].abort()
+    pool._close(0)
+    assert {request.errno for request in requests} == {errno.ECANCELED}
+    thaw(ext4)
+    eventually(lambda: len(list(ext4.iterdir())) == 4, "they have opened their files")
+    with procaio.Pool() as other:
+        eventually(lambda: works(other) and open_files() == before, "nothing stays open")
+
+
+def test_parts_of_many_copies_that_hang_do_not_keep_the_pool(ext4: Path, tmp_path: Path) -> None:
+    """More than there are workers: none of those that remove them is let do it for ever."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    keep = os.open(fifo, os.O_RDWR)
+    with procaio.Pool(workers=2, at_once=False) as pool:
+        copies = []
+        for number in range(2):
+            copies.append(procaio.aio_copy(fifo, ext4 / str(number), pool=pool))
+            eventually(lambda: copies[-1].state == "execute", "it begins")
+            os.write(keep, b"some")
+        eventually(lambda: sum(copy.copied for copy in copies) == 8, "they are in the middle")
+        freeze(ext4)
+        for copy in copies:
+            assert copy.abort()
+            with pytest.raises(OSError, match="aborted"):
+                copy.wait(timeout=30)
+        for _ in range(4):
+            assert works(pool)
+        thaw(ext4)
+        eventually(lambda: works(pool) and pool.nreqs() == 0, "the dead are buried")
+    os.close(keep)

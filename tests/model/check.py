@@ -52,12 +52,16 @@ class Run:
 
 
 SMALL = "NREQUESTS=2 DEATHS=1 WITHDRAWALS=0"
+ABORTED = "NREQUESTS=2 DEATHS=0 WITHDRAWALS=0 ABORTS=1"
 RUNS = [
     # What holds.
     Run("ring, a death", "ring", SMALL),
     Run("ring, a death, one lane", "ring", f"{SMALL} NLANES=1"),
     Run("ring, withdrawn", "ring", "NREQUESTS=2 DEATHS=0 WITHDRAWALS=1 NLANES=1"),
     Run("ring, withdrawn, two lanes", "ring", "NREQUESTS=2 DEATHS=0 WITHDRAWALS=1"),
+    Run("ring, aborted", "ring", ABORTED),
+    Run("ring, aborted, one lane", "ring", "NREQUESTS=2 DEATHS=0 WITHDRAWALS=0 ABORTS=2 NLANES=1"),
+    Run("ring, aborted and a death", "ring", f"{SMALL} ABORTS=1 NLANES=1"),
     Run("ring, three requests", "ring", "NREQUESTS=3 DEATHS=0 WITHDRAWALS=0 NLANES=1"),
     Run("wake", "wake"),
     Run("wake, spinning", "wake", "SPIN"),
@@ -78,6 +82,10 @@ RUNS = [
     Run("published before DONE", "ring", f"{SMALL} PUBLISH_FIRST", fails=True),
     Run("unpublished results forgotten", "ring", f"{SMALL} NO_LOOK_FOR_DONE", fails=True),
     Run("everything run again", "ring", f"{SMALL} RERUN_ALL", fails=True),
+    Run("worker goes on after an abort", "ring", f"{ABORTED} GO_ON_ABORTED", fails=True),
+    Run("aborted slot freed at once", "ring", f"{ABORTED} FREE_ABORTED", fails=True),
+    Run("aborted by a signal only", "ring", f"{ABORTED} ABORT_BY_SIGNAL", fails=True),
+    Run("aborted slot forgotten", "ring", f"{ABORTED} NO_LOOK_FOR_ABORTED", fails=True),
     # Errors that were in the C until a model found them.
     Run("monitor rests beside a request", "wake", "NO_ENSURE_BEFORE_RUN", fails=True),
     Run(

@@ -1,10 +1,13 @@
 /* tests/model/ring.pml - slots, lanes, result rings, and workers that die at every step.
  *
  * Modelled: the program's publish(), pa_lane_push(), pa_lane_skip_stale(), queue_refill(),
- * queue_withdraw() and make_room(), accept_result() and queue_worker_ended() (shm/ring.c,
- * procaio/csrc/queue.c); the workers' lane_claim(), the rest of run_request() and pa_result_push()
+ * queue_withdraw() and make_room(), abort_in_slot(), accept_result() and queue_worker_ended()
+ * (shm/ring.c, procaio/csrc/queue.c); the workers' lane_claim(), the rest of run_request() and pa_result_push()
  * (shm/ring.c, workers/loop.c).  Nobody sleeps here (wake.pml does): a process that has nothing to
  * do waits until it has.
+ *
+ * An aborted worker is killed: the signal comes at any of its steps, or, if the program may not send
+ * it, never.
  *
  * Proved: every request ends exactly once (no state in which nothing goes on and one has not ended);
  * it is executed by one worker at a time, never after it was cancelled; one that must not be done
@@ -23,6 +26,9 @@
 #endif
 #ifndef WITHDRAWALS
 #define WITHDRAWALS 1
+#endif
+#ifndef ABORTS
+#define ABORTS 0
 #endif
 #ifndef MOST_TRIES
 #define MOST_TRIES 1
@@ -46,6 +52,7 @@
 #define READY 1
 #define EXECUTING 2
 #define DONE 3
+#define ABORTED 4
 
 /* -- shared memory ---------------------------------------------------------------------------- */
 
@@ -68,11 +75,12 @@ Ring results[NWORKERS]; /* the head is the program's own */
 
 /* -- what is proved of ------------------------------------------------------------------------- */
 
-bool executing[NREQUESTS], cancelled[NREQUESTS], done[NREQUESTS];
+bool executing[NREQUESTS], cancelled[NREQUESTS], done[NREQUESTS], aborted[NREQUESTS];
 byte started[NREQUESTS];
 #define REPEATABLE(r) ((r) != 0)
 
 bool ended[NWORKERS]; /* dead, and not buried */
+bool condemned[NWORKERS]; /* its request was aborted: a signal is on its way */
 byte deaths = DEATHS;
 bool over;
 
@@ -89,6 +97,7 @@ end:
 #define DIE                                                                                       \
     if                                                                                            \
     :: deaths > 0 -> deaths--; goto dead                                                          \
+    :: condemned[w] -> goto dead                                                                  \
     :: true                                                                                       \
     fi
 
@@ -134,6 +143,7 @@ end:
     !ended[w];
     atomic { true; DIE }
 search:
+    assert(!condemned[w]); /* it would take another request, and the signal would end that one */
     /* pa_lane_claim() */
     SOMETHING_THERE;
     lane = 0;
@@ -182,10 +192,22 @@ search:
     results[w].entry[AT(results[w].tail)] = entry;
     atomic { results[w].tail++; DIE }
 #endif
-    atomic { /* EXECUTING -> DONE */
-        assert(slots[INDEX(entry)].phase == EXECUTING && slots[INDEX(entry)].owner == w + 1 &&
+    atomic { /* EXECUTING -> DONE, or it was aborted */
+        assert(slots[INDEX(entry)].owner == w + 1 &&
                slots[INDEX(entry)].generation == GENERATION(entry));
-        slots[INDEX(entry)].phase = DONE;
+        if
+        :: slots[INDEX(entry)].phase == EXECUTING -> slots[INDEX(entry)].phase = DONE
+        :: else ->
+            assert(slots[INDEX(entry)].phase == ABORTED);
+#ifdef GO_ON_ABORTED
+            executing[request] = false;
+            entry = 0;
+            request = 0;
+            goto search
+#else
+            goto dead
+#endif
+        fi;
         executing[request] = false;
         request = 0;
         DIE
@@ -200,7 +222,8 @@ search:
 dead:
     atomic {
         if
-        :: slots[INDEX(entry)].phase == EXECUTING && slots[INDEX(entry)].owner == w + 1 ->
+        :: (slots[INDEX(entry)].phase == EXECUTING || slots[INDEX(entry)].phase == ABORTED) &&
+           slots[INDEX(entry)].owner == w + 1 ->
             executing[slots[INDEX(entry)].request] = false
         :: else
         fi;
@@ -358,6 +381,28 @@ inline withdraw(at)
     }
 }
 
+/* queue.c: abort_in_slot() of what a worker executes; the slot stays until that is dead */
+inline abort(at)
+{
+    atomic {
+        slots[at].phase == EXECUTING && aborts > 0 ->
+        aborts--;
+        request = in_flight[at] - 1;
+#ifdef ABORT_BY_SIGNAL
+        skip; /* killed, and no more */
+#else
+        slots[at].phase = ABORTED;
+#endif
+        aborted[request] = true;
+        condemned[slots[at].owner - 1] = true;
+#ifdef FREE_ABORTED
+        slot_free(at);
+        end_request(request);
+#endif
+        request = 0
+    }
+}
+
 /* queue.c: queue_worker_ended(), for one slot */
 inline look_at_slot(who, at)
 {
@@ -367,6 +412,15 @@ inline look_at_slot(who, at)
         skip
 #else
         accept(at, slots[at].generation)
+#endif
+    :: in_flight[at] != 0 && slots[at].owner == who + 1 && slots[at].phase == ABORTED ->
+#ifdef NO_LOOK_FOR_ABORTED
+        skip
+#else
+        atomic { /* end_aborted() */
+            end_request(in_flight[at] - 1);
+            slot_free(at)
+        }
 #endif
     :: in_flight[at] != 0 && slots[at].owner == who + 1 && slots[at].phase == EXECUTING ->
         atomic { /* rerun_or_fail() */
@@ -396,12 +450,12 @@ inline bury(who)
     od;
     look_at_slot(who, 0);
     look_at_slot(who, 1);
-    ended[who] = false
+    atomic { condemned[who] = false; ended[who] = false }
 }
 
 active proctype Program() provided (!over)
 {
-    byte withdrawals = WITHDRAWALS, request, slot, lane, head, entry;
+    byte withdrawals = WITHDRAWALS, aborts = ABORTS, request, slot, lane, head, entry;
     bool pushed;
     d_step {
         lanes[0].head = FIRST; lanes[0].tail = FIRST;
@@ -423,6 +477,8 @@ active proctype Program() provided (!over)
     :: refill && WAITING && (in_flight[0] == 0 || in_flight[1] == 0) -> dispatch()
     :: withdraw(0)
     :: withdraw(1)
+    :: abort(0)
+    :: abort(1)
     :: results[0].head != results[0].tail && !ended[0] -> pop_result(0)
     :: results[1].head != results[1].tail && !ended[1] -> pop_result(1)
     :: ended[0] -> bury(0)

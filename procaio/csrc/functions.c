@@ -185,23 +185,36 @@ struct call {
     PyObject *callback, *pri, *timeout, *pool;
 };
 
-static bool same_name(PyObject *a, PyObject *b)
+static bool is_same(PyObject *a, PyObject *b)
 {
-    return a == b || PyUnicode_Compare(a, b) == 0;
+    return a == b;
 }
 
-static PyObject **place_of(int which, struct call *call, PyObject *name)
+static bool is_equal(PyObject *a, PyObject *b)
+{
+    return PyUnicode_Compare(a, b) == 0;
+}
+
+static inline PyObject **find_place(int which, struct call *call, PyObject *name,
+                                    bool (*is_it)(PyObject *, PyObject *))
 {
     for (int p = 0; p < MOST_PARAMETERS && names[which][p]; p++)
-        if (same_name(names[which][p], name))
+        if (is_it(names[which][p], name))
             return &call->values[p];
-    if (same_name(name, name_callback))
+    if (is_it(name, name_callback))
         return &call->callback;
-    if (same_name(name, name_pri))
+    if (is_it(name, name_pri))
         return &call->pri;
-    if (same_name(name, name_timeout))
+    if (is_it(name, name_timeout))
         return &call->timeout;
-    return same_name(name, name_pool) ? &call->pool : NULL;
+    return is_it(name, name_pool) ? &call->pool : NULL;
+}
+
+/* Names that stand in a program are interned, as ours are: then nothing has to be compared. */
+static PyObject **place_of(int which, struct call *call, PyObject *name)
+{
+    PyObject **place = find_place(which, call, name, is_same);
+    return likely(place) ? place : find_place(which, call, name, is_equal);
 }
 
 static int parse(int which, struct call *call, PyObject *const *args, Py_ssize_t count,

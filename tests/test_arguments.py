@@ -169,7 +169,7 @@ def test_table_of_this_file_knows_every_function() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 def test_signature_tells_the_common_form(function: Callable[..., Any]) -> None:
-    """Every function takes callback last, then pri, timeout and pool by keyword, and says it in help()."""
+    """Every function takes callback last, then pri, timeout and pool by keyword: see help()."""
     parameters = inspect.signature(function).parameters.values()
     positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
     assert positional[-1] == "callback"

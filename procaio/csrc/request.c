@@ -342,8 +342,9 @@ static PyMethodDef methods[] = {
      "End this request now: it completes with ECANCELED, and its callback is called.\n\n"
      "If a worker executes it that one is killed, however long its system call would take, and\n"
      "replaced; whether the call was made is unknown then. A group's members are aborted, and the\n"
-     "group ends when they have. Returns False if the request has ended already. See the `timeout`\n"
-     "of every request, which does the same with ETIMEDOUT."},
+     "group ends when they have. Returns False if that changes nothing: the request has ended, or was\n"
+     "aborted before, or the program itself executes it (Pool(inline=True)). The `timeout` of every\n"
+     "function does the same with ETIMEDOUT, so many seconds after the call."},
     {"cb", (PyCFunction)set_callback, METH_O,
      "cb($self, callback, /)\n--\n\nReplace the callback (None: no callback); returns the previous "
      "one.\nDoes nothing once the callback was called."},

@@ -122,6 +122,8 @@ class Pool(_core.CorePool):
             self._begin_in(create_shared_memory(_core.SEGMENT_SIZE, elsewhere=True))
 
     def _begin_in(self, segment_fd: int) -> None:
+        if not self._inline:
+            _core._watch_identity(os)  # noqa: SLF001 - ours
         title_at, title_size = title_area()
         self._open(
             segment_fd,

@@ -153,6 +153,7 @@ enum {
     PA_WRITING = 1 << 10,  /* the destination, which the slot names, is its own and not whole */
     PA_COPYING = 1 << 11,  /* move: the source is where it was */
     PA_TELL_LINKS = 1 << 12, /* copy: nothing is done to a file of several names */
+    PA_REFUSED = 1 << 13,    /* set by the worker: not begun, since it has an old identity */
     PA_OPENS_PATH = 1 << 14, /* copy: the destination, just made, may be open as O_PATH */
 };
 
@@ -332,6 +333,7 @@ struct pa_header {
     _Atomic uint32_t fault_signal;
     _Atomic int32_t fault_countdown; /* how often the point is passed before it strikes */
     _Atomic uint32_t withdrawn;      /* rows of `data_segments` that are to be mapped no more */
+    _Atomic uint32_t identity;       /* grows when the program becomes another user: identity.c */
 
     /* Written by the program at every submission. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];

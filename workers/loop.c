@@ -38,6 +38,7 @@ struct self {
     uint32_t permit;
     uint32_t taken;
     uint32_t withdrawn; /* of the header, as it was seen last */
+    uint32_t identity;
     struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
     struct mapping mappings[PA_MAX_SEGMENTS];
@@ -46,6 +47,7 @@ struct self {
 static bool told_to_leave(const struct self *self)
 {
     return atomic_load_explicit(&self->segment->header.shutdown, memory_order_relaxed) ||
+           !pa_has_identity(self->segment, self->identity) ||
            atomic_load_explicit(&self->record->retire, memory_order_relaxed);
 }
 
@@ -135,6 +137,19 @@ static void wake_next(struct self *self, uint16_t op)
         pa_wake_one(self->segment);
 }
 
+/* What was made after the program had become another user is not done with the old one's rights.
+ * The slot's READY was written after the new identity, and seen before it is read here. */
+static void refuse(struct self *self, struct pa_slot *slot, uint32_t entry)
+{
+    uint32_t generation = pa_entry_generation(entry);
+    slot->call_flags |= PA_REFUSED;
+    if (!pa_state_move(slot, pa_state_word(PA_EXECUTING, self->index + 1, generation), PA_DONE,
+                       self->index + 1, generation, PA_WORKER))
+        _exit(1);
+    pa_result_push(self->segment, self->index, entry);
+    pa_signal_program(self->segment);
+}
+
 static void run_request(struct self *self, uint32_t entry)
 {
     struct pa_segment *segment = self->segment;
@@ -145,6 +160,10 @@ static void run_request(struct self *self, uint32_t entry)
     pa_fault(segment, PA_FAULT_TAKEN);
     if (self->spinning)
         stop_spinning(self);
+    if (!pa_has_identity(segment, self->identity)) {
+        refuse(self, slot, entry);
+        return;
+    }
     wake_next(self, op);
     self->taken++;
     atomic_store_explicit(&self->record->op, op, memory_order_relaxed);
@@ -283,12 +302,13 @@ static void leave(struct self *self)
         pa_monitor_ring(segment);
 }
 
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker)
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity)
 {
     struct self self = {
         .segment = segment,
         .record = &segment->workers[worker],
         .index = worker,
+        .identity = identity,
         .permit = pa_permit_held(segment, worker),
         .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
         .spin = {.limit_ns = segment->header.spin_limit_ns,

@@ -200,14 +200,14 @@ static bool look(struct monitor *monitor)
 }
 
 /* Nothing waits: sleep until somebody rings. */
-static void rest(struct pa_segment *segment)
+static void rest(struct pa_segment *segment, uint32_t identity)
 {
     struct pa_header *header = &segment->header;
     uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
     atomic_store_explicit(&header->monitor_asleep, 1, memory_order_relaxed);
     /* Announced; look once more.  Pairs with the fence in pa_wake_after_push(). */
     atomic_thread_fence(memory_order_seq_cst);
-    if (pa_lanes_empty(segment) &&
+    if (pa_lanes_empty(segment) && pa_has_identity(segment, identity) &&
         !atomic_load_explicit(&header->shutdown, memory_order_relaxed))
         pa_futex_wait(&header->monitor_bell, rung, 0);
     atomic_store_explicit(&header->monitor_asleep, 0, memory_order_relaxed);
@@ -218,7 +218,8 @@ static void watch(struct monitor *monitor)
     struct pa_segment *segment = monitor->segment;
     struct pa_header *header = &segment->header;
     uint64_t interval_ns = LOOK_MIN_NS, quiet_since_ns = 0;
-    while (!atomic_load_explicit(&header->shutdown, memory_order_relaxed)) {
+    while (!atomic_load_explicit(&header->shutdown, memory_order_relaxed) &&
+           pa_has_identity(segment, monitor->birth->identity)) {
         uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
         if (look(monitor))
             interval_ns = LOOK_MIN_NS;
@@ -229,7 +230,7 @@ static void watch(struct monitor *monitor)
         else if (quiet_since_ns == 0)
             quiet_since_ns = monitor->looked_at_ns;
         else if (monitor->looked_at_ns - quiet_since_ns > REST_AFTER_NS) {
-            rest(segment);
+            rest(segment, monitor->birth->identity);
             quiet_since_ns = 0;
             interval_ns = LOOK_MIN_NS;
             continue;
@@ -288,14 +289,18 @@ int pa_worker_main(void *context)
     give_way();
     struct pa_worker *record = &segment->workers[birth->worker];
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
-    pa_worker_loop(segment, birth->worker);
+    pa_worker_loop(segment, birth->worker, birth->identity);
     return 0;
 }
 
 int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)
 {
     struct pa_birth *birth = (struct pa_birth *)region;
-    *birth = (struct pa_birth){.segment = segment, .worker_stack = region + PA_STACK_SIZE};
+    *birth = (struct pa_birth){
+        .segment = segment,
+        .worker_stack = region + PA_STACK_SIZE,
+        .identity = atomic_load_explicit(&segment->header.identity, memory_order_acquire),
+    };
     pa_keep_collect(&birth->keep, segment, region);
     /* A signal between the clone and the child's own settings would run the program's handler. */
     sigset_t all, saved;

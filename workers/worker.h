@@ -26,6 +26,7 @@ struct pa_birth {
     struct pa_keep keep;
     char *worker_stack; /* PA_STACK_SIZE bytes; each worker has its own copy of it */
     uint32_t worker;    /* the one that is being born */
+    uint32_t identity;  /* of the program, when the spawner was cloned */
 };
 
 /* Program: clone the spawner.  Gives its pid and sets *pidfd, or a negated errno.  `region` is
@@ -41,7 +42,13 @@ bool pa_is_blocked(pid_t pid);
 
 /* A worker's work without its process: takes requests until it is told to leave.  Tests and the
  * benchmark's limit program run it in threads. */
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker);
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity);
+
+/* The program is still the user that it was. */
+static inline bool pa_has_identity(const struct pa_segment *segment, uint32_t identity)
+{
+    return atomic_load_explicit(&segment->header.identity, memory_order_relaxed) == identity;
+}
 
 /* child.c: what a new process does before anything else. */
 void pa_child_settle(const struct pa_birth *birth);

@@ -10,6 +10,7 @@
  *   orphans.c     descriptors that a dead worker has left open
  *   queue.c       requests on their way: overflow, slots, results
  *   deadlines.c   when they must have ended
+ *   identity.c    the program becomes another user
  *   deliver.c     the end of it: value, waiting tasks, callback
  *   poll.c        waiting, and whose turn it is
  *   results.c     what a slot holds, as Python objects
@@ -286,6 +287,7 @@ int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exce
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
 #define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
 void pool_after_fork(void);
+void pool_renew(Pool *pool, uint32_t identity);
 void pool_condemn(Pool *pool, uint32_t worker);
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
@@ -306,6 +308,13 @@ void deadlines_add(Pool *pool, Request *request, uint64_t ns);
 void deadlines_drop(Request *request);
 void deadlines_expire(Pool *pool);
 void deadlines_forget(Pool *pool);
+
+/* identity.c */
+extern uint32_t identity_number; /* of what the program is now */
+extern bool identity_unsure;     /* its code has run since the last look */
+void identity_note(void);
+void identity_look(void);
+PyObject *identity_watch(PyObject *module, PyObject *os);
 
 /* orphans.c */
 void orphans_hunt(void);

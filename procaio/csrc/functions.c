@@ -370,6 +370,8 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
     if (parse(which, &call, args, count, keywords) < 0 ||
         take_priority(call.pri, &priority) < 0 || take_timeout(call.timeout, &deadline_ns) < 0)
         return NULL;
+    if (unlikely(identity_unsure))
+        identity_look();
     Pool *pool = pool_of(call.pool);
     bool is_group = spec->kind == RESULT_GROUP;
     if (!pool || (!is_group && pool_ensure_spawner(pool) < 0))

@@ -81,6 +81,7 @@ void poll_leave_readable(Pool *pool)
 int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
 {
     struct pa_segment *segment = pool->segment;
+    identity_unsure = true;
     uint64_t most = pool->max_poll_reqs ? pool->max_poll_reqs : pool->nreqs;
     if (turn && turn < most)
         most = turn;

@@ -190,6 +190,7 @@ PyObject *pool_open(Pool *pool, PyObject *args)
         header->epoll_fd = pool->epoll_fd;
         header->title_at = title_at;
         header->title_size = title_size;
+        atomic_store(&header->identity, identity_number);
         atomic_store(&header->wanted, workers);
         atomic_store(&header->max_idle, max_idle);
         atomic_store(&header->idle_timeout_ms, idle_timeout_ms);
@@ -387,7 +388,7 @@ static bool bury_spawner(Pool *pool)
     orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
-    pool->totals.spawner_deaths++;
+    pool->totals.spawner_deaths += crashed;
     adopt_workers(pool);
     atomic_store(&pool->segment->header.monitor_asleep, 0);
     end_its_wakings(pool->segment);
@@ -477,6 +478,31 @@ static void end_child(int pidfd, int pid, uint64_t until_ns)
     else
         undead.pidfds[undead.count++] = pidfd;
 }
+
+/* A new spawner, and so new workers: the program is somebody else now, or about to be. */
+void pool_renew(Pool *pool, uint32_t identity)
+{
+    struct pa_segment *segment = pool->segment;
+    atomic_store(&segment->header.identity, identity);
+    pa_wake_all(segment);
+    pa_monitor_ring(segment);
+    int spawner = pool->spawner_pidfd;
+    if (spawner >= 0) { /* it leaves by itself: whoever is waited for need not be killed */
+        pool->spawner_pidfd = -1;
+        epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, spawner, NULL);
+        end_child(spawner, pa_now_ns() + PA_DEATH_NS);
+        if (pool->segment != segment)
+            return;
+        pool->spawner_pid = 0;
+        adopt_workers(pool);
+        atomic_store(&segment->header.monitor_asleep, 0);
+        end_its_wakings(segment);
+    }
+    if (pool->nreqs > 0 && !pool->closed && pool_ensure_spawner(pool) < 0)
+        PyErr_WriteUnraisable((PyObject *)pool);
+}
+
+/* -- closing ---------------------------------------------------------------------------------- */
 
 static void kill_child(int pidfd)
 {

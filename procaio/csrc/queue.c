@@ -463,13 +463,18 @@ void queue_request(Pool *pool, Request *request)
 
 /* -- results ---------------------------------------------------------------------------------- */
 
-static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
+static void send_again(Pool *pool, Request *request)
 {
-    fill_next_step(request, slot);
     if (!publish(pool, request, request->slot)) {
         request->error = EAGAIN;
         queue_push_pending(pool, request);
     }
+}
+
+static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    fill_next_step(request, slot);
+    send_again(pool, request);
 }
 
 /* Small data that are about to be copied: ask for all cache lines now, while other results are seen
@@ -490,6 +495,11 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
     if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
         return;
+    if (unlikely(slot->call_flags & PA_REFUSED)) {
+        slot->call_flags &= (uint16_t)~PA_REFUSED;
+        send_again(pool, request);
+        return;
+    }
     pool->deaths_in_a_row = 0;
     if (unlikely(slot->call_flags & PA_MORE || request->wants_all) &&
         result_wants_more(pool, request, slot) && !request->error)

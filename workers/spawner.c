@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@
 #define LOOK_MAX_NS UINT64_C(2000000)
 #define REST_AFTER_NS UINT64_C(5000000)
 #define BACKLOG_NS UINT64_C(100000)
+#define CHECK_NS UINT64_C(500000000)
 
 /* Descriptors, working directory and umask are the program's, live; memory is not.  Exit signal 0:
  * the program's SIGCHLD handler and waitpid(-1) never see them. */
@@ -38,6 +40,7 @@ struct monitor {
     struct pa_birth *birth;
     struct pa_segment *segment;
     uint64_t looked_at_ns;
+    uint64_t checked_at_ns;
     uint32_t taken[PA_MAX_WORKERS];  /* by each worker, at the last look */
     uint64_t cpu_ns[PA_MAX_WORKERS]; /* used by each worker, at the last look */
 };
@@ -199,18 +202,69 @@ static bool look(struct monitor *monitor)
     return in_use < monitor->segment->header.permit_count && start_worker(monitor);
 }
 
-/* Nothing waits: sleep until somebody rings. */
-static void rest(struct pa_segment *segment, uint32_t identity)
+/* False: the program has become another one (execve), which knows nothing of us.  Our descriptors
+ * are in the old table, and in its new one no descriptor of the segment is open. */
+static bool program_is_there(const struct pa_segment *segment)
+{
+    char path[64] = "", *at = path;
+    pa_text(&at, "/proc/");
+    pa_text_number(&at, (uint32_t)segment->header.program_pid);
+    pa_text(&at, "/fd/");
+    pa_text_number(&at, (uint32_t)segment->header.segment_fd);
+    struct stat ours, its;
+    if (fstat(segment->header.segment_fd, &ours) < 0)
+        return true;
+    if (stat(path, &its) < 0)
+        return errno != ENOENT;
+    return ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
+}
+
+/* Nobody waits for what the workers do. */
+static void end_workers(struct pa_segment *segment)
+{
+    atomic_store(&segment->header.shutdown, 1);
+    pa_wake_all(segment);
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        int pidfd = atomic_load(&segment->workers[worker].pidfd);
+        if (pidfd >= 0)
+            syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    }
+}
+
+static void check_program(struct monitor *monitor)
+{
+    uint64_t now = pa_now_ns();
+    if (now - monitor->checked_at_ns < CHECK_NS)
+        return;
+    monitor->checked_at_ns = now;
+    if (!program_is_there(monitor->segment))
+        end_workers(monitor->segment);
+}
+
+static bool told_to_leave(const struct pa_segment *segment, uint32_t identity)
+{
+    return atomic_load_explicit(&segment->header.shutdown, memory_order_relaxed) ||
+           !pa_has_identity(segment, identity);
+}
+
+static bool nothing_to_do(struct pa_segment *segment, uint32_t identity)
+{
+    return pa_lanes_empty(segment) && !told_to_leave(segment, identity);
+}
+
+/* Nothing waits: sleep until somebody rings.  False: nobody has for a while. */
+static bool rest(struct pa_segment *segment, uint32_t identity)
 {
     struct pa_header *header = &segment->header;
     uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
     atomic_store_explicit(&header->monitor_asleep, 1, memory_order_relaxed);
     /* Announced; look once more.  Pairs with the fence in pa_wake_after_push(). */
     atomic_thread_fence(memory_order_seq_cst);
-    if (pa_lanes_empty(segment) && pa_has_identity(segment, identity) &&
-        !atomic_load_explicit(&header->shutdown, memory_order_relaxed))
-        pa_futex_wait(&header->monitor_bell, rung, 0);
+    if (nothing_to_do(segment, identity))
+        pa_futex_wait(&header->monitor_bell, rung, CHECK_NS);
     atomic_store_explicit(&header->monitor_asleep, 0, memory_order_relaxed);
+    return atomic_load_explicit(&header->monitor_bell, memory_order_relaxed) != rung ||
+           !nothing_to_do(segment, identity);
 }
 
 static void watch(struct monitor *monitor)
@@ -218,9 +272,9 @@ static void watch(struct monitor *monitor)
     struct pa_segment *segment = monitor->segment;
     struct pa_header *header = &segment->header;
     uint64_t interval_ns = LOOK_MIN_NS, quiet_since_ns = 0;
-    while (!atomic_load_explicit(&header->shutdown, memory_order_relaxed) &&
-           pa_has_identity(segment, monitor->birth->identity)) {
+    while (!told_to_leave(segment, monitor->birth->identity)) {
         uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
+        check_program(monitor);
         if (look(monitor))
             interval_ns = LOOK_MIN_NS;
         else if (interval_ns < LOOK_MAX_NS)
@@ -230,7 +284,8 @@ static void watch(struct monitor *monitor)
         else if (quiet_since_ns == 0)
             quiet_since_ns = monitor->looked_at_ns;
         else if (monitor->looked_at_ns - quiet_since_ns > REST_AFTER_NS) {
-            rest(segment, monitor->birth->identity);
+            while (!rest(segment, monitor->birth->identity))
+                check_program(monitor);
             quiet_since_ns = 0;
             interval_ns = LOOK_MIN_NS;
             continue;

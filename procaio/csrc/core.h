@@ -287,6 +287,7 @@ int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exce
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
 #define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
 void pool_after_fork(void);
+void pool_clear(Pool *pool);
 void pool_renew(Pool *pool, uint32_t identity);
 void pool_condemn(Pool *pool, uint32_t worker);
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);

@@ -104,14 +104,29 @@ void identity_look(void)
     renew_pools();
 }
 
+/* Before the program becomes another one: by execve its children are not ended. */
+static void clear_pools(void)
+{
+    enum { MOST = 64 };
+    Pool *pools[MOST];
+    int count = 0;
+    for (Pool *pool = open_pools; pool && count < MOST; pool = pool->next_open)
+        if (pool->fork_count == fork_count && !pool->is_inline)
+            pools[count++] = (Pool *)Py_NewRef((PyObject *)pool);
+    while (count-- > 0) {
+        pool_clear(pools[count]);
+        Py_DECREF((PyObject *)pools[count]);
+    }
+}
+
 /* -- Python's functions ----------------------------------------------------------------------- */
 
-static const char *const changing[] = {
-    "setuid", "seteuid", "setreuid", "setresuid",  "setgid",  "setegid",
-    "setregid", "setresgid", "setgroups", "initgroups", "unshare", "setns",
+static const char *const wrapped[] = {
+    "setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid",
+    "setresgid", "setgroups", "initgroups", "unshare", "setns", "execv", "execve",
 };
-enum { CHANGING = sizeof changing / sizeof changing[0] };
-static PyMethodDef wrappers[CHANGING];
+enum { WRAPPED = sizeof wrapped / sizeof wrapped[0], FIRST_EXEC = WRAPPED - 2 };
+static PyMethodDef wrappers[WRAPPED];
 
 /* Before, too: afterwards the program may not be allowed any more to end the workers it had. */
 static PyObject *change(PyObject *original, PyObject *args, PyObject *keywords)
@@ -126,30 +141,40 @@ static PyObject *change(PyObject *original, PyObject *args, PyObject *keywords)
     return done;
 }
 
+static PyObject *exec(PyObject *original, PyObject *args, PyObject *keywords)
+{
+    clear_pools();
+    return PyObject_Call(original, args, keywords);
+}
+
+/* What stands there is a built-in function afterwards, too: it binds to no object. */
+static int wrap(PyObject *os, int which, PyObject *original)
+{
+    const PyMethodDef *def = ((PyCFunctionObject *)original)->m_ml;
+    PyCFunctionWithKeywords function = which < FIRST_EXEC ? change : exec;
+    if (def == &wrappers[which])
+        return 0;
+    wrappers[which] = (PyMethodDef){wrapped[which], (PyCFunction)(void (*)(void))function,
+                                    METH_VARARGS | METH_KEYWORDS, def->ml_doc};
+    PyObject *module = PyObject_GetAttrString(original, "__module__");
+    PyObject *wrapper = PyCFunction_NewEx(&wrappers[which], original, module);
+    Py_XDECREF(module);
+    int failed = !wrapper || PyObject_SetAttrString(os, wrapped[which], wrapper) < 0;
+    Py_XDECREF(wrapper);
+    return failed ? -1 : 0;
+}
+
 PyObject *identity_watch(PyObject *module, PyObject *os)
 {
     (void)module;
-    for (int i = 0; i < CHANGING; i++) {
-        PyObject *original = PyObject_GetAttrString(os, changing[i]);
-        if (!original) { /* this Python does not have it */
+    for (int which = 0; which < WRAPPED; which++) {
+        PyObject *original = PyObject_GetAttrString(os, wrapped[which]);
+        if (!original) /* this Python does not have it */
             PyErr_Clear();
-            continue;
-        }
-        PyMethodDef *def = PyCFunction_Check(original) ? ((PyCFunctionObject *)original)->m_ml : NULL;
-        if (def && def != &wrappers[i]) {
-            wrappers[i] = (PyMethodDef){changing[i], (PyCFunction)(void (*)(void))change,
-                                        METH_VARARGS | METH_KEYWORDS, def->ml_doc};
-            PyObject *name = PyObject_GetAttrString(original, "__module__");
-            PyObject *wrapper = PyCFunction_NewEx(&wrappers[i], original, name);
-            int failed = !wrapper || PyObject_SetAttrString(os, changing[i], wrapper) < 0;
-            Py_XDECREF(name);
-            Py_XDECREF(wrapper);
-            if (failed) {
-                Py_DECREF(original);
-                return NULL;
-            }
-        }
-        Py_DECREF(original);
+        int failed = original && PyCFunction_Check(original) ? wrap(os, which, original) : 0;
+        Py_XDECREF(original);
+        if (failed)
+            return NULL;
     }
     identity_note();
     Py_RETURN_NONE;

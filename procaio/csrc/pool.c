@@ -460,23 +460,50 @@ bool pool_look_after(Pool *pool)
     return pool_handle_events(pool, events, count);
 }
 
-/* -- closing ---------------------------------------------------------------------------------- */
-
 /* Waits until it is dead, if it can die: one that is still blocked at that time cannot, one that
  * runs, or would run if there were a processor for it, can. */
-static void end_child(int pidfd, int pid, uint64_t until_ns)
+static void await_death(int pidfd, int pid, uint64_t until_ns)
 {
     struct pollfd dead = {.fd = pidfd, .events = POLLIN};
-    bool crashed;
     Py_BEGIN_ALLOW_THREADS
     while (poll(&dead, 1, DEATH_LOOK_MS) <= 0)
         if (pa_now_ns() >= until_ns && pa_is_blocked(pid))
             break;
     Py_END_ALLOW_THREADS
+}
+
+/* It was told to leave, or killed. */
+static void end_child(int pidfd, int pid, uint64_t until_ns)
+{
+    bool crashed;
+    await_death(pidfd, pid, until_ns);
     if (reap(pidfd, &crashed) || undead.count == PA_MAX_WORKERS)
         close(pidfd);
     else
         undead.pidfds[undead.count++] = pidfd;
+}
+
+static void kill_child(int pidfd)
+{
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
+/* It was told to leave, or killed. */
+static void end_spawner(Pool *pool, uint64_t until_ns)
+{
+    struct pa_segment *segment = pool->segment;
+    int spawner = pool->spawner_pidfd, pid = pool->spawner_pid;
+    if (spawner < 0)
+        return;
+    pool->spawner_pidfd = -1; /* before other threads get their turn */
+    epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, spawner, NULL);
+    end_child(spawner, pid, until_ns);
+    if (pool->segment != segment)
+        return;
+    pool->spawner_pid = 0;
+    orphans_of_spawner(pool, pid);
+    adopt_workers(pool);
+    atomic_store(&segment->header.monitor_asleep, 0);
 }
 
 /* A new spawner, and so new workers: the program is somebody else now, or about to be. */
@@ -486,27 +513,36 @@ void pool_renew(Pool *pool, uint32_t identity)
     atomic_store(&segment->header.identity, identity);
     pa_wake_all(segment);
     pa_monitor_ring(segment);
-    int spawner = pool->spawner_pidfd;
-    if (spawner >= 0) { /* it leaves by itself: whoever is waited for need not be killed */
-        pool->spawner_pidfd = -1;
-        epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, spawner, NULL);
-        end_child(spawner, pa_now_ns() + PA_DEATH_NS);
-        if (pool->segment != segment)
-            return;
-        pool->spawner_pid = 0;
-        adopt_workers(pool);
-        atomic_store(&segment->header.monitor_asleep, 0);
-        end_its_wakings(segment);
-    }
+    end_spawner(pool, pa_now_ns() + PA_DEATH_NS); /* it leaves by itself */
+    if (pool->segment != segment)
+        return;
+    end_its_wakings(segment);
     if (pool->nreqs > 0 && !pool->closed && pool_ensure_spawner(pool) < 0)
         PyErr_WriteUnraisable((PyObject *)pool);
 }
 
 /* -- closing ---------------------------------------------------------------------------------- */
 
-static void kill_child(int pidfd)
+/* The program is about to become another one (execve), which knows nothing of them.  If that fails
+ * new ones are made.  Where something is outstanding they stay, and the spawner ends them then. */
+void pool_clear(Pool *pool)
 {
-    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    struct pa_segment *segment = pool->segment;
+    uint64_t until_ns = pa_now_ns() + PA_DEATH_NS;
+    if (pool->nreqs > 0 || pool->spawner_pidfd < 0)
+        return;
+    kill_child(pool->spawner_pidfd);
+    end_spawner(pool, until_ns);
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS && pool->segment == segment; worker++) {
+        int pidfd = atomic_load(&segment->workers[worker].pidfd);
+        if (pidfd < 0)
+            continue;
+        pool->condemned[worker / 64] |= UINT64_C(1) << worker % 64;
+        kill_child(pidfd);
+        await_death(pidfd, atomic_load(&segment->workers[worker].pid), until_ns);
+        if (pool->segment == segment)
+            bury_worker(pool, worker);
+    }
 }
 
 /* The workers hold nothing that their death could hurt: requests have ended or are given up. */
@@ -516,14 +552,9 @@ static void end_children(Pool *pool)
     uint64_t until_ns = pa_now_ns() + PA_DEATH_NS;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
-    int spawner = pool->spawner_pidfd, spawner_pid = pool->spawner_pid;
-    if (spawner >= 0) { /* first, so that nobody is born meanwhile */
-        pool->spawner_pidfd = -1; /* before other threads get their turn */
-        kill_child(spawner);
-        end_child(spawner, spawner_pid, until_ns);
-        pool->spawner_pid = 0;
-        orphans_of_spawner(pool, spawner_pid);
-        adopt_workers(pool);
+    if (pool->spawner_pidfd >= 0) { /* first, so that nobody is born meanwhile */
+        kill_child(pool->spawner_pidfd);
+        end_spawner(pool, until_ns);
     }
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_load(&segment->workers[worker].pidfd);

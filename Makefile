@@ -7,7 +7,7 @@ C_HEADERS = $(wildcard procaio/csrc/*.h shm/*.h workers/*.h)
 STRICT = -std=c11 -D_GNU_SOURCE -O2 -fPIC -Wall -Wextra -Wconversion -Wshadow -Werror
 INCLUDE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 
-.PHONY: help demo test slow quick check format docs bench model model-deep tsan asan clean
+.PHONY: help demo test slow soak quick check format docs bench model model-deep tsan asan clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(VENV)/.installed ## every test but the slow ones
 
 slow: $(VENV)/.installed ## the tests that take long
 	$(BIN)/python -m pytest -m slow
+
+soak: $(VENV)/.installed ## everything at once with workers dying all the time, for MINUTES (120)
+	$(BIN)/python tests/soak.py --minutes $(or $(MINUTES),120)
 
 quick: $(VENV)/.installed ## a minute's worth of tests, for other versions of Python
 	$(BIN)/python -m pytest -m 'not slow' -x -q tests/test_requests.py tests/test_files.py tests/test_data.py tests/test_asyncio.py tests/test_fork.py \

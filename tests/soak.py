@@ -1,0 +1,484 @@
+"""
+A long run of everything at once, with workers dying all the time: nothing may grow, or be lost.
+
+    python tests/soak.py --minutes 120
+
+`make soak` runs it; pytest runs a minute of it. Each round makes up to a hundred requests of all
+kinds with random priorities, cancels, aborts and deadlines, while workers, and now and then the
+spawner, are killed or stopped. At its end every request has ended exactly once, what it gave is
+right, what the disk shows is what the callbacks were told, and nothing is open that was not before.
+Over the run memory, descriptors and shared memory stay what they were in its first half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import gc
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import procaio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    Check: TypeAlias = Callable[..., bool]
+
+DEATHS_EVERY: Final = 0.01
+"""Seconds between two deaths, on average."""
+SPAWNER_DIES: Final = 0.01
+"""One death of a hundred is the spawner's."""
+STOPS: Final = 0.02
+"""One of fifty is only stopped, and goes on after the next one."""
+FORGIVEN: Final = frozenset({errno.ECANCELED, errno.ETIMEDOUT, errno.EIO})
+"""What a request may end with here: aborted, late, or its worker died."""
+GROWTH: Final = 1.1
+SLACK_KIB: Final = 2048
+SAMPLE_EVERY: Final = 20
+"""Rounds."""
+
+
+@dataclass
+class Sample:
+    """What the program and its children take at a moment."""
+
+    program_kib: int
+    worker_kib: int
+    descriptors: int
+    shared_kib: int
+
+
+@dataclass
+class Report:
+    """What the run has seen."""
+
+    seconds: float = 0.0
+    rounds: int = 0
+    requests: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    """By errno; `ok`, and `gone` for those cancelled."""
+    worker_deaths: int = 0
+    spawner_deaths: int = 0
+    aborted: int = 0
+    rerun: int = 0
+    died: int = 0
+    first_half: Sample | None = None
+    second_half: Sample | None = None
+
+
+def private_kib(pid: int) -> int:
+    """Memory that only this process has."""
+    total = 0
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            for line in file:
+                if line.startswith(("Private_Clean", "Private_Dirty")):
+                    total += int(line.split()[1])
+    except OSError:  # it has died
+        pass
+    return total
+
+
+def sample(pool: procaio.Pool) -> Sample:
+    """After everything has come to rest."""
+    gc.collect()
+    workers = pool.statistics().workers
+    return Sample(
+        private_kib(os.getpid()),
+        sum(private_kib(worker.pid) for worker in workers) // max(len(workers), 1),
+        len(os.listdir("/proc/self/fd")) - len(workers),  # each has one
+        pool.statistics().shared_bytes // 1024,
+    )
+
+
+def median(samples: list[Sample]) -> Sample:
+    """Of each figure."""
+    columns = zip(*(asdict(one).values() for one in samples), strict=True)
+    return Sample(*(int(statistics.median(column)) for column in columns))
+
+
+def settle(pool: procaio.Pool) -> None:
+    """What cancelled requests have opened is closed when their workers have ended with it."""
+    for _ in range(3):
+        procaio.aio_nop(pool=pool).wait()
+        pool.poll()
+
+
+class Killer(threading.Thread):
+    """Ends workers, as often as wanted, until it is told to stop."""
+
+    def __init__(self, pool: procaio.Pool, seed: int) -> None:
+        """Not begun."""
+        super().__init__(daemon=True)
+        self._pool = pool
+        self._random = random.Random(seed)
+        self._over = threading.Event()
+        self._stopped: int | None = None
+
+    def run(self) -> None:
+        """Kill, wait, and again."""
+        while not self._over.wait(self._random.expovariate(1 / DEATHS_EVERY)):
+            self._go_on()
+            now = self._pool.statistics()
+            pids = [worker.pid for worker in now.workers]
+            if self._random.random() < SPAWNER_DIES and now.spawner_pid:
+                pids = [now.spawner_pid]
+            if pids:
+                self._end(self._random.choice(pids))
+        self._go_on()
+
+    def stop(self) -> None:
+        """Nobody is killed after this, or stays stopped."""
+        self._over.set()
+        self.join()
+
+    def _end(self, pid: int) -> None:
+        if self._random.random() < STOPS:
+            self._stopped = pid
+            self._send(pid, signal.SIGSTOP)
+        else:
+            self._send(pid, self._random.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS]))
+
+    def _go_on(self) -> None:
+        if self._stopped is not None:
+            self._send(self._stopped, signal.SIGCONT)
+        self._stopped = None
+
+    @staticmethod
+    def _send(pid: int, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+class Round:
+    """Some requests, and what must be so when they have ended."""
+
+    def __init__(self, pool: procaio.Pool, place: Path, randomly: random.Random) -> None:
+        """Make the directory, and what is read in it."""
+        self.pool, self.place, self.random = pool, place, randomly
+        self.calls: Counter[int] = Counter()
+        """How often the callback of each request was called."""
+        self.errnos: dict[int, int] = {}
+        self.values: dict[int, tuple[Any, ...]] = {}
+        """And with what."""
+        self.given_up: set[int] = set()
+        self.requests: list[procaio.Request[Any]] = []
+        self.right: dict[int, Check] = {}
+        """What must be so of the values of a request that has ended without error."""
+        self.whole: list[Path] = []
+        """What is there, if at all, as a whole."""
+        self.buffers: list[procaio.Buffer] = []
+        place.mkdir()
+        self.content = randomly.randbytes(randomly.choice([0, 100, 5000, 300_000]))
+        (place / "data").write_bytes(self.content)
+        os.mkfifo(place / "fifo")
+        self.names = {f"{number}" for number in range(20)}
+        self.plant(place / "tree")
+        self.fd = os.open(place / "data", os.O_RDONLY)
+        self.written = os.open(place / "written", os.O_RDWR | os.O_CREAT)
+
+    def plant(self, top: Path) -> None:
+        """Make a tree."""
+        (top / "a" / "b").mkdir(parents=True)
+        for name in self.names:
+            (top / "a" / name).write_bytes(b"x" * int(name))
+
+    def ask(
+        self, function: Callable[..., Any], *arguments: Any, right: Check | None = None, **more: Any
+    ) -> Any:
+        """Make a request, and perhaps spoil it."""
+        number = len(self.requests)
+
+        def ended(*values: Any) -> None:
+            self.calls[number] += 1
+            self.values[number] = values
+            self.errnos[number] = procaio.errno()
+
+        if self.random.random() < 0.05:
+            more["timeout"] = self.random.random() * 0.02
+        pri = self.random.randint(-4, 4)
+        request = function(*arguments, callback=ended, pri=pri, pool=self.pool, **more)
+        self.requests.append(request)
+        if right:
+            self.right[number] = right
+        chance = self.random.random()
+        if chance < 0.05:
+            request.cancel()
+            self.given_up.add(number)
+        elif chance < 0.1:
+            request.abort()
+        return request
+
+    def make(self) -> None:
+        """Requests of all kinds, in any order."""
+        for number in range(self.random.randrange(20, 120)):
+            self.random.choice(KINDS)(self, self.place / f"new{number}")
+            if self.random.random() < 0.2:
+                self.pool.poll()
+
+    # -- kinds: each makes one request that touches nothing of another's --------------------------
+
+    def read(self, _: Path) -> None:
+        """Of a part, as bytes."""
+        offset = self.random.randrange(1 + len(self.content))
+        expected = self.content[offset : offset + 4096]
+        self.ask(procaio.aio_read, self.fd, offset, 4096, right=lambda data: data == expected)
+
+    def read_into(self, _: Path) -> None:
+        """Into a buffer that workers see."""
+        buffer = procaio.Buffer(8192, pool=self.pool)
+        self.buffers.append(buffer)
+        expected = self.content[:8192]
+        self.ask(
+            procaio.aio_read, self.fd, 0, 8192, buffer,
+            right=lambda size: memoryview(buffer)[:size] == expected,
+        )  # fmt: skip
+
+    def write(self, _: Path) -> None:
+        """At a place of its own."""
+        offset = len(self.requests) * 1000
+        data = self.random.randbytes(self.random.randrange(1, 1000))
+        self.ask(
+            procaio.aio_write, self.written, offset, len(data), data,
+            right=lambda _: os.pread(self.written, len(data), offset) == data,
+        )  # fmt: skip
+
+    def load(self, _: Path) -> None:
+        """A file as a whole."""
+        self.ask(procaio.aio_load, self.place / "data", right=lambda data: data == self.content)
+
+    def stat(self, _: Path) -> None:
+        """By its path."""
+        size = len(self.content)
+        self.ask(procaio.aio_stat, self.place / "data", right=lambda stat: stat.st_size == size)
+
+    def realpath(self, _: Path) -> None:
+        """Of a way with detours."""
+        right = os.path.realpath(self.place / "data")
+        path = self.place / "tree" / ".." / "data"
+        self.ask(procaio.aio_realpath, path, right=lambda real: real == right)
+
+    def readdir(self, _: Path) -> None:
+        """A directory's names."""
+        everything = self.names | {"b"}
+        place = self.place / "tree" / "a"
+        self.ask(procaio.aio_readdir, place, right=lambda names: set(names) == everything)
+
+    def scandir(self, _: Path) -> None:
+        """Directories, and the others."""
+        self.ask(
+            procaio.aio_scandir, self.place / "tree" / "a",
+            right=lambda dirs, others: (dirs, set(others)) == (["b"], self.names),
+        )  # fmt: skip
+
+    def mkdir(self, new: Path) -> None:
+        """A directory is there."""
+        self.ask(procaio.aio_mkdir, new, right=lambda _: new.is_dir())
+
+    def symlink(self, new: Path) -> None:
+        """A link is there."""
+        self.ask(procaio.aio_symlink, "data", new, right=lambda _: os.readlink(new) == "data")
+
+    def rename(self, new: Path) -> None:
+        """It is there, and not where it was."""
+        old = new.with_suffix(".old")
+        old.touch()
+        right: Check = lambda _: new.exists() and not old.exists()  # noqa: E731
+        self.ask(procaio.aio_rename, old, new, right=right)
+
+    def unlink(self, new: Path) -> None:
+        """It is gone."""
+        new.touch()
+        self.ask(procaio.aio_unlink, new, right=lambda _: not new.exists())
+
+    def copy(self, new: Path) -> None:
+        """Whole, or not there."""
+        self.whole.append(new)
+        self.ask(procaio.aio_copy, self.place / "data", new, right=lambda _: new.exists())
+
+    def replace(self, new: Path) -> None:
+        """The new content, or the old."""
+        data = self.random.randbytes(self.random.randrange(10_000))
+        self.ask(procaio.aio_replace, new, data, right=lambda _: new.read_bytes() == data)
+
+    def copytree(self, new: Path) -> None:
+        """Everything in it."""
+        right: Check = lambda _: set(os.listdir(new / "a")) == self.names | {"b"}  # noqa: E731
+        self.ask(procaio.aio_copytree, self.place / "tree", new, right=right)
+
+    def rmtree(self, new: Path) -> None:
+        """Nothing of it."""
+        self.plant(new)
+        self.ask(procaio.aio_rmtree, new, right=lambda _: not new.exists())
+
+    def open(self, _: Path) -> None:
+        """What nobody takes is closed."""
+        self.ask(procaio.aio_open, self.place / "data")
+
+    def hang(self, _: Path) -> None:
+        """Until its deadline."""
+        self.ask(procaio.aio_open, self.place / "fifo", os.O_RDONLY, timeout=0.005)
+
+    def sync(self, _: Path) -> None:
+        """To the disk."""
+        self.ask(procaio.aio_fdatasync, self.fd)
+
+    def touch(self, _: Path) -> None:
+        """Pages, by a thread if need be."""
+        buffer = procaio.Buffer(65536, pool=self.pool)
+        self.buffers.append(buffer)
+        self.ask(procaio.aio_mtouch, buffer)
+
+    def feed(self, _: Path) -> None:
+        """A group that is fed as its members end."""
+        left = iter(range(self.random.randrange(10)))
+
+        def feeder(group: procaio.Group) -> None:
+            if next(left, None) is not None:
+                group.add(procaio.aio_stat(self.place / "data", pool=self.pool))
+
+        group = self.ask(procaio.aio_group)
+        if group.state != "cancelled":
+            group.limit = 2
+            group.feed(feeder)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def check(self) -> Counter[str]:
+        """Whether every request has ended once, and rightly, and the disk agrees."""
+        self.pool.flush()
+        ended: Counter[str] = Counter()
+        for number, request in enumerate(self.requests):
+            if request.state == "cancelled":
+                assert self.calls[number] == 0, request
+                assert number in self.given_up, request
+                ended["gone"] += 1
+                continue
+            assert (self.calls[number], request.state) == (1, "done"), request
+            assert self.errnos[number] in FORGIVEN | {0}, (request, request.error)
+            ended[errno.errorcode.get(self.errnos[number], "ok")] += 1
+        for number, right in self.right.items():
+            if self.errnos.get(number) == 0:
+                assert right(*self.values[number]), self.requests[number]
+        for copy in self.whole:
+            assert not copy.exists() or copy.read_bytes() == self.content, ("a part stays", copy)
+        return ended
+
+    def end(self) -> None:
+        """Close and remove everything."""
+        self.requests.clear()
+        self.right.clear()
+        for buffer in self.buffers:
+            buffer.release()
+        os.close(self.fd)
+        os.close(self.written)
+        shutil.rmtree(self.place)
+
+
+KINDS: Final[tuple[Callable[[Round, Path], None], ...]] = (
+    Round.read, Round.read_into, Round.write, Round.load, Round.stat, Round.realpath,
+    Round.readdir, Round.scandir, Round.mkdir, Round.symlink, Round.rename, Round.unlink,
+    Round.copy, Round.replace, Round.copytree, Round.rmtree, Round.open, Round.hang, Round.sync,
+    Round.touch, Round.feed,
+)  # fmt: skip
+
+
+async def awaited(pool: procaio.Pool, place: Path, randomly: random.Random) -> None:
+    """Requests and a walk in an event loop of its own; some are cancelled by it."""
+
+    async def load() -> None:
+        try:
+            timeout = randomly.random() * 0.01
+            data = await asyncio.wait_for(procaio.aio_load(place / "file", pool=pool), timeout)
+            assert data == b"data"
+        except asyncio.TimeoutError:
+            pass
+
+    await asyncio.gather(*(load() for _ in range(20)))
+    assert [names async for _, _, names in procaio.aio_walk(place, pool=pool)] == [["file"]]
+
+
+def one_round(pool: procaio.Pool, place: Path, randomly: random.Random, report: Report) -> None:
+    """Make, kill, wait, check."""
+    round_ = Round(pool, place, randomly)
+    killer = Killer(pool, randomly.randrange(2**32))
+    killer.start()
+    try:
+        round_.make()
+        report.ended += round_.check()
+    finally:
+        killer.stop()
+    report.rounds += 1
+    report.requests += len(round_.requests)
+    round_.end()
+
+
+def compare(report: Report, samples: list[Sample]) -> None:
+    """Nothing has grown from the first half of the run, without its begin, to the second."""
+    begin, end = samples[len(samples) // 10 : len(samples) // 2], samples[len(samples) // 2 :]
+    if not begin or not end:
+        return
+    report.first_half, report.second_half = median(begin), median(end)
+    after = asdict(report.second_half)
+    for name, before in asdict(report.first_half).items():
+        slack = SLACK_KIB if name.endswith("kib") else 0
+        assert after[name] <= before * GROWTH + slack, (name, before, after)
+
+
+def soak(seconds: float, seed: int, *, quiet: bool) -> Report:
+    """Run for so long; an AssertionError tells what went wrong."""
+    report = Report()
+    samples: list[Sample] = []
+    began = time.monotonic()
+    randomly = random.Random(seed)
+    with tempfile.TemporaryDirectory() as directory, procaio.Pool(workers=4) as pool:
+        place = Path(directory, "round")
+        while (spent := time.monotonic() - began) < seconds:
+            one_round(pool, place, randomly, report)
+            if report.rounds % SAMPLE_EVERY == 0:
+                place.mkdir()
+                (place / "file").write_bytes(b"data")
+                asyncio.run(awaited(pool, place, randomly))
+                shutil.rmtree(place)
+                settle(pool)
+                samples.append(sample(pool))
+                if not quiet:
+                    print(f"{spent:8.0f} s {report.requests:>12,}  {samples[-1]}", flush=True)
+        now = pool.statistics()
+    report.worker_deaths, report.spawner_deaths = now.worker_deaths, now.spawner_deaths
+    report.aborted, report.rerun, report.died = now.aborted, now.rerun, now.died
+    report.seconds = time.monotonic() - began
+    compare(report, samples)
+    return report
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Everything at once, for a long time.")
+    parser.add_argument("--minutes", type=float, default=120.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quiet", action="store_true", help="print only the report")
+    options = parser.parse_args()
+    report = soak(options.minutes * 60, options.seed, quiet=options.quiet)
+    print(json.dumps(asdict(report), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -141,6 +141,8 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
             What it raises ends the walk.
         followlinks: go into directories that symlinks lead to.
         pri: the priority of the requests.
+        timeout: seconds that each request may take. A directory for which that is not enough cannot
+            be listed: TimeoutError.
         pool: where they are made.
 
     A bounded number of directories is listed ahead. A tree of any depth takes few descriptors; what
@@ -156,6 +158,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         followlinks: bool = False,
         *,
         pri: int | None = None,
+        timeout: float | None = None,
         pool: Pool | None = None,
     ) -> None:
         """Ask for the top."""
@@ -165,6 +168,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._followlinks = followlinks
         self._pool = default_pool() if pool is None else pool
         self._pri = pri
+        self._timeout = timeout
         self._flags = listing_flags() | TREE_FOLLOW
         self._first_flags = TREE_DEEP | (TREE_TOP | TREE_FOLLOW_TOP if followlinks else 0)
         if isinstance(path, bytes):
@@ -333,15 +337,17 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._asked += 1
         self._ahead += 1
         directory.asks += 1
-        directory.request = between_calls(
+        directory.request = self._request(
             _list,
             directory.anchor,
             way,
             self._flags | self._first_flags | flags,
             callback=partial(_answered, weakref.ref(self), directory, directory.asks),
-            pri=self._pri,
-            pool=self._pool,
         )
+
+    def _request(self, function: Callable[..., Request[Any]], *args: Any, **more: Any) -> Any:
+        more.update(pri=self._pri, timeout=self._timeout, pool=self._pool)
+        return between_calls(function, *args, **more)
 
     def _listed(self, directory: _Directory[Name], number: int, value: Any) -> None:
         """The first step has arrived; those in it can be asked for, too."""
@@ -436,9 +442,9 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         """Whether it could not be listed because it is a symlink: that is no error."""
         if error.errno != errno.ENOTDIR or self._followlinks or directory.anchor is None:
             return False
-        ask = partial(between_calls, aio_lstat, pri=self._pri, pool=self._pool)
+        way, anchor = directory.way, directory.anchor
         try:
-            st = await ask(directory.way, dir_fd=directory.anchor)
+            st = await self._request(aio_lstat, way, dir_fd=anchor)
         except OSError:
             return False
         return stat.S_ISLNK(st.st_mode)
@@ -449,7 +455,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         try:
             while value[6] is not None:
                 step = handle, None, self._flags, value[6], LARGE_STEP
-                value = await between_calls(_list, *step, pri=self._pri, pool=self._pool)
+                value = await self._request(_list, *step)
                 self._take(directory, value)
                 unknown += value[5]
             await self._find_types(directory, handle, unknown)
@@ -460,12 +466,11 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self, directory: _Directory[Name], handle: FileHandle, unknown: list[Name]
     ) -> None:
         asked: deque[tuple[list[Name], Request[bytes]]] = deque()
-        ask = partial(between_calls, _types, pri=self._pri, pool=self._pool)
         for first in range(0, len(unknown), TYPES_AT_A_TIME):
             if len(asked) == MOST_ASKED:
                 self._take_types(directory, *await _first_of(asked))
             names = unknown[first : first + TYPES_AT_A_TIME]
-            asked.append((names, ask(handle, pack_names(names), self._flags)))
+            asked.append((names, self._request(_types, handle, pack_names(names), self._flags)))
         while asked:
             self._take_types(directory, *await _first_of(asked))
 

@@ -861,6 +861,25 @@ def test_one_walk_is_one_tasks_at_a_time(workers: procaio.Pool, tree: Path, gate
     run(main())
 
 
+def test_directory_that_takes_too_long_is_an_error(
+    workers: procaio.Pool, tree: Path, gate: Any
+) -> None:
+    """A TimeoutError for `onerror`, with its path; it is passed over."""
+    errors: list[OSError] = []
+
+    async def main() -> None:
+        workers.max_parallel(1)
+        held = gate.hold(workers)
+        top = procaio.aio_walk(tree, onerror=errors.append, timeout=0.02, pool=workers)
+        assert await walk(top) == []
+        gate.open()
+        for request in held:
+            await request
+
+    run(main())
+    assert [(type(error), error.filename) for error in errors] == [(TimeoutError, str(tree))]
+
+
 def test_two_tasks_may_take_turns(pool: procaio.Pool, tmp_path: Path) -> None:
     """What is waited for in one task may be given to another afterwards."""
     top = broad(tmp_path / "tree", 50)

@@ -1121,6 +1121,53 @@ def test_file_system_that_never_answers_keeps_neither_the_pool_nor_the_program(
     assert (output.read_text(), done.returncode) == ("0\n", 0)
 
 
+UNREADABLE = """
+import errno, os, sys
+import procaio
+
+pool = procaio.Pool(workers=2)
+source, local = sys.argv[1] + "/0", sys.argv[2]
+handle = procaio.aio_open(source, pool=pool).wait()
+asked = [
+    lambda: procaio.aio_load(source, pool=pool, timeout=0.05),
+    lambda: procaio.aio_copy(source, local + "/copy", pool=pool, timeout=0.05),
+    lambda: procaio.aio_read(handle, 0, 10, pool=pool, timeout=0.05),
+    lambda: procaio.aio_close(handle, pool=pool, timeout=0.05),
+]
+for ask in asked:
+    try:
+        ask().wait()
+    except TimeoutError:
+        print("late", flush=True)
+    procaio.aio_stat(local, pool=pool).wait()
+request = procaio.aio_open(source, pool=pool)
+while request.state != "execute" and not pool.statistics().pending:
+    pass
+request.cancel()
+pool.flush()
+procaio.aio_stat(local, pool=pool).wait()
+print("works")
+"""
+
+
+def test_closing_what_a_dead_worker_had_open_does_not_hang(
+    slowfs: ModuleType, tmp_path: Path
+) -> None:
+    """Where close(2) waits for a server that does not answer, it is a worker that waits."""
+    for name in ("source", "local"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "source" / "0").write_bytes(b"content")
+    mount = tmp_path / "mount"
+    with slowfs.mounted(tmp_path / "source", mount, "hang_data"):
+        output = tmp_path / "output"
+        with open(output, "wb") as file:
+            done = subprocess.run(
+                [sys.executable, "-c", UNREADABLE, mount, tmp_path / "local"],
+                stdout=file, stderr=file, timeout=60, check=False,
+            )  # fmt: skip
+    assert (output.read_text(), done.returncode) == ("late\n" * 4 + "works\n", 0)
+
+
 @pytest.fixture
 def ext4(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that can be frozen."""

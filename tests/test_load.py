@@ -306,7 +306,7 @@ def test_load_that_is_cancelled_between_two_steps_goes_no_further(
     with pytest.raises(procaio.RequestCancelled):
         request.wait()
     assert (data, answers) == (b"kept", [])
-    assert open_files() == before
+    eventually(lambda: open_files() == before, "a worker has closed the file")
 
 
 # -- death -----------------------------------------------------------------------------------------

@@ -287,6 +287,7 @@ int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exce
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
 #define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
 void pool_after_fork(void);
+bool pool_some_cannot_die(void);
 void pool_clear(Pool *pool);
 void pool_renew(Pool *pool, uint32_t identity);
 void pool_condemn(Pool *pool, uint32_t worker);
@@ -320,7 +321,9 @@ PyObject *identity_watch(PyObject *module, PyObject *os);
 /* orphans.c */
 void orphans_hunt(void);
 void orphans_look_for(Pool *pool, uint32_t worker);
-void orphans_sweep(void);
+void orphans_sweep(Pool *pool);
+void orphans_close(Pool *pool, int fd);
+bool orphans_is_closing(int fd);
 void orphans_forget(Pool *pool);
 void orphans_adopt(int fd);
 void orphans_after_fork(void);
@@ -336,6 +339,7 @@ bool queue_withdraw(Request *request); /* cancel: true if it will never run */
 bool queue_abort(Pool *pool, Request *request, int error); /* false: it has ended already */
 void queue_detach(Pool *pool, Request *request);
 void queue_watch_husk(Pool *pool, Request *husk);
+bool queue_close(Pool *pool, int fd);
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);
@@ -380,7 +384,8 @@ bool result_may_be_a_step(const Request *request, const struct pa_slot *slot); /
 
 /* request.c */
 Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);
-Request *request_husk(Request *request); /* NULL + exception */
+Request *request_new_husk(Pool *pool, enum pa_opcode op);
+Request *request_husk(Request *request); /* NULL: no memory */
 void request_release_arguments(Request *request);
 PyObject *request_error(const Request *request); /* new exception instance */
 void request_raise(const Request *request);

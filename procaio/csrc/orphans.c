@@ -24,6 +24,7 @@
 /* Values of the second mark. */
 #define SUSPECT SIGURG
 #define TAKEN SIGIO
+#define CLOSING SIGWINCH
 
 /* One hunt for the whole process, because the descriptor table is one. */
 static struct {
@@ -32,11 +33,16 @@ static struct {
     bool on;
 } hunt;
 
-static bool is_marked(int fd)
+static bool is_workers(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
-    return flags >= 0 && flags & O_ASYNC && fcntl(fd, F_GETOWN) == 0 &&
-           fcntl(fd, F_GETSIG) != TAKEN;
+    return flags >= 0 && flags & O_ASYNC && fcntl(fd, F_GETOWN) == 0;
+}
+
+static bool is_marked(int fd)
+{
+    int second = is_workers(fd) ? fcntl(fd, F_GETSIG) : TAKEN;
+    return second != TAKEN && second != CLOSING;
 }
 
 /* Calls `visit` for every open descriptor. */
@@ -147,21 +153,40 @@ void orphans_forget(Pool *pool)
     pool->noted = NULL;
 }
 
-void orphans_sweep(void)
+void orphans_sweep(Pool *pool)
 {
     if (likely(!hunt.on))
         return;
-    for (Pool *pool = open_pools; pool; pool = pool->next_open)
-        if (pool->noted && pool->fork_count == fork_count && anything_on_its_way(pool))
+    for (Pool *each = open_pools; each; each = each->next_open)
+        if (each->noted && each->fork_count == fork_count && anything_on_its_way(each))
             return;
     for (size_t i = 0; i < hunt.count; i++) {
         int fd = hunt.suspects[i];
         if (is_marked(fd) && fcntl(fd, F_GETSIG) == SUSPECT && !is_parked(fd))
-            close(fd);
+            orphans_close(pool, fd);
     }
-    for (Pool *pool = open_pools; pool; pool = pool->next_open)
-        orphans_forget(pool);
+    for (Pool *each = open_pools; each; each = each->next_open)
+        orphans_forget(each);
     hunt.on = false;
+}
+
+/* Nobody wants what a worker has opened.  Closing a file of a server that does not answer can take for
+ * ever: so another worker does that, and the program only what cannot block, or if there is none and
+ * no sign of such a server.  Else it stays for the hunt after the death of who waits for it. */
+void orphans_close(Pool *pool, int fd)
+{
+    bool is_path = fcntl(fd, F_SETSIG, CLOSING) < 0;
+    if (!is_path && queue_close(pool, fd))
+        return;
+    if (is_path || !pool_some_cannot_die())
+        close(fd);
+    else
+        fcntl(fd, F_SETSIG, 0);
+}
+
+bool orphans_is_closing(int fd)
+{
+    return is_workers(fd) && fcntl(fd, F_GETSIG) == CLOSING;
 }
 
 /* The program takes over what a worker has opened: it is nobody's orphan from now on. */

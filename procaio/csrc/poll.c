@@ -135,7 +135,9 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
     }
     if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))
         poll_tell_others(pool);
-    orphans_sweep();
+    orphans_sweep(pool);
+    if (pool->overflow_length)
+        queue_refill(pool);
     *processed = done;
     return outcome;
 }

@@ -430,6 +430,11 @@ static struct {
     int count;
 } undead;
 
+bool pool_some_cannot_die(void)
+{
+    return undead.count > 0;
+}
+
 static void bury_undead(void)
 {
     int count = undead.count;
@@ -595,7 +600,7 @@ PyObject *pool_kill(Pool *pool, PyObject *args)
     queue_harvest(pool);
     memory_forget(pool);
     queue_fail_all(pool, error);
-    orphans_sweep();
+    orphans_sweep(pool);
     Py_RETURN_NONE;
 }
 
@@ -614,7 +619,7 @@ PyObject *pool_release(Pool *pool, PyObject *unused)
     struct queue dead = {.first = NULL};
     queue_abandon(pool, &dead);
     take_off_list(pool); /* nothing of it is on its way any more */
-    orphans_sweep();
+    orphans_sweep(pool);
     let_arena_go(pool);
     give_back(pool);
     queue_let_go(&dead);

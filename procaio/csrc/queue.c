@@ -580,9 +580,13 @@ void queue_fail(Pool *pool, Request *request, int error)
     pa_signal_program(pool->segment);
 }
 
+/* Not by the program where it was too slow for somebody: there close(2) may hang. */
 static void close_step(Request *request)
 {
-    if (request->step_open)
+    bool was_slow = request->cancelled || request->ended_early || request->aborted;
+    if (request->step_open && was_slow)
+        orphans_close(request->pool, request->fd);
+    else if (request->step_open)
         close(request->fd);
     request->step_open = false;
 }
@@ -654,6 +658,7 @@ static void end_soon(Pool *pool, Request *request, int error)
 /* No worker has it. */
 static void end_now(Pool *pool, Request *request, int error)
 {
+    request->ended_early = true;
     close_step(request);
     reopen_handle(request);
     queue_fail(pool, request, error);
@@ -764,7 +769,6 @@ void queue_detach(Pool *pool, Request *request)
         return;
     Request *husk = place == AT_NEW ? NULL : request_husk(request);
     if (!husk) { /* no memory, or another thread has it in hand: later */
-        PyErr_Clear();
         end_soon(pool, request, request->error);
         return;
     }
@@ -794,6 +798,26 @@ void queue_watch_husk(Pool *pool, Request *husk)
         return;
     husk->was_seen = executing;
     end_soon(pool, husk, husk->error);
+}
+
+/* A worker closes it, whenever one has time for it.  False: there is none. */
+bool queue_close(Pool *pool, int fd)
+{
+    if (!pool->segment || pool->closed || pool->is_inline || pool->fork_count != fork_count)
+        return false;
+    Request *husk = request_new_husk(pool, PA_OP_CLOSE);
+    if (!husk)
+        return false;
+    husk->fd = fd;
+    to_overflow(pool, husk, false);
+    queue_watch_husk(pool, husk);
+    return true;
+}
+
+/* By now it may be the number of something else. */
+static bool is_unclosed(const Request *request)
+{
+    return request->is_husk && request->op == PA_OP_CLOSE && orphans_is_closing(request->fd);
 }
 
 static bool repeatable(const Request *request, const struct pa_slot *slot)
@@ -843,6 +867,7 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     begun = begun || request->step_open; /* it begins again with its first step */
     bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
                  (!begun || repeatable(request, slot));
+    again = again || is_unclosed(request);
     clear_after_death(pool, request);
     if (again) {
         request->tries++;
@@ -920,6 +945,14 @@ static void remove_part(Pool *pool, Request *request)
     pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, -1);
 }
 
+/* What a worker would have done. */
+static void clean_up(Pool *pool, Request *request)
+{
+    remove_part(pool, request);
+    if (is_unclosed(request))
+        orphans_close(pool, request->fd);
+}
+
 /* Every request that has not ended fails; the workers are gone.  What was done is not undone: its
  * result is delivered, though its worker was not able to report it. */
 void queue_fail_all(Pool *pool, int error)
@@ -928,7 +961,7 @@ void queue_fail_all(Pool *pool, int error)
     while ((request = first_of(pool->overflow))) {
         from_overflow(pool, request);
         reopen_handle(request);
-        remove_part(pool, request);
+        clean_up(pool, request);
         queue_fail(pool, request, error);
     }
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
@@ -949,7 +982,7 @@ void queue_fail_all(Pool *pool, int error)
         if (is_copy(request))
             keep_notes(request, slot);
         slot_free(pool, request);
-        remove_part(pool, request);
+        clean_up(pool, request);
         queue_fail(pool, request, error);
     }
     while (pool->groups.first) {

@@ -38,15 +38,27 @@ Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind)
     return self;
 }
 
+/* One that no program knows of.  NULL without an exception: there is no memory. */
+Request *request_new_husk(Pool *pool, enum pa_opcode op)
+{
+    int collects = PyGC_Disable(); /* no code of the program runs here */
+    Request *husk = request_new(pool, op, RESULT_STATUS);
+    if (collects)
+        PyGC_Enable();
+    if (husk)
+        husk->is_husk = husk->cancelled = true;
+    else
+        PyErr_Clear();
+    return husk;
+}
+
 /* Takes over what a worker may still read and write, and the place of the request. */
 Request *request_husk(Request *self)
 {
-    int collects = PyGC_Disable(); /* no code of the program runs here */
-    Request *husk = request_new(self->pool, self->op, self->kind);
-    if (collects)
-        PyGC_Enable();
+    Request *husk = request_new_husk(self->pool, self->op);
     if (!husk)
         return NULL;
+    husk->kind = self->kind;
     enum { FROM = offsetof(Request, gathered) };
     memcpy((char *)husk + FROM, (char *)self + FROM, sizeof *self - FROM);
     husk->fspath = self->fspath;

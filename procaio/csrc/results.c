@@ -818,5 +818,5 @@ void result_discard(Request *request, const struct pa_slot *slot)
     }
     int flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
     if (flags >= 0 && (flags & O_ASYNC || flags & O_PATH)) /* the worker's own mark */
-        close(fd);
+        orphans_close(request->pool, fd);
 }

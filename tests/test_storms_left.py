@@ -97,7 +97,7 @@ def test_real_path_of_any_way_through_links_is_the_one_of_os(
     pool: procaio.Pool, maze: Path
 ) -> None:
     """Begun anywhere, by a path or in a directory that is open, and by ways above that one."""
-    names = [*".. . a b up here far aside through last no round".split(), ""]
+    names = ["..", ".", "", *sorted(os.listdir(maze / "a"))]
     chosen = random.Random(1)
     with procaio.aio_wd(maze / "a", pool=pool).wait() as wd:
         for _ in range(300):

@@ -31,12 +31,12 @@ from procaio._core import (
     aio_link,
     aio_mkdirs,
     aio_unlink,
-    errno,
 )
 from procaio._trees import (
     Place,
     TreeJob,
     TreeProgress,
+    errno,
     listing_flags,
     path_given,
     place_of,

@@ -64,6 +64,7 @@ __all__ = [
     "aio_scandir",
     "between_calls",
     "errno",
+    "is_unknown",
     "listing_flags",
     "pack_names",
     "unpack_types",
@@ -119,6 +120,11 @@ _UNKNOWN: Final = _Unknown(_errno.EIO)
 def errno() -> int:
     """That of the step whose callback is running."""
     return _UNKNOWN if _worker_died() else _number()
+
+
+def is_unknown(number: int) -> bool:
+    """Whether workers have died: the step may have been done."""
+    return isinstance(number, _Unknown)
 
 
 @final
@@ -383,8 +389,7 @@ class TreeJob:
         self._over = True
         self._steps.clear()
         self._yield(result, number)
-        unknown = isinstance(number, _Unknown)
-        self.group._end(number, unknown, *(paths or (self._path,)))  # noqa: SLF001 - ours
+        self.group._end(number, is_unknown(number), *(paths or (self._path,)))  # noqa: SLF001 - ours
 
     def _yield(self, result: object, number: int) -> None:
         self.group.result(*(result if isinstance(result, tuple) else (result,)))

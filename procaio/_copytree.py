@@ -29,14 +29,16 @@ from procaio._core import (
     _list,
     _make_directory,
     aio_link,
+    aio_lstat,
     aio_mkdirs,
     aio_unlink,
-    errno,
 )
 from procaio._trees import (
     Place,
     TreeJob,
     TreeProgress,
+    errno,
+    is_unknown,
     listing_flags,
     path_given,
     place_of,
@@ -55,6 +57,8 @@ MOST_BEGUN: Final = 16
 """Originals that are open at a time, with their copies; fewer if the program may open few files."""
 OTHERS: Final = 32
 """Descriptors of the program and its pool, roughly."""
+MOST_DEATHS: Final = 2
+"""So often a link is made again whose worker has died."""
 CANNOT_LINK: Final = frozenset({_errno.EMLINK, _errno.EXDEV, _errno.EPERM, _errno.EOPNOTSUPP})
 """What a link fails with that a copy may do without."""
 
@@ -400,9 +404,12 @@ class _Copy(TreeJob):
     ) -> None:
         number = errno()
         if not self.put_off(number, step, *arguments):
-            place = directory.dst if number == _errno.EISDIR else directory.src
-            self.progress.fail(os.path.join(place.path(), name), number)
-            self._leave_own(directory)
+            self._in_vain(directory, name, number)
+
+    def _in_vain(self, directory: _Directory, name: bytes, number: int) -> None:
+        place = directory.dst if number == _errno.EISDIR else directory.src
+        self.progress.fail(os.path.join(place.path(), name), number)
+        self._leave_own(directory)
 
     # -- files of several names -------------------------------------------------------------------
 
@@ -413,7 +420,7 @@ class _Copy(TreeJob):
             then = partial(self._copied_first, directory, pair, name, inode)
             self._ask_copy(pair, name, False, then)
         elif copied.complete:
-            self._link(directory, pair, name, copied)
+            self._link(_Link(directory, pair, name, copied))
         else:  # as a member, so that not too many directories wait with it
             self._members += 1
             copied.waiting.append((directory, pair, name))
@@ -433,35 +440,60 @@ class _Copy(TreeJob):
             self.later(self._copy, *one)
         copied.waiting.clear()
 
-    def _link(self, directory: _Directory, pair: Pair, name: bytes, copied: _Copied) -> None:
-        fail = partial(self._failed, directory, name, self._link, directory, pair, name, copied)
-
-        def found(handle: FileHandle) -> None:
-            to = {"src_dir_fd": handle, "dst_dir_fd": pair.dst}
-            self.ask(aio_link, copied.name, name, **to, then=linked)
-
-        def linked(status: int) -> None:
-            if status == 0:
-                self._done(directory, 0)
-            elif errno() == _errno.EEXIST and self._may_exist:
-                self.ask(aio_unlink, name, dir_fd=pair.dst, then=unlinked)
-            elif errno() in CANNOT_LINK:
-                then = partial(self._copied, directory, pair, name)
-                self._ask_copy(pair, name, False, then)
-            else:
-                fail()
-
-        def unlinked(status: int) -> None:
-            if status == 0:
-                self._link(directory, pair, name, copied)
-            else:
-                fail()
-
+    def _link(self, link: _Link) -> None:
+        directory, pair, _, copied, _ = link
         if copied.names is directory.dst.names:
-            found(pair.dst)
+            self._make_link(link, pair.dst)
         else:
             assert self._top.pair
+            found = partial(self._make_link, link)
+            fail = partial(self._link_failed, link)
             self._find(self._top.pair.dst, ways_of(copied.names), found, fail)
+
+    def _make_link(self, link: _Link, first: FileHandle) -> None:
+        """`first`: where the first name was copied to."""
+        to = {"src_dir_fd": first, "dst_dir_fd": link.pair.dst}
+        then = partial(self._linked, link, first)
+        self.ask(aio_link, link.copied.name, link.name, **to, then=then)
+
+    def _linked(self, link: _Link, first: FileHandle, status: int) -> None:
+        directory, pair, name, _, deaths = link
+        number = errno()
+        if status == 0:
+            self._done(directory, 0)
+        elif number == _errno.EEXIST and self._may_exist:
+            self.ask(aio_unlink, name, dir_fd=pair.dst, then=partial(self._unlinked, link))
+        elif number == _errno.EEXIST and deaths:
+            self.ask(aio_lstat, name, dir_fd=pair.dst, then=partial(self._looked, link, first))
+        elif number in CANNOT_LINK:
+            self._ask_copy(pair, name, False, partial(self._copied, directory, pair, name))
+        else:
+            self._link_failed(link)
+
+    def _unlinked(self, link: _Link, status: int) -> None:
+        if status == 0 or errno() == _errno.ENOENT:
+            self._link(link)
+        else:
+            self._link_failed(link)
+
+    def _looked(self, link: _Link, first: FileHandle, there: os.stat_result | None) -> None:
+        if there is None:
+            self._link_failed(link)
+        else:
+            then = partial(self._compared, link, Inode(there.st_dev, there.st_ino))
+            self.ask(aio_lstat, link.copied.name, dir_fd=first, then=then)
+
+    def _compared(self, link: _Link, there: Inode, st: os.stat_result | None) -> None:
+        if st is not None and Inode(st.st_dev, st.st_ino) == there:
+            self._done(link.directory, 0)  # by a worker that has died since
+        else:
+            self._in_vain(link.directory, link.name, errno() or _errno.EEXIST)
+
+    def _link_failed(self, link: _Link) -> None:
+        if is_unknown(errno()) and link.deaths < MOST_DEATHS:
+            self._link(link._replace(deaths=link.deaths + 1))
+        else:
+            self._failed(link.directory, link.name, self._link, link)
 
     def _find(
         self,
@@ -503,3 +535,14 @@ class _Copied:
         self.name = name
         self.complete = False
         self.waiting: list[tuple[_Directory, Pair, bytes]] = []
+
+
+class _Link(NamedTuple):
+    """One of the other names."""
+
+    directory: _Directory
+    pair: Pair
+    name: bytes
+    copied: _Copied
+    deaths: int = 0
+    """Of workers that may have made it."""

@@ -8,8 +8,10 @@ __all__ = ["PoolClosed", "RequestCancelled", "WorkerDied"]
 class WorkerDied(OSError):  # noqa: N818 - it names an event
     """The worker that executed the request was killed or crashed (errno EIO).
 
-    Raised only for what must not be done twice (an unlink, a write at the position, ...): it may
-    have happened or not. Everything else is run again by another worker, and nobody notices.
+    Raised for what must not be done twice (an unlink, a write at the position, ...): it may have
+    happened or not. Everything else is run again by another worker, and nobody notices, unless
+    three have died over it. A request on a tree fails with it where it was the tree's top, or, of
+    a copy, the first failure; among its `progress.failures` there is EIO.
     """
 
 

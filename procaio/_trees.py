@@ -39,9 +39,10 @@ from procaio._core import (
     _empty,
     _list,
     _types,
+    _worker_died,
     aioreq_pri,
-    errno,
 )
+from procaio._core import errno as _number
 from procaio._pool import default_pool
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ __all__ = [
     "aio_rmtree",
     "aio_scandir",
     "between_calls",
+    "errno",
+    "is_unknown",
     "listing_flags",
     "pack_names",
     "unpack_types",
@@ -105,6 +108,23 @@ def pack_names(names: Iterable[str | bytes]) -> bytes:
 def unpack_types(found: bytes) -> list[int]:
     """The types of the names, from what _types gives."""
     return [name[0] for name in found.split(b"\0")[:-1]]
+
+
+class _Unknown(int):
+    """The errno of a step over which workers have died. What fails with it raises WorkerDied."""
+
+
+_UNKNOWN: Final = _Unknown(_errno.EIO)
+
+
+def errno() -> int:
+    """That of the step whose callback is running."""
+    return _UNKNOWN if _worker_died() else _number()
+
+
+def is_unknown(number: int) -> bool:
+    """Whether workers have died: the step may have been done."""
+    return isinstance(number, _Unknown)
 
 
 @final
@@ -369,7 +389,7 @@ class TreeJob:
         self._over = True
         self._steps.clear()
         self._yield(result, number)
-        self.group._end(number, *(paths or (self._path,)))  # noqa: SLF001 - ours
+        self.group._end(number, is_unknown(number), *(paths or (self._path,)))  # noqa: SLF001 - ours
 
     def _yield(self, result: object, number: int) -> None:
         self.group.result(*(result if isinstance(result, tuple) else (result,)))

@@ -148,7 +148,7 @@ enum {
     PA_BY_FD = 1 << 6,          /* `fd` is the file itself; there is no path */
     PA_DATA_IS_ARGUMENT = 1 << 7, /* fcntl, ioctl: the argument is the block, else file_offset */
     PA_STOP = 1 << 8,           /* set by the program: nobody wants it any more */
-    /* copy, move: how far the worker is, for the one that comes after its death. */
+    /* copy, move, make_directory: how far the worker is, for the one that comes after its death. */
     PA_CREATING = 1 << 9,  /* an empty destination may be its own */
     PA_WRITING = 1 << 10,  /* the destination, which the slot names, is its own and not whole */
     PA_COPYING = 1 << 11,  /* move: the source is where it was */

@@ -1259,10 +1259,8 @@ def test_cancelled_task_cancels_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("point", testing.FAULT_POINTS)
-def test_worker_dies_and_the_copy_is_whole_or_told(tmp_path: Path, point: str) -> None:
-    """At every point, over every step; the callback comes once. Only what is never repeated may
-    be missing: the top, which must not be there before, and names of files that have several.
-    """
+def test_worker_dies_and_the_copy_is_whole(tmp_path: Path, point: str) -> None:
+    """At every point, over every step; the callback comes once."""
     src = tmp_path / "src"
     trees.make(
         os.fsencode(src),
@@ -1277,15 +1275,11 @@ def test_worker_dies_and_the_copy_is_whole_or_told(tmp_path: Path, point: str) -
             pool.max_parallel(2)
             testing.arm(pool, point, after=after)
             request = procaio.aio_copytree(src, dst, answers.append, pool=pool)
-            with contextlib.suppress(OSError):
-                request.wait(timeout=60)
+            assert request.wait(timeout=60) == 0
             pool.flush()
             testing.disarm(pool)
-        assert answers == [0 if request.error is None else -1]
-        assert whole_or_told(request, src, dst) <= {errno.EIO}
-        names = {os.path.basename(path) for path, _ in request.progress.failures}
-        assert names <= {os.fsencode(dst.name), b"f", b"again"}
-        assert not names or point == "called"
+        assert answers == [0]
+        assert whole_or_told(request, src, dst) == set()
 
 
 @pytest.mark.parametrize("point", ["claimed", "taken", "called"])

@@ -776,6 +776,7 @@ class AnythingWithGroups(RuleBasedStateMachine):
         elif group.is_within(member) or foreign:
             refused = (ValueError,)
         live = member.is_live()
+        below = self.live_below(member) if live else []
         try:
             assert group.request.add(member.request) == (member.request,)
         except refused:
@@ -783,8 +784,8 @@ class AnythingWithGroups(RuleBasedStateMachine):
         assert group.cancelled or not refused
         if live:
             member.parent = group
-        if live and group.cancelled:
-            self.note_cancelled(member)
+        for other in below if group.cancelled else []:
+            self.note_cancelled(other)
 
     @rule(target=requests, group=groups, kind=st.sampled_from(["nop", "fails"]))
     def add_new(self, group: Node, kind: str) -> Node:

@@ -142,8 +142,10 @@ int64_t pa_call_symlink(const struct pa_call *call);
 int64_t pa_call_readlink(const struct pa_call *call);
 int64_t pa_call_readdir(const struct pa_call *call);
 int64_t pa_call_access(const struct pa_call *call);
-int64_t pa_call_realpath(const struct pa_call *call);
 int64_t pa_call_statx(const struct pa_call *call);
+
+/* calls_realpath.c */
+int64_t pa_call_realpath(const struct pa_call *call);
 
 /* calls_memory.c; `data` is an address of the program. */
 int64_t pa_call_msync(const struct pa_call *call);

@@ -1,7 +1,6 @@
 /* workers/calls_names.c - names, and what is known of files: open, stat, chmod, rename, readdir. */
 #include "calls.h"
 
-#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h> /* declares renameat; nothing else of it is used here */
 #include <string.h>
@@ -242,46 +241,6 @@ int64_t pa_call_access(const struct pa_call *call)
     const struct pa_slot *slot = call->slot;
     int flags = at_flags(call) | (slot->flags ? AT_EACCESS : 0);
     return faccessat(slot->fd, call->path, (int)slot->mode, flags) == 0;
-}
-
-/* False: a name that is none, of a pipe or of what was removed.  A file that may not be looked at by
- * the whole of its path is taken to be there. */
-static bool is_name_of(int fd, const char *name)
-{
-    struct stat named, open;
-    if (name[0] != '/')
-        return false;
-    if (lstat(name, &named) < 0)
-        return errno != ENOENT && errno != ENOTDIR;
-    return fstat(fd, &open) == 0 && named.st_ino == open.st_ino && named.st_dev == open.st_dev;
-}
-
-static int64_t name_of_open(int fd, char *data, uint64_t length)
-{
-    char link[PA_FD_LINK], name[PATH_MAX];
-    pa_fd_link(link, fd);
-    int64_t size = pa_outcome(readlinkat(AT_FDCWD, link, name, sizeof name - 1));
-    if (size < 0)
-        return size;
-    name[size] = '\0';
-    if (!is_name_of(fd, name))
-        return -ENOENT;
-    if ((uint64_t)size > length)
-        return -ENAMETOOLONG;
-    memcpy(data, name, (size_t)size);
-    return size;
-}
-
-/* The system knows the name of what is open. */
-int64_t pa_call_realpath(const struct pa_call *call)
-{
-    const struct pa_slot *slot = call->slot;
-    int64_t fd = pa_outcome(syscall(SYS_openat, slot->fd, call->path, O_PATH | O_CLOEXEC));
-    if (fd < 0)
-        return fd;
-    int64_t result = name_of_open((int)fd, call->data, slot->length);
-    syscall(SYS_close, (int)fd);
-    return result;
 }
 
 int64_t pa_call_statx(const struct pa_call *call)

@@ -715,6 +715,38 @@ static bool leads_into(int directory, const char *path, const struct stat *top)
     return true;
 }
 
+/* By a worker that has died: nobody else was let in, and it is empty. */
+static bool remove_made(const struct pa_slot *slot, const struct parent *parent)
+{
+    struct stat st;
+    return fstatat(parent->fd, parent->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           (st.st_mode & 07777u & ~(slot->mode | S_ISGID)) == 0 &&
+           remove_at(parent->fd, parent->name, AT_REMOVEDIR) == 0;
+}
+
+/* One that must not be there yet.  It is looked for before the slot says that it is being made: so what
+ * is there after a worker's death is what that one has made, unless it does not look so. */
+static int64_t make_new(const struct pa_call *call, const struct parent *parent)
+{
+    const struct pa_slot *slot = call->slot;
+    struct stat st;
+    uint16_t flags = __atomic_load_n(&slot->call_flags, __ATOMIC_ACQUIRE);
+    if (flags & PA_CREATING)
+        remove_made(slot, parent);
+    int64_t result;
+    if (flags & PA_CREATING && flags & PA_STOP) {
+        result = -ECANCELED;
+    } else if (fstatat(parent->fd, parent->name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        result = -EEXIST;
+    } else {
+        pa_raise_flag(call, PA_CREATING);
+        result = pa_outcome(mkdirat(parent->fd, parent->name, slot->mode));
+    }
+    if (result < 0)
+        pa_lower_flag(call, PA_CREATING);
+    return result;
+}
+
 /* A directory that only its owner can use until it is complete; it stays open.  It is not made in the
  * one that is open as `fd2`, nor anywhere below that. */
 int64_t pa_call_make_directory(const struct pa_call *call)
@@ -728,8 +760,10 @@ int64_t pa_call_make_directory(const struct pa_call *call)
     int64_t result = find_parent(call, &parent);
     if (result)
         return result;
-    result = pa_outcome(mkdirat(parent.fd, parent.name, slot->mode));
-    bool is_there = result == 0 || (result == -EEXIST && slot->flags & PA_TREE_MAY_EXIST);
+    bool may_exist = slot->flags & PA_TREE_MAY_EXIST;
+    result = may_exist ? pa_outcome(mkdirat(parent.fd, parent.name, slot->mode))
+                       : make_new(call, &parent);
+    bool is_there = result == 0 || (result == -EEXIST && may_exist);
     int64_t fd = is_there ? open_directory(call) : result;
     if (fd < 0 && result == 0)
         remove_at(parent.fd, parent.name, AT_REMOVEDIR); /* so that it can be made again */

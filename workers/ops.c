@@ -71,7 +71,7 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_SPLICE] = {"splice", pa_call_splice, true, false, false, NULL},
     [PA_OP_TEE] = {"tee", pa_call_tee, true, false, false, NULL},
     [PA_OP_ACCESS] = {"access", pa_call_access, true, true, false, NULL},
-    [PA_OP_REALPATH] = {"realpath", pa_call_realpath, true, true, true, NULL},
+    [PA_OP_REALPATH] = {"realpath", pa_call_realpath, true, true, false, NULL},
     [PA_OP_STATX] = {"statx", pa_call_statx, true, true, false, NULL},
     [PA_OP_GETXATTR] = {"getxattr", pa_call_getxattr, true, true, false, NULL},
     [PA_OP_SETXATTR] = {"setxattr", pa_call_setxattr, true, false, false, NULL},
@@ -90,8 +90,7 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_LIST] = {"list", pa_call_list, false, true, true, NULL},
     [PA_OP_TYPES] = {"types", pa_call_types, false, true, false, NULL},
     [PA_OP_EMPTY] = {"empty", pa_call_empty, false, true, true, NULL},
-    [PA_OP_MAKE_DIRECTORY] = {"make_directory", pa_call_make_directory, true, true, true,
-                              NULL}, /* likewise */
+    [PA_OP_MAKE_DIRECTORY] = {"make_directory", pa_call_make_directory, true, true, true, NULL},
     [PA_OP_FINISH_DIRECTORY] = {"finish_directory", pa_call_finish_directory, true, true, true,
                                 NULL},
     [PA_OP_MSYNC] = {"msync", pa_call_msync, true, false, false, NULL},

@@ -175,6 +175,7 @@ struct Group {
     int error;
     int abort_error; /* it is to fail with this when its members have ended */
     bool feeding;   /* the feeder is being called */
+    bool worker_died; /* over a member, and so it fails like that one */
     bool composite; /* procaio makes the members; an errno is a failure */
     bool held;      /* and may make more: it does not end */
     bool closed;    /* no more members */
@@ -278,6 +279,7 @@ extern Pool *open_pools;    /* those that have a segment */
 int priority_next(void);
 void priority_reset(void);
 extern _Thread_local int callback_errno;
+extern _Thread_local bool callback_died; /* its outcome is unknown */
 
 /* pool.c */
 Pool *pool_of(PyObject *given); /* borrowed; the default pool for NULL or None, started if need be */

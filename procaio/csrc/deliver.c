@@ -56,9 +56,12 @@ static int call_back(Request *request)
     if (!argument)
         return deliver_report(request);
     int outer = callback_errno;
+    bool outer_died = callback_died;
     callback_errno = request->error;
+    callback_died = request->worker_died;
     PyObject *answer = call(request, argument);
     callback_errno = outer;
+    callback_died = outer_died;
     Py_DECREF(argument);
     if (answer) {
         Py_DECREF(answer);

@@ -227,12 +227,14 @@ static PyObject *cancel_subs(Group *self, PyObject *unused)
 }
 
 /* A composite request has all its members: it is done when they are.  With an errno it fails, and the
- * error names the paths. */
+ * error names the paths.  It may be that of a member over which workers have died. */
 static PyObject *end(Group *self, PyObject *args)
 {
     PyObject *path, *path2 = NULL;
-    if (!PyArg_ParseTuple(args, "iO|O:_end", &self->error, &path, &path2))
+    int died;
+    if (!PyArg_ParseTuple(args, "ipO|O:_end", &self->error, &died, &path, &path2))
         return NULL;
+    self->worker_died = died;
     Py_XSETREF(self->request.path, Py_NewRef(path));
     Py_XSETREF(self->request.path2, Py_XNewRef(path2));
     self->held = false;
@@ -315,6 +317,7 @@ void group_conclude(Request *request)
     if (request->cancelled || request->error) /* the pool's end is an error */
         return;
     request->error = self->abort_error ? self->abort_error : self->error;
+    request->worker_died = self->worker_died && !self->abort_error;
     if (self->abort_error || (self->composite && self->error))
         return;
     Py_ssize_t count = self->values ? PyTuple_GET_SIZE(self->values) : 0;

@@ -6,6 +6,7 @@
 
 struct hooks hooks;
 _Thread_local int callback_errno;
+_Thread_local bool callback_died;
 
 /* The priority of the next request that this thread makes. */
 static _Thread_local int next_priority;
@@ -70,6 +71,13 @@ static PyObject *current_errno(PyObject *module, PyObject *unused)
     (void)module;
     (void)unused;
     return PyLong_FromLong(callback_errno);
+}
+
+static PyObject *worker_died(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(callback_died);
 }
 
 static PyObject *set_hook(PyObject *module, PyObject *args)
@@ -143,6 +151,7 @@ static PyMethodDef own_functions[] = {
     {"errno", current_errno, METH_NOARGS,
      "errno()\n--\n\n"
      "The errno of the request whose callback is running in this thread; 0 on success."},
+    {"_worker_died", worker_died, METH_NOARGS, NULL},
     {"_set_hook", set_hook, METH_VARARGS, NULL},
     {"_watch_identity", identity_watch, METH_O, NULL},
     {"_default_pool", get_default_pool, METH_NOARGS, NULL},

@@ -217,8 +217,15 @@ static bool is_copy(const Request *request)
     return request->op == PA_OP_COPY || request->op == PA_OP_MOVE;
 }
 
+/* What is made has no part that may stay. */
+static bool takes_notes(const Request *request)
+{
+    return is_copy(request) ||
+           (request->op == PA_OP_MAKE_DIRECTORY && !(request->flags & PA_TREE_MAY_EXIST));
+}
+
 /* With what a dead worker has noted.  One that is not wanted any more only removes its part. */
-static int copy_flags(const Request *request)
+static int noted_flags(const Request *request)
 {
     return (request->tells_links ? PA_TELL_LINKS : 0) |
            (request->was_creating ? PA_CREATING : 0) | (request->was_writing ? PA_WRITING : 0) |
@@ -250,8 +257,8 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
         error = fill_paths(pool, request, slot);
     if (error)
         return error;
-    if (is_copy(request)) /* last: other threads may have been let in */
-        slot->call_flags |= (uint16_t)copy_flags(request);
+    if (takes_notes(request)) /* last: other threads may have been let in */
+        slot->call_flags |= (uint16_t)noted_flags(request);
     slot->fd = request->fd;
     slot->fd2 = request->fd2;
     slot->file_offset = request->offset;
@@ -826,7 +833,7 @@ static bool repeatable(const Request *request, const struct pa_slot *slot)
         return false;
     if (request->op == PA_OP_LOAD || request->op == PA_OP_COPY)
         return !(slot->call_flags & PA_ONCE);
-    if (request->op == PA_OP_MAKE_DIRECTORIES || request->op == PA_OP_MAKE_DIRECTORY)
+    if (request->op == PA_OP_MAKE_DIRECTORIES)
         return request->flags & PA_TREE_MAY_EXIST;
     if (request->op == PA_OP_MOVE) /* else it may have been done */
         return slot->call_flags & PA_COPYING;
@@ -837,12 +844,14 @@ static bool repeatable(const Request *request, const struct pa_slot *slot)
     return request->op == PA_OP_READ || !(fcntl(request->fd, F_GETFL) & O_APPEND);
 }
 
-/* What a worker has noted of a copy, for the one that does it again or removes the part. */
+/* What a worker has noted, for the one that does it again or removes the part. */
 static void keep_notes(Request *request, const struct pa_slot *slot)
 {
     request->was_creating = slot->call_flags & PA_CREATING;
     request->was_writing = slot->call_flags & PA_WRITING;
     request->was_copying = slot->call_flags & PA_COPYING;
+    if (!is_copy(request))
+        return;
     request->offset = (int64_t)slot->destination_inode;
     request->flags = slot->destination_device;
 }
@@ -851,11 +860,10 @@ static void keep_notes(Request *request, const struct pa_slot *slot)
 static void clear_after_death(Pool *pool, Request *request)
 {
     const struct pa_slot *slot = &pool->segment->slots[request->slot];
-    if (is_copy(request)) {
-        if (slot->call_flags & PA_OPENS_PATH)
-            orphans_close_path(slot->destination_inode, slot->destination_device);
+    if (is_copy(request) && slot->call_flags & PA_OPENS_PATH)
+        orphans_close_path(slot->destination_inode, slot->destination_device);
+    if (takes_notes(request))
         keep_notes(request, slot);
-    }
     slot_free(pool, request);
 }
 
@@ -979,7 +987,7 @@ void queue_fail_all(Pool *pool, int error)
             queue_push_pending(pool, request);
             continue;
         }
-        if (is_copy(request))
+        if (takes_notes(request))
             keep_notes(request, slot);
         slot_free(pool, request);
         clean_up(pool, request);

@@ -3,8 +3,8 @@ A long run of everything at once, with workers dying all the time: nothing may g
 
     python tests/soak.py --minutes 120
 
-`make soak` runs it; pytest runs a minute of it. Each round makes up to a hundred requests of all
-kinds with random priorities, cancels, aborts and deadlines, while workers, and now and then the
+`make soak` runs it; test_soak.py some seconds of it. Each round makes up to a hundred requests of
+all kinds with random priorities, cancels, aborts and deadlines, while workers, and now and then the
 spawner, are killed or stopped. At its end every request has ended exactly once, what it gave is
 right, what the disk shows is what the callbacks were told, and nothing is open that was not before.
 Over the run memory, descriptors and shared memory stay what they were in its first half.
@@ -29,6 +29,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +72,7 @@ class Report:
     seconds: float = 0.0
     rounds: int = 0
     requests: int = 0
-    ended: Counter[str] = field(default_factory=Counter)
+    ended: dict[str, int] = field(default_factory=dict)
     """By errno; `ok`, and `gone` for those cancelled."""
     worker_deaths: int = 0
     spawner_deaths: int = 0
@@ -328,7 +329,7 @@ class Round:
         self.ask(procaio.aio_rmtree, new, right=lambda _: not new.exists())
 
     def open(self, _: Path) -> None:
-        """What nobody takes is closed."""
+        """What nobody is told of is closed."""
         self.ask(procaio.aio_open, self.place / "data")
 
     def hang(self, _: Path) -> None:
@@ -392,6 +393,9 @@ class Round:
         """Close and remove everything."""
         self.requests.clear()
         self.right.clear()
+        for value in chain.from_iterable(self.values.values()):
+            if isinstance(value, procaio.FileHandle):
+                value.close()
         for buffer in self.buffers:
             buffer.release()
         os.close(self.fd)
@@ -429,7 +433,7 @@ def one_round(pool: procaio.Pool, place: Path, randomly: random.Random, report: 
     killer.start()
     try:
         round_.make()
-        report.ended += round_.check()
+        report.ended = Counter(report.ended) + round_.check()
     finally:
         killer.stop()
     report.rounds += 1
@@ -484,6 +488,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="print only the report")
     options = parser.parse_args()
     report = soak(options.minutes * 60, options.seed, quiet=options.quiet)
+    report.ended = dict(report.ended)
     print(json.dumps(asdict(report), indent=2))
     return 0
 

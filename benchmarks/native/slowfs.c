@@ -1,6 +1,6 @@
 /* benchmarks/native/slowfs.c - a file system on which every call takes a while.
  *
- *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,threads=N,...]
+ *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_reads,threads=N,...]
  *
  * It shows the directory SOURCE at MOUNTPOINT.  The kernel remembers nothing of it, neither names
  * nor attributes nor data, so that each call of a program becomes at least one request here, and
@@ -8,7 +8,8 @@
  * not delay each other: that many `threads` (64) sleep side by side.
  *
  * Whoever looks up a name that begins with PREFIX gets no answer until the file system is gone,
- * not even when it is killed.  Listing the directory shows the name all the same.
+ * not even when it is killed.  Listing the directory shows the name all the same.  With `hang_reads`
+ * so does whoever reads from a file.
  *
  * The extended attribute `user.slowfs.calls` of MOUNTPOINT is the number of requests so far that
  * somebody waits or has waited for, the one for the attribute included.
@@ -45,6 +46,7 @@ static struct {
     unsigned delay_ms;
     unsigned threads;
     char *hang;
+    int hang_reads;
     char *source;
     char *mountpoint;
 } settings = { .threads = 64 };
@@ -341,6 +343,8 @@ static bool awaited(uint32_t opcode)
 static bool hangs(const struct fuse_in_header *request)
 {
     const char *name = (const char *)(request + 1);
+    if (request->opcode == FUSE_READ)
+        return settings.hang_reads;
     return settings.hang && request->opcode == FUSE_LOOKUP &&
            strncmp(name, settings.hang, strlen(settings.hang)) == 0;
 }
@@ -385,6 +389,7 @@ static const struct fuse_opt options[] = {
     OPTION("delay_ms=%u", delay_ms),
     OPTION("threads=%u", threads),
     OPTION("hang=%s", hang),
+    OPTION("hang_reads", hang_reads),
     FUSE_OPT_END,
 };
 
@@ -407,7 +412,8 @@ static bool parse(struct fuse_args *arguments)
     bool well = !fuse_opt_parse(arguments, &settings, options, on_argument) && settings.mountpoint &&
                 settings.threads && settings.threads <= MOST_THREADS;
     if (!well)
-        fputs("usage: slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,threads=N]\n", stderr);
+        fputs("usage: slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_reads,threads=N]\n",
+              stderr);
     return well;
 }
 

@@ -7,7 +7,6 @@ each thing: a word for the outcome, and how long it took.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.events.peers import WORKERS, WRITTEN
-from benchmarks.events.stage import DeadError, SilentError, Stage, alive, until
+from benchmarks.events.stage import DeadError, SilentError, Stage, alive, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +120,7 @@ def worker_killed(make: Callable[[], Stage]) -> Cells:
             word, _ = stage.end_of(calls[0], 0)
             return {"its call": NOBODY if word == "hangs" else Seen(word)}
         since = time.monotonic()
-        os.kill(who[0][0], signal.SIGKILL)
+        send(who[0][0], signal.SIGKILL)
         after = next_call(stage, since)
         first, _ = stage.end_of(calls[0])
         stage.open(files[1])
@@ -145,7 +144,7 @@ def idle_workers(make: Callable[[], Stage]) -> Cells:
             workers = idle(stage)
             since = time.monotonic()
             for pid in workers[spared:]:
-                os.kill(pid, number)
+                send(pid, number)
             cells[column] = next_call(stage, since) if workers else NOBODY
     return cells
 
@@ -219,7 +218,7 @@ def stopped(make: Callable[[], Stage]) -> Cells:
         who = [pid for pid, _ in stage.someone_inside(path) if pid != stage.program.pid]
         if not who:
             return {"the call": NOBODY}
-        os.kill(who[0], signal.SIGSTOP)
+        send(who[0], signal.SIGSTOP)
         word, _ = stage.end_of(call)
         after = next_call(stage, time.monotonic())
         return {

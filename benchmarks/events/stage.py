@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -97,6 +98,7 @@ class Stage:
         self.peer = peer
         self.patience = patience
         self.seen: set[int] = set()  # all processes that the program has had
+        self.names: set[str] = set()  # and all that they have mapped from /dev/shm
         self._mounts = ExitStack()
         self._fifos: dict[str, int] = {}
         self._calls = 0
@@ -104,7 +106,6 @@ class Stage:
 
     def __enter__(self) -> Stage:
         """Start the program."""
-        self.shared_memory = set(os.listdir("/dev/shm"))
         self.directory = Path(tempfile.mkdtemp(prefix="events-"))
         self.temporary = self.directory / "tmp"
         self.temporary.mkdir()
@@ -129,7 +130,7 @@ class Stage:
         for fd in self._fifos.values():
             os.close(fd)
         for pid in {self.program.pid, *self.note(), *self.seen}:
-            _kill(pid)
+            send(pid, signal.SIGKILL)
         self._mounts.close()  # what hangs there ends with it
         self.program.wait(LAST_SECONDS)
         until(_nobody_is_left, LAST_SECONDS)
@@ -216,15 +217,20 @@ class Stage:
     # -- looking at it --------------------------------------------------------------------------
 
     def note(self) -> set[int]:
-        """Give the processes below the program, and remember them."""
+        """Give the processes below the program; remember them, and the names of their memory."""
         now = descendants(self.program.pid)
         self.seen |= now
+        for pid in {self.program.pid, *now}:
+            with suppress(OSError):
+                maps = Path(f"/proc/{pid}/maps").read_text()
+                self.names |= set(re.findall(r" /dev/shm/(\S+)", maps))
         return now
 
     def inside(self, path: str) -> list[tuple[int, int]]:
         """Give the processes and threads that are in a system call on a file."""
         found = []
-        for pid in sorted({self.program.pid, *self.note()}):
+        self.seen |= (below := descendants(self.program.pid))
+        for pid in sorted({self.program.pid, *below}):
             for thread in _threads(pid):
                 with suppress(OSError, ValueError, IndexError):
                     call = Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()
@@ -238,19 +244,20 @@ class Stage:
         return self.inside(path)
 
     def left_in_shared_memory(self) -> set[str]:
-        """Give the names that have come to /dev/shm since the beginning."""
-        return set(os.listdir("/dev/shm")) - self.shared_memory
+        """Give those names of its that are in /dev/shm still."""
+        return self.names & set(os.listdir("/dev/shm"))
 
 
-def _kill(pid: int) -> None:
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may have ended already."""
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def _nobody_is_left() -> bool:
     """Kill and reap the children that programs have left: they are this process's own by now."""
     for pid in descendants(os.getpid()):
-        _kill(pid)
+        send(pid, signal.SIGKILL)
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

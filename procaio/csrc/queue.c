@@ -355,6 +355,8 @@ static bool is_stopped(const Pool *pool)
            atomic_load_explicit(&pool->segment->header.wanted, memory_order_relaxed) == 0;
 }
 
+static void remove_part(Pool *pool, Request *request);
+
 /* For a request that is in no queue.  False: it found no room.  The slot is taken before it is
  * filled, because making shared memory for it may let other threads in. */
 static bool dispatch(Pool *pool, Request *request)
@@ -365,6 +367,10 @@ static bool dispatch(Pool *pool, Request *request)
     int error = fill(pool, request, &pool->segment->slots[index]);
     if (!error && !request->given_up) /* else it only removes its part */
         error = request->error;       /* aborted meanwhile */
+    if (!error && unlikely(pool->closed)) { /* likewise: nobody would come to it any more */
+        remove_part(pool, request);
+        error = ECANCELED;
+    }
     if (error) {
         pool->free_slots[pool->free_count++] = index;
         queue_fail(pool, request, error);

@@ -1,0 +1,64 @@
+"""The program becomes another user, or tries to become another program, in the midst of something.
+
+Becoming the user that it is already is enough: each pool gets a new spawner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import procaio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Gate
+
+
+def become_the_same_user() -> None:
+    os.setuid(os.getuid())
+
+
+def fail_to_exec() -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.execv("/does/not/exist", ["program"])
+
+
+@pytest.mark.parametrize("change", [become_the_same_user, fail_to_exec])
+def test_request_is_executed_though_its_arguments_end_the_spawner(
+    workers: procaio.Pool, change: Callable[[], None]
+) -> None:
+    class Path:
+        def __fspath__(self) -> str:
+            change()
+            return "/"
+
+    procaio.aio_nop(pool=workers).wait()
+    assert procaio.aio_stat(Path(), pool=workers).wait(timeout=30) == os.stat("/")
+
+
+def test_request_of_another_thread_survives_exec_that_fails(
+    workers: procaio.Pool, gate: Gate
+) -> None:
+    """It comes when the pool, which had nothing to do, is about to end its workers."""
+    procaio.aio_nop(pool=workers).wait()
+    begin = threading.Event()
+    held: list[procaio.Request[bytes]] = []
+
+    def work() -> None:
+        begin.wait()
+        held.extend(gate.hold(workers))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begin.set()
+    fail_to_exec()
+    thread.join()
+    gate.open()
+    assert held[0].wait(timeout=30) == b"x"
+    assert workers.statistics().died == 0

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -62,3 +64,28 @@ def test_request_of_another_thread_survives_exec_that_fails(
     gate.open()
     assert held[0].wait(timeout=30) == b"x"
     assert workers.statistics().died == 0
+
+
+def run(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+def test_pools_may_go_while_another_thread_changes_the_user() -> None:
+    run("""
+import os, procaio, threading
+
+going = True
+
+def change():
+    while going:
+        os.setuid(os.getuid())
+
+thread = threading.Thread(target=change)
+thread.start()
+for _ in range(30):
+    pool = procaio.Pool(1, at_once=False)
+    procaio.aio_nop(pool=pool).wait()
+    pool = None
+going = False
+thread.join()
+""")

@@ -492,6 +492,39 @@ static void fetch_ahead(const Request *request, int64_t size)
             __builtin_prefetch(request->block.at + at);
 }
 
+static void close_step(Request *request)
+{
+    if (request->step_open)
+        close(request->fd);
+    request->step_open = false;
+}
+
+static void reopen_handle(Request *request)
+{
+    if (request->closes_handle && request->file)
+        ((FileHandle *)request->file)->fd = request->fd;
+    request->closes_handle = false;
+}
+
+/* A dead worker has, or may have, left a part of a copy. */
+static bool leaves_part(const Request *request)
+{
+    return request->was_creating || request->was_writing;
+}
+
+/* A worker gives it back: it is older than the program's identity.  It has not begun the call. */
+static void accept_refusal(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    slot->call_flags &= (uint16_t)~PA_REFUSED;
+    if ((!request->cancelled && !request->error) || leaves_part(request)) {
+        send_again(pool, request);
+        return;
+    }
+    slot_free(pool, request);
+    reopen_handle(request);
+    queue_push_pending(pool, request);
+}
+
 static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
 {
     Request *request = index < PA_NSLOTS ? pool->in_flight[index] : NULL;
@@ -502,8 +535,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
         return;
     if (unlikely(slot->call_flags & PA_REFUSED)) {
-        slot->call_flags &= (uint16_t)~PA_REFUSED;
-        send_again(pool, request);
+        accept_refusal(pool, request, slot);
         return;
     }
     pool->deaths_in_a_row = 0;
@@ -584,26 +616,6 @@ void queue_fail(Pool *pool, Request *request, int error)
         request->error = error;
     queue_push_pending(pool, request);
     pa_signal_program(pool->segment);
-}
-
-static void close_step(Request *request)
-{
-    if (request->step_open)
-        close(request->fd);
-    request->step_open = false;
-}
-
-static void reopen_handle(Request *request)
-{
-    if (request->closes_handle && request->file)
-        ((FileHandle *)request->file)->fd = request->fd;
-    request->closes_handle = false;
-}
-
-/* A dead worker has, or may have, left a part of a copy. */
-static bool leaves_part(const Request *request)
-{
-    return request->was_creating || request->was_writing;
 }
 
 bool queue_withdraw(Request *request)
@@ -728,9 +740,15 @@ static bool abort_in_slot(Pool *pool, Request *request, int error)
             return true;
         word = atomic_load_explicit(&slot->state, memory_order_acquire);
     }
-    if (pa_state_phase(word) != PA_DONE || !result_may_be_a_step(request, slot))
+    if (pa_state_phase(word) != PA_DONE)
         return false;
-    request->error = error; /* no other step follows this one: see accept_result() */
+    bool refused = slot->call_flags & PA_REFUSED;
+    if (refused && leaves_part(request))
+        abort_part(pool, request, error);
+    else if (refused || result_may_be_a_step(request, slot))
+        request->error = error; /* it is not sent on: see accept_result() */
+    else
+        return false;
     return true;
 }
 

@@ -1158,7 +1158,7 @@ def test_closing_what_a_dead_worker_had_open_does_not_hang(
         (tmp_path / name).mkdir()
     (tmp_path / "source" / "0").write_bytes(b"content")
     mount = tmp_path / "mount"
-    with slowfs.mounted(tmp_path / "source", mount, "hang_data"):
+    with slowfs.mounted(tmp_path / "source", mount, "hang_reads,hang_closes"):
         output = tmp_path / "output"
         with open(output, "wb") as file:
             done = subprocess.run(

@@ -1,6 +1,6 @@
 /* benchmarks/native/slowfs.c - a file system on which every call takes a while.
  *
- *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_data,threads=N,...]
+ *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_reads,hang_closes,threads=N,...]
  *
  * It shows the directory SOURCE at MOUNTPOINT.  The kernel remembers nothing of it, neither names
  * nor attributes nor data, so that each call of a program becomes at least one request here, and
@@ -8,8 +8,8 @@
  * not delay each other: that many `threads` (64) sleep side by side.
  *
  * Whoever looks up a name that begins with PREFIX gets no answer until the file system is gone,
- * not even when it is killed.  Listing the directory shows the name all the same.  With `hang_data` so
- * it is for whoever reads, writes or closes a file; opening one is answered.
+ * not even when it is killed.  Listing the directory shows the name all the same.  With `hang_reads`
+ * so does whoever reads from a file, and with `hang_closes` whoever closes one.
  *
  * The extended attribute `user.slowfs.calls` of MOUNTPOINT is the number of requests so far that
  * somebody waits or has waited for, the one for the attribute included.
@@ -46,7 +46,8 @@ static struct {
     unsigned delay_ms;
     unsigned threads;
     char *hang;
-    int hang_data;
+    int hang_reads;
+    int hang_closes;
     char *source;
     char *mountpoint;
 } settings = { .threads = 64 };
@@ -343,11 +344,11 @@ static bool awaited(uint32_t opcode)
 static bool hangs(const struct fuse_in_header *request)
 {
     const char *name = (const char *)(request + 1);
-    uint32_t opcode = request->opcode;
-    if (settings.hang_data &&
-        (opcode == FUSE_READ || opcode == FUSE_WRITE || opcode == FUSE_FLUSH))
-        return true;
-    return settings.hang && opcode == FUSE_LOOKUP &&
+    if (request->opcode == FUSE_READ)
+        return settings.hang_reads;
+    if (request->opcode == FUSE_FLUSH)
+        return settings.hang_closes;
+    return settings.hang && request->opcode == FUSE_LOOKUP &&
            strncmp(name, settings.hang, strlen(settings.hang)) == 0;
 }
 
@@ -391,7 +392,8 @@ static const struct fuse_opt options[] = {
     OPTION("delay_ms=%u", delay_ms),
     OPTION("threads=%u", threads),
     OPTION("hang=%s", hang),
-    OPTION("hang_data", hang_data),
+    OPTION("hang_reads", hang_reads),
+    OPTION("hang_closes", hang_closes),
     FUSE_OPT_END,
 };
 
@@ -414,7 +416,9 @@ static bool parse(struct fuse_args *arguments)
     bool well = !fuse_opt_parse(arguments, &settings, options, on_argument) && settings.mountpoint &&
                 settings.threads && settings.threads <= MOST_THREADS;
     if (!well)
-        fputs("usage: slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_data,threads=N]\n", stderr);
+        fputs("usage: slowfs SOURCE MOUNTPOINT "
+              "[-o delay_ms=N,hang=PREFIX,hang_reads,hang_closes,threads=N]\n",
+              stderr);
     return well;
 }
 

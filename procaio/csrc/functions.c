@@ -374,7 +374,7 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         identity_look();
     Pool *pool = pool_of(call.pool);
     bool is_group = spec->kind == RESULT_GROUP;
-    if (!pool || (!is_group && pool_ensure_spawner(pool) < 0))
+    if (!pool)
         return NULL;
     Request *request = is_group ? group_new(pool) : request_new(pool, spec->op, spec->kind);
     if (!request)
@@ -385,8 +385,9 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
                   (call.values[1] && PyTuple_CheckExact(call.values[1]));
     int failed = unlikely(tuples) ? build_with_tuples(spec, request, &call)
                                   : spec->build(request, call.values);
-    /* Making the arguments may run the program's code: the pool may be closed by then. */
-    if (failed < 0 || pool_check(pool) < 0 ||
+    /* Making the arguments may run the program's code: the pool may be closed by then, or have lost
+     * its spawner (identity.c). */
+    if (failed < 0 || pool_check(pool) < 0 || (!is_group && pool_ensure_spawner(pool) < 0) ||
         (unlikely(deadline_ns) && deadlines_prepare(pool) < 0)) {
         if (request->closes_handle)
             ((FileHandle *)request->file)->fd = request->fd;

@@ -69,11 +69,16 @@ void identity_note(void)
 
 /* -- it changes ------------------------------------------------------------------------------- */
 
+/* A closed pool's children are being ended, and its object may be about to go. */
+static bool has_children(const Pool *pool)
+{
+    return pool->fork_count == fork_count && !pool->is_inline && !pool->closed;
+}
+
 static Pool *next_old_pool(void)
 {
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
-        if (pool->fork_count == fork_count && !pool->is_inline &&
-            pool->segment->header.identity != identity_number)
+        if (has_children(pool) && pool->segment->header.identity != identity_number)
             return pool;
     return NULL;
 }
@@ -111,7 +116,7 @@ static void clear_pools(void)
     Pool *pools[MOST];
     int count = 0;
     for (Pool *pool = open_pools; pool && count < MOST; pool = pool->next_open)
-        if (pool->fork_count == fork_count && !pool->is_inline)
+        if (has_children(pool))
             pools[count++] = (Pool *)Py_NewRef((PyObject *)pool);
     while (count-- > 0) {
         pool_clear(pools[count]);

@@ -511,6 +511,14 @@ static void end_spawner(Pool *pool, uint64_t until_ns)
     atomic_store(&segment->header.monitor_asleep, 0);
 }
 
+/* After the spawner was ended: requests may have come meanwhile, by other threads. */
+static void go_on(Pool *pool)
+{
+    end_its_wakings(pool->segment);
+    if (pool->nreqs > 0 && !pool->closed && pool_ensure_spawner(pool) < 0)
+        PyErr_WriteUnraisable((PyObject *)pool);
+}
+
 /* A new spawner, and so new workers: the program is somebody else now, or about to be. */
 void pool_renew(Pool *pool, uint32_t identity)
 {
@@ -519,11 +527,8 @@ void pool_renew(Pool *pool, uint32_t identity)
     pa_wake_all(segment);
     pa_monitor_ring(segment);
     end_spawner(pool, pa_now_ns() + PA_DEATH_NS); /* it leaves by itself */
-    if (pool->segment != segment)
-        return;
-    end_its_wakings(segment);
-    if (pool->nreqs > 0 && !pool->closed && pool_ensure_spawner(pool) < 0)
-        PyErr_WriteUnraisable((PyObject *)pool);
+    if (pool->segment == segment)
+        go_on(pool);
 }
 
 /* -- closing ---------------------------------------------------------------------------------- */
@@ -540,6 +545,8 @@ void pool_clear(Pool *pool)
     end_spawner(pool, until_ns);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS && pool->segment == segment; worker++) {
         int pidfd = atomic_load(&segment->workers[worker].pidfd);
+        if (pool->nreqs > 0)
+            break;
         if (pidfd < 0)
             continue;
         pool->condemned[worker / 64] |= UINT64_C(1) << worker % 64;
@@ -548,6 +555,8 @@ void pool_clear(Pool *pool)
         if (pool->segment == segment)
             bury_worker(pool, worker);
     }
+    if (pool->segment == segment)
+        go_on(pool);
 }
 
 /* The workers hold nothing that their death could hurt: requests have ended or are given up. */

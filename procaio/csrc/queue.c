@@ -362,6 +362,8 @@ static bool is_stopped(const Pool *pool)
            atomic_load_explicit(&pool->segment->header.wanted, memory_order_relaxed) == 0;
 }
 
+static void clean_up(Pool *pool, Request *request);
+
 /* For a request that is in no queue.  False: it found no room.  The slot is taken before it is
  * filled, because making shared memory for it may let other threads in. */
 static bool dispatch(Pool *pool, Request *request)
@@ -372,6 +374,10 @@ static bool dispatch(Pool *pool, Request *request)
     int error = fill(pool, request, &pool->segment->slots[index]);
     if (!error && !request->given_up) /* else it only removes its part */
         error = request->error;       /* aborted meanwhile */
+    if (!error && unlikely(pool->closed)) { /* likewise: nobody would come to it any more */
+        clean_up(pool, request);
+        error = ECANCELED;
+    }
     if (error) {
         pool->free_slots[pool->free_count++] = index;
         queue_fail(pool, request, error);
@@ -493,6 +499,50 @@ static void fetch_ahead(const Request *request, int64_t size)
             __builtin_prefetch(request->block.at + at);
 }
 
+/* Not by the program where it was too slow for somebody: there close(2) may hang. */
+static void close_step(Request *request)
+{
+    bool was_slow = request->cancelled || request->ended_early || request->aborted;
+    if (request->step_open && was_slow)
+        orphans_close(request->pool, request->fd);
+    else if (request->step_open)
+        close(request->fd);
+    request->step_open = false;
+}
+
+static void reopen_handle(Request *request)
+{
+    if (request->closes_handle && request->file)
+        ((FileHandle *)request->file)->fd = request->fd;
+    request->closes_handle = false;
+}
+
+/* A dead worker has, or may have, left a part of a copy. */
+static bool leaves_part(const Request *request)
+{
+    return request->was_creating || request->was_writing;
+}
+
+/* A worker was to close it, see queue_close().  By now it may be the number of something else. */
+static bool is_unclosed(const Request *request)
+{
+    return request->is_husk && request->op == PA_OP_CLOSE && orphans_is_closing(request->fd);
+}
+
+/* A worker gives it back: it is older than the program's identity.  It has not begun the call. */
+static void accept_refusal(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    slot->call_flags &= (uint16_t)~PA_REFUSED;
+    bool wanted = !request->cancelled && !request->error;
+    if (wanted || leaves_part(request) || is_unclosed(request)) {
+        send_again(pool, request);
+        return;
+    }
+    slot_free(pool, request);
+    reopen_handle(request);
+    queue_push_pending(pool, request);
+}
+
 static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
 {
     Request *request = index < PA_NSLOTS ? pool->in_flight[index] : NULL;
@@ -503,8 +553,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
         return;
     if (unlikely(slot->call_flags & PA_REFUSED)) {
-        slot->call_flags &= (uint16_t)~PA_REFUSED;
-        send_again(pool, request);
+        accept_refusal(pool, request, slot);
         return;
     }
     pool->deaths_in_a_row = 0;
@@ -585,30 +634,6 @@ void queue_fail(Pool *pool, Request *request, int error)
         request->error = error;
     queue_push_pending(pool, request);
     pa_signal_program(pool->segment);
-}
-
-/* Not by the program where it was too slow for somebody: there close(2) may hang. */
-static void close_step(Request *request)
-{
-    bool was_slow = request->cancelled || request->ended_early || request->aborted;
-    if (request->step_open && was_slow)
-        orphans_close(request->pool, request->fd);
-    else if (request->step_open)
-        close(request->fd);
-    request->step_open = false;
-}
-
-static void reopen_handle(Request *request)
-{
-    if (request->closes_handle && request->file)
-        ((FileHandle *)request->file)->fd = request->fd;
-    request->closes_handle = false;
-}
-
-/* A dead worker has, or may have, left a part of a copy. */
-static bool leaves_part(const Request *request)
-{
-    return request->was_creating || request->was_writing;
 }
 
 bool queue_withdraw(Request *request)
@@ -734,9 +759,15 @@ static bool abort_in_slot(Pool *pool, Request *request, int error)
             return true;
         word = atomic_load_explicit(&slot->state, memory_order_acquire);
     }
-    if (pa_state_phase(word) != PA_DONE || !result_may_be_a_step(request, slot))
+    if (pa_state_phase(word) != PA_DONE)
         return false;
-    request->error = error; /* no other step follows this one: see accept_result() */
+    bool refused = slot->call_flags & PA_REFUSED;
+    if (refused && leaves_part(request))
+        abort_part(pool, request, error);
+    else if (refused || result_may_be_a_step(request, slot))
+        request->error = error; /* it is not sent on: see accept_result() */
+    else
+        return false;
     return true;
 }
 
@@ -819,12 +850,6 @@ bool queue_close(Pool *pool, int fd)
     to_overflow(pool, husk, false);
     queue_watch_husk(pool, husk);
     return true;
-}
-
-/* By now it may be the number of something else. */
-static bool is_unclosed(const Request *request)
-{
-    return request->is_husk && request->op == PA_OP_CLOSE && orphans_is_closing(request->fd);
 }
 
 static bool repeatable(const Request *request, const struct pa_slot *slot)

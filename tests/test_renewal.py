@@ -1,0 +1,138 @@
+"""The program becomes another user, or tries to become another program, in the midst of something.
+
+Becoming the user that it is already is enough: each pool gets a new spawner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+import procaio
+from conftest import eventually, kill
+from procaio import testing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Gate
+
+
+def become_the_same_user() -> None:
+    os.setuid(os.getuid())
+
+
+def fail_to_exec() -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.execv("/does/not/exist", ["program"])
+
+
+def has_stopped(pid: int) -> bool:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0] == b"T"
+
+
+@pytest.mark.parametrize("change", [become_the_same_user, fail_to_exec])
+def test_request_is_executed_though_its_arguments_end_the_spawner(
+    workers: procaio.Pool, change: Callable[[], None]
+) -> None:
+    class Path:
+        def __fspath__(self) -> str:
+            change()
+            return "/"
+
+    procaio.aio_nop(pool=workers).wait()
+    assert procaio.aio_stat(Path(), pool=workers).wait(timeout=30) == os.stat("/")
+
+
+def test_request_of_another_thread_survives_exec_that_fails(
+    workers: procaio.Pool, gate: Gate
+) -> None:
+    """It comes when the pool, which had nothing to do, is about to end its workers."""
+    procaio.aio_nop(pool=workers).wait()
+    begin = threading.Event()
+    held: list[procaio.Request[bytes]] = []
+
+    def work() -> None:
+        begin.wait()
+        held.extend(gate.hold(workers))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begin.set()
+    fail_to_exec()
+    thread.join()
+    gate.open()
+    assert held[0].wait(timeout=30) == b"x"
+    assert workers.statistics().died == 0
+
+
+def refused(workers: procaio.Pool, path: Path, **keywords: float) -> procaio.Request[int]:
+    """A request that a worker has given back, because it is older than the change."""
+    workers.max_parallel(1)
+    procaio.aio_nop(pool=workers).wait()
+    (worker,) = workers.statistics().workers
+    eventually(lambda: workers.statistics().workers[0].state == "sleep", "the worker sleeps")
+    testing.arm(workers, "taken", signal.SIGSTOP)
+    request = procaio.aio_mkdir(path, pool=workers, **keywords)
+    eventually(lambda: has_stopped(worker.pid), "the worker stops")
+    become_the_same_user()
+    kill(worker.pid, signal.SIGCONT)
+    eventually(lambda: request.state == "pending", "the worker gives it back")
+    return request
+
+
+@pytest.mark.parametrize("how", ["abort", "deadline"])
+def test_request_that_was_given_back_ends_when_it_must(
+    workers: procaio.Pool, tmp_path: Path, how: str
+) -> None:
+    request = refused(workers, tmp_path / "made", **({"timeout": 0} if how == "deadline" else {}))
+    assert how == "deadline" or request.abort()
+    with pytest.raises(OSError, match="the request") as raised:
+        request.wait(timeout=30)
+    assert raised.value.errno == (errno.ETIMEDOUT if how == "deadline" else errno.ECANCELED)
+    assert not (tmp_path / "made").exists()
+
+
+def test_request_that_was_given_back_can_be_cancelled(
+    workers: procaio.Pool, tmp_path: Path
+) -> None:
+    request = refused(workers, tmp_path / "made")
+    request.cancel()
+    workers.flush()
+    assert request.state == "cancelled"
+    assert not (tmp_path / "made").exists()
+
+
+def run(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+def test_pools_may_go_while_another_thread_changes_the_user() -> None:
+    run("""
+import os, procaio, threading
+
+going = True
+
+def change():
+    while going:
+        os.setuid(os.getuid())
+
+thread = threading.Thread(target=change)
+thread.start()
+for _ in range(30):
+    pool = procaio.Pool(1, at_once=False)
+    procaio.aio_nop(pool=pool).wait()
+    pool = None
+going = False
+thread.join()
+""")

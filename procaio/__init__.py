@@ -94,8 +94,8 @@ from procaio._core import (
     munmap,
     statx_result,
 )
-from procaio._errors import PoolClosed, RequestCancelled, WorkerDied
-from procaio._pool import Pool, Statistics, WorkerStatistics, default_pool
+from procaio._errors import CrashLoopWarning, PoolClosed, RequestCancelled, WorkerDied
+from procaio._pool import Pool, Statistics, WorkerDeath, WorkerStatistics, default_pool
 from procaio._system import (
     eventfd,
     fadvise,
@@ -124,6 +124,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Buffer",
+    "CrashLoopWarning",
     "FileHandle",
     "Group",
     "Mapping",
@@ -133,6 +134,7 @@ __all__ = [
     "RequestCancelled",
     "Statistics",
     "TreeProgress",
+    "WorkerDeath",
     "WorkerDied",
     "WorkerStatistics",
     "aio_access",
@@ -229,6 +231,7 @@ __all__ = [
     "nreqs",
     "nworkers",
     "on_callback_error",
+    "on_worker_death",
     "pidfd_getfd",
     "pidfd_open",
     "pidfd_send_signal",
@@ -253,20 +256,22 @@ __all__ += _constants.__all__  # as type checkers understand it
 
 _core._set_hook("WorkerDied", WorkerDied)  # noqa: SLF001 - the two halves of one package
 _core._set_hook("RequestCancelled", RequestCancelled)  # noqa: SLF001
+_core._set_hook("CrashLoopWarning", CrashLoopWarning)  # noqa: SLF001
 _core._set_hook("PoolClosed", PoolClosed)  # noqa: SLF001
 _core._set_hook("UTIME_NOW", UTIME_NOW)  # noqa: F405, SLF001
 _core._set_hook("UTIME_OMIT", UTIME_OMIT)  # noqa: F405, SLF001
 
 
 def on_callback_error(
-    hook: Callable[[BaseException, Request[object]], object] | None,
-) -> Callable[[BaseException, Request[object]], object] | None:
+    hook: Callable[[BaseException, Request[object] | None], object] | None,
+) -> Callable[[BaseException, Request[object] | None], object] | None:
     """
     Let `hook(exception, request)` be called for exceptions that callbacks raise; None restores the
     default, sys.unraisablehook. Returns the previous hook.
 
-    The request has ended all the same, and all others are processed. KeyboardInterrupt and
-    SystemExit are not caught: they come out of poll_cb().
+    The request has ended all the same, and all others are processed. It is None where a hook of
+    on_worker_death() has raised. KeyboardInterrupt and SystemExit are not caught: they come out of
+    poll_cb().
     """
     if hook is not None and not callable(hook):
         raise TypeError(f"hook must be callable or None, not {type(hook).__name__}")
@@ -366,6 +371,13 @@ def max_outstanding(requests: int | None = None) -> int:
 def exit_timeout(seconds: float | None = None) -> float:
     """How long the end of the program waits for requests, in seconds. (default pool)"""
     return default_pool().exit_timeout(seconds)
+
+
+def on_worker_death(
+    hook: Callable[[WorkerDeath], object] | None,
+) -> Callable[[WorkerDeath], object] | None:
+    """Let `hook(death)` be called when a worker has died; None: nobody. (default pool)"""
+    return default_pool().on_worker_death(hook)
 
 
 def close() -> None:

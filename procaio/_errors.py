@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PoolClosed", "RequestCancelled", "WorkerDied"]
+__all__ = ["CrashLoopWarning", "PoolClosed", "RequestCancelled", "WorkerDied"]
 
 
 class WorkerDied(OSError):  # noqa: N818 - it names an event
@@ -12,6 +12,16 @@ class WorkerDied(OSError):  # noqa: N818 - it names an event
     happened or not. Everything else is run again by another worker, and nobody notices, unless
     three have died over it. A request on a tree fails with it where it was the tree's top, or, of
     a copy, the first failure; among its `progress.failures` there is EIO.
+    """
+
+
+class CrashLoopWarning(RuntimeWarning):
+    """The processes of a pool die as soon as they are started, and nothing is completed.
+
+    Given once, when more have died in a row than can live at a time, and again only after something
+    has been completed. Whatever ends them (no memory, a policy, a signal) has to be found in the
+    system; new ones are started after pauses that grow up to a second, and requests wait. Their
+    deadlines, cancel() and abort() end them.
     """
 
 

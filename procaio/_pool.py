@@ -25,9 +25,10 @@ from procaio.workers import title_area, usable_cores
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["Pool", "Statistics", "WorkerStatistics", "default_pool"]
+__all__ = ["Pool", "Statistics", "WorkerDeath", "WorkerStatistics", "default_pool"]
 
 DEFAULT_WORKERS: Final = 8
 PRIORITIES: Final = range(4, -5, -1)
@@ -74,6 +75,19 @@ class Statistics:
     """Shared memory mapped, in bytes."""
 
 
+@dataclass(frozen=True)
+class WorkerDeath:
+    """A worker that was killed or has crashed: what the hook of on_worker_death() gets."""
+
+    number: int
+    pid: int
+    exitcode: int | None
+    """The negated number of the signal that ended it, or its exit status; None if the program has
+    waited for it itself."""
+    operation: str | None
+    """What it executed, None if nothing."""
+
+
 @final
 class Pool(_core.CorePool):
     """
@@ -86,6 +100,7 @@ class Pool(_core.CorePool):
         at_once: do what cannot block in the program itself, where that is quicker: see at_once().
         inline: run every operation in the program itself, in the call, without any process: for
             debugging, and as a control in tests.
+        on_worker_death: see on_worker_death().
 
     A context manager: leaving it closes the pool. Most programs use the default pool, which the
     module-level functions start when it is first needed.
@@ -100,6 +115,7 @@ class Pool(_core.CorePool):
         idle_timeout: float = 10.0,
         inline: bool = False,
         at_once: bool = True,
+        on_worker_death: Callable[[WorkerDeath], object] | None = None,
     ) -> None:
         """Make the segment; processes are started with the first request."""
         self._workers = _count(workers, "workers", 1, _core.MAX_WORKERS)
@@ -110,6 +126,8 @@ class Pool(_core.CorePool):
         self._at_once = at_once
         self._closing = False
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._worker_death_hook: Callable[[WorkerDeath], object] | None = None
+        self.on_worker_death(on_worker_death)
         self._begin()
         _pools.add(self)
 
@@ -325,6 +343,23 @@ class Pool(_core.CorePool):
         previous = self._exit_timeout
         if seconds is not None:
             self._exit_timeout = _seconds(seconds, "seconds")
+        return previous
+
+    def on_worker_death(
+        self, hook: Callable[[WorkerDeath], object] | None
+    ) -> Callable[[WorkerDeath], object] | None:
+        """
+        Let `hook(death)` be called, with a WorkerDeath, when a worker was killed or has crashed;
+        None: nobody is told. Returns the previous hook.
+
+        It is called where callbacks are, and what it raises goes where their exceptions go. Workers
+        that the pool has ended itself (idle, aborted, closed) are not told of.
+        """
+        if hook is not None and not callable(hook):
+            raise TypeError(f"hook must be callable or None, not {type(hook).__name__}")
+        previous, self._worker_death_hook = self._worker_death_hook, hook
+        tell = None if hook is None else lambda *death: hook(WorkerDeath(*death))
+        self._on_death(tell)
         return previous
 
     def statistics(self) -> Statistics:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FAULT_POINTS", "arm", "disarm", "hidden_types"]
 
-FAULT_POINTS: Final[tuple[str, ...]] = _core.FAULT_POINTS
+FAULT_POINTS: Final[tuple[str, ...]] = _core.FAULT_POINTS[:-1]
 """Where a worker can be made to die, in the order in which it gets there: 'claimed' (the request is
 its own, and still in the queue), 'taken' (just before the call), 'called' (just after it), 'done'
 (the result is kept), 'published' (and in the ring), 'signalled' (and the program was told);
-'sleeping' (found nothing to do)."""
+'sleeping' (found nothing to do). 'born' is another one, which each worker passes once."""
 
 
 def arm(
@@ -47,7 +47,7 @@ def arm(
     `after` times it is passed unharmed first, and then it strikes once; with `always` it strikes
     every time. Arming again replaces what was armed. ValueError for an unknown point.
     """
-    number = FAULT_POINTS.index(point) + 1
+    number = _core.FAULT_POINTS.index(point) + 1
     countdown = _core.FAULT_ALWAYS if always else after
     pool._arm_fault(number, int(signal), countdown)  # noqa: SLF001 - ours
 

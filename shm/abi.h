@@ -270,6 +270,7 @@ enum pa_fault_point {
     PA_FAULT_PUBLISHED, /* in the result ring, the program not rung */
     PA_FAULT_SIGNALLED, /* the program was rung */
     PA_FAULT_SLEEPING,  /* announced as a sleeper, before the last look */
+    PA_FAULT_BORN,      /* its process has just been made */
     PA_NFAULTS
 };
 #define PA_FAULT_ALWAYS INT32_MIN /* for pa_header.fault_countdown: whoever gets there dies */

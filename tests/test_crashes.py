@@ -534,7 +534,8 @@ def test_workers_that_die_again_and_again_are_replaced_ever_more_slowly(
             deaths.append(time.monotonic())
         return all(request.state == "done" for request in requests)
 
-    eventually(watch, "all of them end")
+    with pytest.warns(procaio.CrashLoopWarning):
+        eventually(watch, "all of them end")
     assert {type(request.error) for request in requests} == {procaio.WorkerDied}
     assert len(deaths) == 12
     pauses = [deaths[n] - deaths[n - 1] for n in range(1, len(deaths))]

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/faults.h"
 #include "../shm/ring.h"
 #include "../shm/wake.h"
 #include "worker.h"
@@ -329,6 +330,7 @@ int pa_worker_main(void *context)
 {
     struct pa_birth *birth = context;
     struct pa_segment *segment = birth->segment;
+    pa_fault(segment, PA_FAULT_BORN);
     char role[32] = "", *at = role;
     pa_text(&at, "worker ");
     pa_text_number(&at, birth->worker);

@@ -10,6 +10,7 @@
  *   orphans.c     descriptors that a dead worker has left open
  *   queue.c       requests on their way: overflow, slots, results
  *   deadlines.c   when they must have ended
+ *   deaths.c      the program is told that workers have died
  *   identity.c    the program becomes another user
  *   deliver.c     the end of it: value, waiting tasks, callback
  *   poll.c        waiting, and whose turn it is
@@ -191,6 +192,14 @@ typedef struct {
         started, aborted;
 } Totals;
 
+/* A worker that was not ended by the pool. */
+struct death {
+    uint32_t worker;
+    int pid, exitcode;
+    const char *operation; /* what it executed, or NULL */
+};
+#define EXITCODE_UNKNOWN INT_MIN /* the program itself has reaped it */
+
 struct Pool {
     PyObject_HEAD
     PyObject *weakrefs;
@@ -206,6 +215,7 @@ struct Pool {
     uint32_t deadline_count, deadline_room;
     uint64_t condemned[PA_MAX_WORKERS / 64]; /* workers that are to die for an abort */
     int spawner_pid, spawner_pidfd;
+    uint64_t spawner_not_before_ns; /* 0: it may be started at once */
     unsigned fork_count;
     bool is_inline, closed;
     bool asking; /* workers are to ring; see poll.c */
@@ -220,7 +230,13 @@ struct Pool {
     double max_poll_time;
     uint64_t max_poll_reqs, max_outstanding;
     struct pa_spin spin;      /* how long to look for results before sleeping */
-    uint32_t deaths_in_a_row; /* of workers, with no result in between */
+    uint32_t deaths_in_a_row; /* of children, with no result in between */
+    bool in_crash_loop;       /* more than could be an accident; the program was told, or */
+    bool must_warn;           /* is to be told at the next poll */
+    int last_exitcode;
+    PyObject *on_death; /* the program's hook, or NULL; what it has not been told yet: */
+    struct death *deaths;
+    uint32_t death_count;
     Totals totals;
     /* Threads that wait: one sleeps on the descriptor, the others on `news`. */
     bool somebody_sleeps;
@@ -267,7 +283,7 @@ extern struct hooks {
     PyObject *default_pool;   /* the Pool, or NULL */
     PyObject *make_default;   /* () -> Pool */
     PyObject *on_error;       /* hook(exception, request), or NULL */
-    PyObject *WorkerDied, *RequestCancelled, *PoolClosed;
+    PyObject *WorkerDied, *RequestCancelled, *PoolClosed, *CrashLoopWarning;
     PyObject *utime_now, *utime_omit; /* known by what they are, not by their value */
     PyObject *running_loop;   /* () -> the asyncio loop of this thread, or an error */
 } hooks;
@@ -312,6 +328,13 @@ void deadlines_add(Pool *pool, Request *request, uint64_t ns);
 void deadlines_drop(Request *request);
 void deadlines_expire(Pool *pool);
 void deadlines_forget(Pool *pool);
+
+/* deaths.c */
+void deaths_note(Pool *pool, uint32_t worker, int exitcode);
+void deaths_count(Pool *pool, int exitcode);
+bool deaths_are_to_be_told(const Pool *pool);
+int deaths_tell(Pool *pool); /* 0, or -1 with an exception */
+void deaths_forget(Pool *pool);
 
 /* identity.c */
 extern uint32_t identity_number; /* of what the program is now */
@@ -362,6 +385,7 @@ void queue_conclude(Pool *pool, Request *request); /* its value, out of its slot
 /* deliver.c */
 int deliver(Pool *pool, Request *request); /* 0, or -1 with an exception */
 int deliver_report(Request *request);      /* likewise, of an exception that is set */
+int deliver_report_of(PyObject *culprit, PyObject *request); /* likewise; raised by that */
 
 /* poll.c */
 /* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */

@@ -22,12 +22,12 @@ static bool must_go_up(void)
 }
 
 /* An exception of the program's code: 0 when it was dealt with, -1 when it must go up. */
-int deliver_report(Request *request)
+int deliver_report_of(PyObject *culprit, PyObject *request)
 {
     if (must_go_up())
         return -1;
     if (!hooks.on_error) {
-        PyErr_WriteUnraisable(request->callback ? request->callback : (PyObject *)request);
+        PyErr_WriteUnraisable(culprit);
         return 0;
     }
     PyObject *type, *value, *traceback;
@@ -46,6 +46,12 @@ int deliver_report(Request *request)
     Py_XDECREF(done);
     Py_DECREF(hook);
     return leaves ? -1 : 0;
+}
+
+int deliver_report(Request *request)
+{
+    PyObject *self = (PyObject *)request;
+    return deliver_report_of(request->callback ? request->callback : self, self);
 }
 
 static int call_back(Request *request)

@@ -93,6 +93,7 @@ static PyObject *set_hook(PyObject *module, PyObject *args)
     } places[] = {
         {"default_pool", &hooks.default_pool},   {"make_default", &hooks.make_default},
         {"on_error", &hooks.on_error},           {"WorkerDied", &hooks.WorkerDied},
+        {"CrashLoopWarning", &hooks.CrashLoopWarning},
         {"PoolClosed", &hooks.PoolClosed},       {"RequestCancelled", &hooks.RequestCancelled},
         {"UTIME_NOW", &hooks.utime_now},         {"UTIME_OMIT", &hooks.utime_omit},
     };
@@ -121,6 +122,7 @@ static PyObject *fault_points(void)
         [PA_FAULT_TAKEN] = "taken",       [PA_FAULT_CALLED] = "called",
         [PA_FAULT_DONE] = "done",         [PA_FAULT_PUBLISHED] = "published",
         [PA_FAULT_SIGNALLED] = "signalled", [PA_FAULT_SLEEPING] = "sleeping",
+        [PA_FAULT_BORN] = "born",
     };
     PyObject *points = PyTuple_New(PA_NFAULTS - 1);
     for (int point = 1; points && point < PA_NFAULTS; point++) {

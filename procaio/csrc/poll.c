@@ -98,6 +98,15 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
             pool_look_after(pool);
         }
         queue_harvest(pool);
+        if (unlikely(deaths_are_to_be_told(pool))) {
+            outcome = deaths_tell(pool);
+            if (pool->segment != segment) { /* closed by the hook */
+                *processed = done;
+                return outcome;
+            }
+            if (outcome < 0)
+                break;
+        }
         while (pool->pending_length > 0) {
             if (!within_limits(pool, done, most, began_ns)) {
                 outcome = 1;

@@ -90,6 +90,7 @@ static void reset_private_state(Pool *pool)
 {
     pool->spawner_pid = 0;
     pool->spawner_pidfd = -1;
+    pool->spawner_not_before_ns = 0;
     pool->free_count = PA_NSLOTS;
     for (uint32_t i = 0; i < PA_NSLOTS; i++)
         pool->free_slots[i] = PA_NSLOTS - 1 - i;
@@ -97,7 +98,7 @@ static void reset_private_state(Pool *pool)
     pool->asking = true;
     pool->rung = pool->somebody_sleeps = pool->lacks_spawner = false;
     pool->followers = 0;
-    pool->deaths_in_a_row = 0;
+    deaths_forget(pool);
     pool->timer_ns = 0;
     memset(pool->condemned, 0, sizeof pool->condemned);
     pool->at_once_skip = pool->at_once_pause = 0;
@@ -210,11 +211,11 @@ PyObject *pool_open(Pool *pool, PyObject *args)
 
 /* -- children --------------------------------------------------------------------------------- */
 
-/* Too many processes or descriptors, or too little memory: that may pass.  Requests wait. */
-static void retry_soon(Pool *pool)
+/* Too many processes or descriptors, or too little memory; or it has died too often.  Requests wait. */
+static void try_spawner_at(Pool *pool, uint64_t ns)
 {
     pool->lacks_spawner = true;
-    if (timer_set(pool, pa_now_ns() + RETRY_NS) < 0)
+    if (timer_set(pool, ns) < 0)
         poll_kick(pool); /* no timer either: whoever polls tries again at once */
 }
 
@@ -222,10 +223,14 @@ int pool_ensure_spawner(Pool *pool)
 {
     if (likely(pool->spawner_pid > 0) || pool->is_inline)
         return 0;
+    if (unlikely(pool->spawner_not_before_ns > 0) && pa_now_ns() < pool->spawner_not_before_ns) {
+        try_spawner_at(pool, pool->spawner_not_before_ns);
+        return 0;
+    }
     int pidfd;
     int pid = pa_spawner_start(pool->segment, pool->region, &pidfd);
     if (pid == -EAGAIN || pid == -ENOMEM || pid == -EMFILE || pid == -ENFILE) {
-        retry_soon(pool);
+        try_spawner_at(pool, pa_now_ns() + RETRY_NS);
         return 0;
     }
     if (pid < 0) {
@@ -241,12 +246,15 @@ int pool_ensure_spawner(Pool *pool)
     return 0;
 }
 
-/* True once the process has ended; it is reaped.  `crashed`: not by leaving as it should. */
-static bool reap(int pidfd, bool *crashed)
+/* True once the process has ended; it is reaped.  `exitcode`: 0 if it has left as it should, the
+ * negated number of the signal that has ended it. */
+static bool reap(int pidfd, int *exitcode)
 {
     siginfo_t info = {.si_pid = 0};
     int failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, (int)(WEXITED | WNOHANG | __WALL));
-    *crashed = failed || info.si_code != CLD_EXITED || info.si_status != 0;
+    *exitcode = failed                        ? EXITCODE_UNKNOWN
+                : info.si_code == CLD_EXITED ? info.si_status
+                                             : -info.si_status;
     if (failed)
         return errno == ECHILD; /* the program's own waitpid(-1, __WALL) was first */
     return info.si_pid != 0;
@@ -275,16 +283,15 @@ int pool_dead_fd(Pool *pool)
     return pool->dead_fd = ends[0];
 }
 
-/* A worker that dies again and again is replaced after growing pauses. */
-static void slow_down(Pool *pool)
+/* Who dies again and again is replaced after growing pauses: not before the time that this gives. */
+static uint64_t pause_after_death(Pool *pool, int exitcode)
 {
-    struct pa_header *header = &pool->segment->header;
-    uint32_t step = pool->deaths_in_a_row++;
+    deaths_count(pool, exitcode);
+    uint32_t step = pool->deaths_in_a_row - 1;
     if (step < 4)
-        return;
+        return 0;
     uint64_t pause_ms = step < 14 ? UINT64_C(1) << (step - 4) : 1000;
-    atomic_store_explicit(&header->start_not_before_ns, pa_now_ns() + pause_ms * 1000000,
-                          memory_order_relaxed);
+    return pa_now_ns() + pause_ms * 1000000;
 }
 
 /* Whoever has died may have been waking a worker.  It may have taken the sleeper's bit and not rung
@@ -329,15 +336,17 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     struct pa_segment *segment = pool->segment;
     struct pa_worker *record = &segment->workers[worker];
     int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
-    bool crashed;
-    if (pidfd < 0 || !reap(pidfd, &crashed))
+    int exitcode;
+    if (pidfd < 0 || !reap(pidfd, &exitcode))
         return false;
     epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pidfd, NULL);
     close(pidfd);
-    bool by_itself = !was_condemned(pool, worker);
-    if (crashed) {
-        pool->totals.worker_deaths += by_itself;
+    bool by_us = was_condemned(pool, worker), has_died = exitcode != 0 && !by_us;
+    if (exitcode != 0)
         orphans_look_for(pool, worker);
+    if (has_died) {
+        pool->totals.worker_deaths++;
+        deaths_note(pool, worker, exitcode);
     }
     queue_worker_ended(pool, worker);
     /* What it held of the common good goes back; only then may its number be used again.  Its bit
@@ -348,8 +357,9 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     pa_permits_return(segment, worker);
     atomic_store_explicit(&record->pidfd, -1, memory_order_relaxed);
     atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
-    if (crashed && by_itself)
-        slow_down(pool);
+    if (has_died)
+        atomic_store_explicit(&segment->header.start_not_before_ns,
+                              pause_after_death(pool, exitcode), memory_order_relaxed);
     end_its_wakings(segment);
     return true;
 }
@@ -380,15 +390,16 @@ static void adopt_workers(Pool *pool)
 
 static bool bury_spawner(Pool *pool)
 {
-    bool crashed;
-    if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, &crashed))
+    int exitcode;
+    if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, &exitcode))
         return false;
     epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pool->spawner_pidfd, NULL);
     close(pool->spawner_pidfd);
     orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
-    pool->totals.spawner_deaths += crashed;
+    pool->totals.spawner_deaths += exitcode != 0;
+    pool->spawner_not_before_ns = exitcode != 0 ? pause_after_death(pool, exitcode) : 0;
     adopt_workers(pool);
     atomic_store(&pool->segment->header.monitor_asleep, 0);
     end_its_wakings(pool->segment);
@@ -437,10 +448,9 @@ bool pool_some_cannot_die(void)
 
 static void bury_undead(void)
 {
-    int count = undead.count;
-    bool crashed;
+    int count = undead.count, exitcode;
     for (int i = undead.count; i-- > 0;)
-        if (reap(undead.pidfds[i], &crashed)) {
+        if (reap(undead.pidfds[i], &exitcode)) {
             close(undead.pidfds[i]);
             undead.pidfds[i] = undead.pidfds[--undead.count];
         }
@@ -480,9 +490,9 @@ static void await_death(int pidfd, int pid, uint64_t until_ns)
 /* It was told to leave, or killed. */
 static void end_child(int pidfd, int pid, uint64_t until_ns)
 {
-    bool crashed;
+    int exitcode;
     await_death(pidfd, pid, until_ns);
-    if (reap(pidfd, &crashed) || undead.count == PA_MAX_WORKERS)
+    if (reap(pidfd, &exitcode) || undead.count == PA_MAX_WORKERS)
         close(pidfd);
     else
         undead.pidfds[undead.count++] = pidfd;
@@ -632,6 +642,7 @@ PyObject *pool_release(Pool *pool, PyObject *unused)
     let_arena_go(pool);
     give_back(pool);
     queue_let_go(&dead);
+    deaths_forget(pool);
     Py_CLEAR(pool->loop);
     Py_RETURN_NONE;
 }

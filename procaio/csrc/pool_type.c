@@ -25,13 +25,13 @@ static PyObject *poll_cb(Pool *pool, PyObject *unused)
     return left < 0 ? NULL : PyLong_FromLong(-left);
 }
 
-/* Until something is pending, or another thread has ended something. */
+/* Until something is pending or is to be told, or another thread has ended something. */
 static int wait_for_news(Pool *pool)
 {
     uint64_t completed = pool->totals.completed;
     while (pool->segment && pool->fork_count == fork_count) {
         queue_harvest(pool);
-        if (pool->nreqs == 0 || queue_anything_pending(pool) ||
+        if (pool->nreqs == 0 || queue_anything_pending(pool) || deaths_are_to_be_told(pool) ||
             pool->totals.completed != completed)
             return 0;
         if (poll_sleep(pool, -1) < 0)
@@ -228,6 +228,13 @@ static PyObject *set_idle(Pool *pool, PyObject *args)
     Py_RETURN_NONE;
 }
 
+/* `_on_death(hook or None)`: called with the number, pid, exit code and operation of a worker. */
+static PyObject *set_on_death(Pool *pool, PyObject *hook)
+{
+    Py_XSETREF(pool->on_death, hook == Py_None ? NULL : Py_NewRef(hook));
+    Py_RETURN_NONE;
+}
+
 static PyObject *arm_fault(Pool *pool, PyObject *args)
 {
     unsigned int point, signal_number;
@@ -326,6 +333,7 @@ static int traverse(Pool *self, visitproc visit, void *arg)
     Py_VISIT(self->dict);
     Py_VISIT(self->source);
     Py_VISIT(self->loop);
+    Py_VISIT(self->on_death);
     return 0;
 }
 
@@ -334,6 +342,7 @@ static int clear(Pool *self)
     Py_CLEAR(self->dict);
     Py_CLEAR(self->source);
     Py_CLEAR(self->loop);
+    Py_CLEAR(self->on_death);
     return 0;
 }
 
@@ -344,6 +353,7 @@ static void dealloc(Pool *self)
     if (self->weakrefs)
         PyObject_ClearWeakRefs((PyObject *)self);
     pool_end(self);
+    deaths_forget(self);
     clear(self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -358,6 +368,7 @@ static PyMethodDef methods[] = {
     {"_wanted", (PyCFunction)set_wanted, METH_O, NULL},
     {"_surplus", (PyCFunction)has_surplus, METH_O, NULL},
     {"_idle", (PyCFunction)set_idle, METH_VARARGS, NULL},
+    {"_on_death", (PyCFunction)set_on_death, METH_O, NULL},
     {"_sleep", (PyCFunction)sleep_, METH_O, NULL},
     {"_flush", (PyCFunction)flush, METH_VARARGS, NULL},
     {"_snapshot", (PyCFunction)snapshot, METH_NOARGS, NULL},
@@ -375,8 +386,8 @@ static PyMethodDef methods[] = {
      "(the descriptor stays readable then)."},
     {"poll_wait", (PyCFunction)poll_wait, METH_NOARGS,
      "poll_wait($self, /)\n--\n\n"
-     "Wait until a request has been executed. Returns at once if none is outstanding or one is\n"
-     "pending already."},
+     "Wait until a request has been executed, or poll_cb() has something else to tell\n"
+     "(on_worker_death). Returns at once if no request is outstanding or one is pending already."},
     {"poll", (PyCFunction)poll, METH_NOARGS,
      "poll($self, /)\n--\n\n"
      "Wait until some requests were executed, and process them; returns how many.\n\n"

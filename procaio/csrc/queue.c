@@ -557,6 +557,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
         return;
     }
     pool->deaths_in_a_row = 0;
+    pool->in_crash_loop = false;
     if (unlikely(slot->call_flags & PA_MORE || request->wants_all) &&
         result_wants_more(pool, request, slot) && !request->error)
         send_on(pool, request, slot);

@@ -202,11 +202,22 @@ static bool look(struct monitor *monitor)
     return in_use < monitor->segment->header.permit_count && start_worker(monitor);
 }
 
+/* In another root, or in a namespace of processes that has no /proc of its own, it does not. */
+static bool proc_knows_us(void)
+{
+    char text[12] = "", own[12] = "", *at = own;
+    pa_text_number(&at, (uint32_t)getpid());
+    ssize_t size = readlink("/proc/self", text, sizeof text - 1);
+    return size > 0 && strcmp(text, own) == 0;
+}
+
 /* False: the program has become another one (execve), which knows nothing of us.  Our descriptors
  * are in the old table, and in its new one no descriptor of the segment is open. */
 static bool program_is_there(const struct pa_segment *segment)
 {
     char path[64] = "", *at = path;
+    if (!proc_knows_us())
+        return true;
     pa_text(&at, "/proc/");
     pa_text_number(&at, (uint32_t)segment->header.program_pid);
     pa_text(&at, "/fd/");

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../shm/marks.h"
 #include "../shm/ring.h"
 #include "../shm/wake.h"
 #include "worker.h"
@@ -62,9 +63,21 @@ static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
 static int reserve_results(struct pa_segment *segment, uint32_t worker)
 {
     off_t at = (off_t)(offsetof(struct pa_segment, results) + worker * sizeof segment->results[0]);
-    if (fallocate(segment->header.segment_fd, 0, at, sizeof segment->results[0]) == 0)
-        return 0;
-    return -errno;
+    int fd = segment->header.segment_fd;
+    if (!pa_has_mark(fd, PA_MARK_SEGMENT))
+        return -EBADF;
+    return fallocate(fd, 0, at, sizeof segment->results[0]) == 0 ? 0 : -errno;
+}
+
+/* As pa_make_own() does. */
+static void keep_streams_free(struct pa_worker *record)
+{
+    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_relaxed);
+    int high = pidfd < 3 ? fcntl(pidfd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (high < 0)
+        return;
+    atomic_store_explicit(&record->pidfd, high, memory_order_release);
+    close(pidfd);
 }
 
 static int clone_worker(struct pa_birth *birth, uint32_t worker)
@@ -95,9 +108,11 @@ static int clone_worker(struct pa_birth *birth, uint32_t worker)
         atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
         return error;
     }
+    keep_streams_free(record);
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-    epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD,
-              atomic_load_explicit(&record->pidfd, memory_order_relaxed), &event);
+    if (pa_has_mark(segment->header.epoll_fd, PA_MARK_SET))
+        epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD,
+                  atomic_load_explicit(&record->pidfd, memory_order_relaxed), &event);
     return 0;
 }
 

@@ -439,6 +439,7 @@ bool memory_take_last(Pool *pool, uint32_t lane, uint32_t *entry);
 bool memory_next_done(Pool *pool, uint32_t *entry);
 void memory_forget(Pool *pool);
 void memory_sweep(void);
+void memory_before_fork(void);
 void memory_after_fork(void);
 
 /* mapping.c */

@@ -40,7 +40,7 @@ struct job {
 struct thread {
     pthread_t id;
     bool is_there;
-    bool is_idle;
+    bool is_busy; /* what it does may take for ever */
     bool is_joined; /* by whoever has told it to leave */
 };
 
@@ -114,15 +114,17 @@ static void take_off(struct job **list, const struct job *job)
     *list = job->next;
 }
 
-static void work_on(struct job *job)
+static void work_on(struct thread *self, struct job *job)
 {
     bool delivered = false;
     job->next = memory.running;
     memory.running = job;
     if (begin(job)) {
+        self->is_busy = true;
         pthread_mutex_unlock(&memory.lock);
         int64_t result = memory_run(&job->slot, job->address);
         pthread_mutex_lock(&memory.lock);
+        self->is_busy = false;
         take_off(&memory.running, job);
         delivered = end(job, result);
     } else {
@@ -137,17 +139,15 @@ static void work_on(struct job *job)
 }
 
 /* False: nothing has come for a long time. */
-static bool wait_for_work(struct thread *self)
+static bool wait_for_work(void)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += IDLE_SECONDS;
     int error = 0;
     memory.idle++;
-    self->is_idle = true;
     while (!memory.waiting && !memory.leaving && !error)
         error = pthread_cond_timedwait(&memory.work, &memory.lock, &until);
-    self->is_idle = false;
     memory.idle--;
     return memory.waiting != NULL;
 }
@@ -156,11 +156,11 @@ static void *thread_main(void *context)
 {
     struct thread *self = context;
     pthread_mutex_lock(&memory.lock);
-    while (memory.waiting || wait_for_work(self)) {
+    while (memory.waiting || wait_for_work()) {
         struct job *job = memory.waiting;
         memory.waiting = job->next;
         memory.waiting_count--;
-        work_on(job);
+        work_on(self, job);
     }
     memory.threads--;
     if (!self->is_joined)
@@ -201,6 +201,7 @@ static int start_thread(void)
     if (error)
         return error;
     thread->is_there = true; /* it waits for the lock */
+    thread->is_busy = false;
     thread->is_joined = false;
     memory.threads++;
     return 0;
@@ -349,7 +350,7 @@ void memory_before_fork(void)
     uint64_t before = count_threads(), until_ns = pa_now_ns() + LONGEST_EXIT_NS;
     pthread_mutex_lock(&memory.lock);
     for (int i = 0; i < MOST_THREADS && !memory.waiting; i++)
-        if (memory.all[i].is_there && memory.all[i].is_idle) {
+        if (memory.all[i].is_there && !memory.all[i].is_busy) {
             memory.all[i].is_joined = true;
             idle[count++] = memory.all[i].id;
         }

@@ -132,6 +132,7 @@ class Pool(_core.CorePool):
         _pools.add(self)
 
     def _begin(self) -> None:
+        _core._look_for_lost()  # noqa: SLF001 - ours; before numbers are given out again
         try:
             self._begin_in(create_shared_memory(_core.SEGMENT_SIZE))
         except OSError as error:
@@ -228,11 +229,16 @@ class Pool(_core.CorePool):
     # -- after a fork -----------------------------------------------------------------------------
 
     def _reopen(self) -> None:
-        """In a forked child, at the first use: a pool of its own, under the same poll_fileno."""
-        self._abandon()
-        self._closing = False
-        self._loops = weakref.WeakSet()
-        self._begin()
+        """In a forked child, at the first use: a pool of its own, under the same poll_fileno.
+        Likewise when the program has closed the descriptors of the one before.
+        """
+        with _opening:
+            if self._is_open():  # another thread was first
+                return
+            self._abandon()
+            self._closing = False
+            self._loops = weakref.WeakSet()
+            self._begin()
 
     # -- loops ------------------------------------------------------------------------------------
 
@@ -240,6 +246,12 @@ class Pool(_core.CorePool):
         if loop not in self._loops:
             _loops.attach(loop, self)
             self._loops.add(loop)
+
+    def _attach_again(self) -> None:
+        """The descriptor is another one, perhaps under the same number."""
+        for loop in list(self._loops):
+            with contextlib.suppress(RuntimeError, ValueError, OSError):
+                loop.call_soon_threadsafe(_loops.attach_again, loop, self)
 
     # -- settings ---------------------------------------------------------------------------------
 
@@ -394,6 +406,7 @@ _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
 _default_lock = threading.Lock()
+_opening = threading.RLock()
 
 
 def default_pool() -> Pool:
@@ -421,8 +434,9 @@ def _at_exit() -> None:
 
 
 def _in_child() -> None:
-    global _default_lock  # noqa: PLW0603 - another thread of the parent may hold it for ever
+    global _default_lock, _opening  # noqa: PLW0603 - other threads of the parent may hold them
     _default_lock = threading.Lock()
+    _opening = threading.RLock()
     for pool in list(_pools):
         pool._abandon()  # noqa: SLF001 - ours
 

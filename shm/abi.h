@@ -308,6 +308,8 @@ struct pa_data_segment {
     uint64_t file_offset; /* where it begins in the file */
     int32_t fd;
     uint32_t generation; /* +1 each time the row is used for another segment, or for none */
+    uint32_t lent;       /* the program's own file: `fd` carries no mark (marks.h) */
+    uint32_t reserved;
 };
 
 struct pa_header {

@@ -10,6 +10,7 @@
  * half done when it is called.
  */
 #include "arena.h"
+#include "marks.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -115,6 +116,7 @@ static void publish(struct pa_arena *arena, uint32_t row)
     arena->table[row].fd = arena->segments[row].fd;
     arena->table[row].size = arena->segments[row].size;
     arena->table[row].file_offset = arena->segments[row].file_offset;
+    arena->table[row].lent = arena->segments[row].lent;
     arena->table[row].generation++;
 }
 
@@ -122,9 +124,11 @@ static void segment_drop(struct pa_arena *arena, uint32_t row)
 {
     struct segment *segment = &arena->segments[row];
     munmap(segment->base, segment->size);
-    /* Workers that still map it hold no memory after this. */
-    (void)!ftruncate(segment->fd, 0);
-    close(segment->fd);
+    if (pa_has_mark(segment->fd, PA_MARK_DATA)) {
+        /* Workers that still map it hold no memory after this. */
+        (void)!ftruncate(segment->fd, 0);
+        close(segment->fd);
+    }
     arena->mapped -= segment->size;
     free(segment->shared);
     *segment = (struct segment){.fd = -1};
@@ -190,8 +194,11 @@ static int segment_add(struct pa_arena *arena, uint64_t size, bool shared, bool 
     int fd = arena->source(arena->context, size, reserve, elsewhere);
     if (fd < 0)
         return fd;
+    int error = pa_make_own(&fd, PA_MARK_DATA);
+    if (error)
+        return error;
     struct segment segment = {.size = size, .fd = fd};
-    int error = segment_map(&segment, shared);
+    error = segment_map(&segment, shared);
     int entered = error ? error : enter(arena, &segment);
     if (entered < 0) {
         if (!error) {
@@ -213,6 +220,8 @@ static int reserve_units(struct pa_arena *arena, uint32_t row, uint32_t leaf, ui
     for (uint64_t unit = start; unit <= end; unit++) {
         if (shared->reserved[unit])
             continue;
+        if (!pa_has_mark(arena->segments[row].fd, PA_MARK_DATA))
+            return -EBADF;
         if (fallocate(arena->segments[row].fd, 0, (off_t)(unit * UNIT), UNIT) < 0)
             return -errno;
         shared->reserved[unit] = 1;
@@ -409,8 +418,7 @@ void pa_arena_abandon(struct pa_arena *arena)
             *segment = (struct segment){.fd = -1};
             continue;
         }
-        close(segment->fd);
-        segment->fd = -1;
+        pa_close_own(&segment->fd, PA_MARK_DATA);
         mmap(segment->base, segment->size, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     }

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "marks.h"
 #include "ring.h"
 
 uint64_t pa_now_ns(void)
@@ -197,7 +198,8 @@ void pa_signal_program(struct pa_segment *segment)
         return;
     if (atomic_exchange_explicit(&header->want_signal, 0, memory_order_acq_rel)) {
         uint64_t one = 1;
-        (void)!write(header->event_fd, &one, sizeof one);
+        if (pa_has_mark(header->event_fd, PA_MARK_BELL))
+            (void)!write(header->event_fd, &one, sizeof one);
     }
 }
 

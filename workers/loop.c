@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "../shm/faults.h"
+#include "../shm/marks.h"
 #include "../shm/ring.h"
 #include "../shm/spin.h"
 #include "../shm/state.h"
@@ -62,6 +63,9 @@ static char *map_data(struct self *self, uint32_t row, int *fd)
         return mapping->base;
     if (mapping->base)
         munmap(mapping->base, mapping->size);
+    mapping->base = NULL;
+    if (!data->lent && !pa_has_mark(data->fd, PA_MARK_DATA))
+        return NULL;
     off_t at = (off_t)data->file_offset;
     void *base = mmap(NULL, data->size, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, at);
     if (base == MAP_FAILED) /* lent by the program, to be read only: EACCES, EPERM if it is sealed */
@@ -97,7 +101,7 @@ static int64_t perform(struct self *self, struct pa_slot *slot)
     if (slot->arena_segment != PA_NO_SEGMENT) {
         base = map_data(self, slot->arena_segment, &fd);
         if (!base)
-            return -ENOMEM;
+            return fcntl(fd, F_GETFD) < 0 ? -EBADF : -ENOMEM;
     }
     return pa_op_run(slot, base, fd);
 }

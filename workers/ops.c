@@ -1,6 +1,7 @@
 /* workers/ops.c - the table of operations, and how one is run. */
 #include <time.h>
 
+#include "../shm/marks.h"
 #include "calls.h"
 
 static int64_t run_nop(const struct pa_call *call)
@@ -111,6 +112,8 @@ int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd)
     if (slot->call_flags & PA_BY_FD && slot->fd < 0)
         return -EBADF; /* one of them is AT_FDCWD, which some calls take for a directory */
     if (slot->call_flags & PA_RESERVE) {
+        if (!pa_has_mark(data_fd, PA_MARK_DATA))
+            return -EBADF;
         int64_t reserved = pa_outcome(
             fallocate(data_fd, 0, (off_t)slot->arena_offset, (off_t)slot->length));
         if (reserved < 0)

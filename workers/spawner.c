@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "../shm/faults.h"
+#include "../shm/marks.h"
 #include "../shm/ring.h"
 #include "../shm/wake.h"
 #include "worker.h"
@@ -63,9 +64,21 @@ static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
 static int reserve_results(struct pa_segment *segment, uint32_t worker)
 {
     off_t at = (off_t)(offsetof(struct pa_segment, results) + worker * sizeof segment->results[0]);
-    if (fallocate(segment->header.segment_fd, 0, at, sizeof segment->results[0]) == 0)
-        return 0;
-    return -errno;
+    int fd = segment->header.segment_fd;
+    if (!pa_has_mark(fd, PA_MARK_SEGMENT))
+        return -EBADF;
+    return fallocate(fd, 0, at, sizeof segment->results[0]) == 0 ? 0 : -errno;
+}
+
+/* As pa_make_own() does. */
+static void keep_streams_free(struct pa_worker *record)
+{
+    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_relaxed);
+    int high = pidfd < 3 ? fcntl(pidfd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (high < 0)
+        return;
+    atomic_store_explicit(&record->pidfd, high, memory_order_release);
+    close(pidfd);
 }
 
 static int clone_worker(struct pa_birth *birth, uint32_t worker)
@@ -96,9 +109,11 @@ static int clone_worker(struct pa_birth *birth, uint32_t worker)
         atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
         return error;
     }
+    keep_streams_free(record);
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-    epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD,
-              atomic_load_explicit(&record->pidfd, memory_order_relaxed), &event);
+    if (pa_has_mark(segment->header.epoll_fd, PA_MARK_SET))
+        epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD,
+                  atomic_load_explicit(&record->pidfd, memory_order_relaxed), &event);
     return 0;
 }
 
@@ -203,11 +218,22 @@ static bool look(struct monitor *monitor)
     return in_use < monitor->segment->header.permit_count && start_worker(monitor);
 }
 
+/* In another root, or in a namespace of processes that has no /proc of its own, it does not. */
+static bool proc_knows_us(void)
+{
+    char text[12] = "", own[12] = "", *at = own;
+    pa_text_number(&at, (uint32_t)getpid());
+    ssize_t size = readlink("/proc/self", text, sizeof text - 1);
+    return size > 0 && strcmp(text, own) == 0;
+}
+
 /* False: the program has become another one (execve), which knows nothing of us.  Our descriptors
  * are in the old table, and in its new one no descriptor of the segment is open. */
 static bool program_is_there(const struct pa_segment *segment)
 {
     char path[64] = "", *at = path;
+    if (!proc_knows_us())
+        return true;
     pa_text(&at, "/proc/");
     pa_text_number(&at, (uint32_t)segment->header.program_pid);
     pa_text(&at, "/fd/");

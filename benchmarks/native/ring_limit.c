@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../shm/marks.h"
 #include "../../shm/ring.h"
 #include "../../shm/segment.h"
 #include "../../shm/state.h"
@@ -69,7 +70,7 @@ static void open_file(const char *path)
         exit(2);
     blocks = (uint64_t)st.st_size / BLOCK;
     int fd = memfd_create("data", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, PA_NSLOTS * BLOCK) < 0)
+    if (pa_make_own(&fd, PA_MARK_DATA) < 0 || ftruncate(fd, PA_NSLOTS * BLOCK) < 0)
         exit(2);
     segment->header.data_segments[0] =
         (struct pa_data_segment){.size = PA_NSLOTS * BLOCK, .fd = fd, .generation = 1};
@@ -82,13 +83,17 @@ int main(int argc, char **argv)
     uint32_t workers = (uint32_t)atoi(argv[1]), depth = (uint32_t)atoi(argv[2]);
     uint64_t seconds = (uint64_t)atoi(argv[3]);
     int fd = memfd_create("ring_limit", MFD_CLOEXEC), pidfd;
-    if (depth > PA_NSLOTS || pa_segment_map(fd, &segment) < 0)
+    if (depth > PA_NSLOTS || pa_make_own(&fd, PA_MARK_SEGMENT) < 0 ||
+        pa_segment_map(fd, &segment) < 0)
         return 2;
     pa_segment_init(segment, (uint32_t)sysconf(_SC_NPROCESSORS_ONLN));
     struct pa_header *header = &segment->header;
     header->segment_fd = fd;
     header->event_fd = eventfd(0, EFD_CLOEXEC);
     header->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (pa_make_own(&header->event_fd, PA_MARK_BELL) < 0 ||
+        pa_make_own(&header->epoll_fd, PA_MARK_SET) < 0)
+        return 2;
     atomic_store(&header->wanted, workers);
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = UINT64_MAX};
     epoll_ctl(header->epoll_fd, EPOLL_CTL_ADD, header->event_fd, &event);

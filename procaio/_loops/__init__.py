@@ -32,6 +32,12 @@ def attach(loop: asyncio.AbstractEventLoop, pool: CorePool) -> None:
     loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
 
 
+def attach_again(loop: asyncio.AbstractEventLoop, pool: CorePool) -> None:
+    """The loop still believes in the descriptor that had the number before."""
+    detach(loop, pool.poll_fileno())
+    attach(loop, pool)
+
+
 def detach(loop: asyncio.AbstractEventLoop, fileno: int) -> None:
     """Undo attach(); a closed loop has forgotten its readers already."""
     if not loop.is_closed():

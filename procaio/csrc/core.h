@@ -38,6 +38,7 @@
 #include <sys/epoll.h>
 
 #include "../../shm/arena.h"
+#include "../../shm/marks.h"
 #include "../../shm/ring.h"
 #include "../../shm/segment.h"
 #include "../../shm/spin.h"
@@ -221,6 +222,7 @@ struct Pool {
     bool asking; /* workers are to ring; see poll.c */
     bool rung;   /* one did */
     bool lacks_spawner; /* it could not be started; to be tried again */
+    bool lost; /* the program has closed its descriptors; see lost.c */
     bool watched; /* somebody was given the descriptor */
     bool at_once; /* what cannot block is done in the program */
     uint32_t at_once_skip, at_once_pause;
@@ -307,6 +309,12 @@ bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if so
 void pool_after_fork(void);
 bool pool_some_cannot_die(void);
 void pool_clear(Pool *pool);
+int pool_open_descriptors(Pool *pool, int fd); /* 0 or -errno */
+void pool_close_descriptors(Pool *pool);       /* but for poll_fileno */
+void pool_end_children(Pool *pool);
+bool pool_is_our_child(int pidfd);
+bool pool_is_pidfd_of(int fd, int pid);
+bool pool_release_segment(Pool *pool); /* false: another thread has made requests meanwhile */
 void pool_renew(Pool *pool, uint32_t identity);
 void pool_condemn(Pool *pool, uint32_t worker);
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
@@ -342,6 +350,14 @@ extern bool identity_unsure;     /* its code has run since the last look */
 void identity_note(void);
 void identity_look(void);
 PyObject *identity_watch(PyObject *module, PyObject *os);
+
+/* lost.c */
+bool lost_anything(const Pool *pool);
+void lost_find_spawner(Pool *pool);
+void lost_find_workers(Pool *pool);
+void lost_give_up(Pool *pool);
+int lost_check(Pool *pool); /* 0, or -1 with an exception */
+PyObject *lost_look(PyObject *module, PyObject *unused);
 
 /* orphans.c */
 void orphans_hunt(void);
@@ -454,6 +470,7 @@ bool memory_take_last(Pool *pool, uint32_t lane, uint32_t *entry);
 bool memory_next_done(Pool *pool, uint32_t *entry);
 void memory_forget(Pool *pool);
 void memory_sweep(void);
+void memory_before_fork(void);
 void memory_after_fork(void);
 
 /* mapping.c */

@@ -29,9 +29,12 @@ static int open_timer(Pool *pool)
         return 0;
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = PA_EVENT_TIMER};
     int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (fd < 0)
+    int error = pa_make_own(&fd, PA_MARK_TIMER);
+    if (error) {
+        errno = -error;
         return -1;
-    if (epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+    }
+    if (!pa_has_mark(pool->epoll_fd, PA_MARK_SET) || epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
         close(fd);
         return -1;
     }
@@ -42,6 +45,10 @@ static int open_timer(Pool *pool)
 
 int timer_set(Pool *pool, uint64_t ns)
 {
+    if (pool->timer_fd >= 0 && !pa_has_mark(pool->timer_fd, PA_MARK_TIMER)) {
+        pool->timer_fd = -1; /* closed by the program */
+        pool->timer_ns = 0;
+    }
     if (open_timer(pool) < 0)
         return -1;
     if (pool->timer_ns && pool->timer_ns <= ns)
@@ -62,7 +69,7 @@ bool timer_has_expired(const Pool *pool)
 void timer_clear(Pool *pool)
 {
     uint64_t expirations;
-    if (pool->timer_fd >= 0)
+    if (pa_has_mark(pool->timer_fd, PA_MARK_TIMER))
         (void)!read(pool->timer_fd, &expirations, sizeof expirations);
     pool->timer_ns = 0;
 }

@@ -370,11 +370,12 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
     if (parse(which, &call, args, count, keywords) < 0 ||
         take_priority(call.pri, &priority) < 0 || take_timeout(call.timeout, &deadline_ns) < 0)
         return NULL;
-    if (unlikely(identity_unsure))
+    bool unsure = identity_unsure;
+    if (unlikely(unsure))
         identity_look();
     Pool *pool = pool_of(call.pool);
     bool is_group = spec->kind == RESULT_GROUP;
-    if (!pool)
+    if (!pool || (unlikely(unsure || pool->spawner_pid == 0) && lost_check(pool) < 0))
         return NULL;
     Request *request = is_group ? group_new(pool) : request_new(pool, spec->op, spec->kind);
     if (!request)

@@ -8,16 +8,23 @@
  * back under it (memory_forget); a thread that is stuck in a system call then finds nobody to tell.
  * The memory that it works on is held until it is done all the same: else the program could unmap it
  * and use its addresses for something else.
+ *
+ * Idle threads end before the program forks: what is left in a child of a program with many threads
+ * is for others to worry about, Python to begin with, which warns of it.
  */
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "../../workers/calls.h"
 #include "core.h"
 
 enum { MOST_THREADS = 4, IDLE_SECONDS = 10, STACK_SIZE = 64 << 10, LARGEST_STACK = 32 << 20 };
+#define LONGEST_EXIT_NS UINT64_C(10000000)
 #define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: not the number of any worker */
 
 struct job {
@@ -30,9 +37,18 @@ struct job {
     struct pa_slot slot; /* a copy: workers may write to the one that is shared */
 };
 
+struct thread {
+    pthread_t id;
+    bool is_there;
+    bool is_busy; /* what it does may take for ever */
+    bool is_joined; /* by whoever has told it to leave */
+};
+
 static struct {
     pthread_mutex_t lock;
     pthread_cond_t work;
+    struct thread all[MOST_THREADS];
+    bool leaving;         /* idle ones are to go */
     struct job *waiting; /* by priority */
     struct job *running;
     struct job *abandoned; /* done; what they hold is let go of with the interpreter lock */
@@ -98,15 +114,17 @@ static void take_off(struct job **list, const struct job *job)
     *list = job->next;
 }
 
-static void work_on(struct job *job)
+static void work_on(struct thread *self, struct job *job)
 {
     bool delivered = false;
     job->next = memory.running;
     memory.running = job;
     if (begin(job)) {
+        self->is_busy = true;
         pthread_mutex_unlock(&memory.lock);
         int64_t result = memory_run(&job->slot, job->address);
         pthread_mutex_lock(&memory.lock);
+        self->is_busy = false;
         take_off(&memory.running, job);
         delivered = end(job, result);
     } else {
@@ -128,51 +146,65 @@ static bool wait_for_work(void)
     until.tv_sec += IDLE_SECONDS;
     int error = 0;
     memory.idle++;
-    while (!memory.waiting && !error)
+    while (!memory.waiting && !memory.leaving && !error)
         error = pthread_cond_timedwait(&memory.work, &memory.lock, &until);
     memory.idle--;
     return memory.waiting != NULL;
 }
 
-static void *thread_main(void *unused)
+static void *thread_main(void *context)
 {
-    (void)unused;
+    struct thread *self = context;
     pthread_mutex_lock(&memory.lock);
     while (memory.waiting || wait_for_work()) {
         struct job *job = memory.waiting;
         memory.waiting = job->next;
         memory.waiting_count--;
-        work_on(job);
+        work_on(self, job);
     }
     memory.threads--;
+    if (!self->is_joined)
+        pthread_detach(self->id);
+    self->is_there = false;
     pthread_mutex_unlock(&memory.lock);
     return NULL;
+}
+
+static struct thread *vacant_thread(void)
+{
+    struct thread *thread = memory.all;
+    while (thread->is_there)
+        thread++;
+    return thread;
 }
 
 /* Signals are for the program's other threads. */
 static int start_thread(void)
 {
-    pthread_t thread;
+    struct thread *thread = vacant_thread();
     pthread_attr_t attributes;
     sigset_t all, before;
     int error = pthread_attr_init(&attributes);
     if (error)
         return error;
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     /* Libraries with much thread-local data make a small stack impossible: a larger one, then. */
     for (size_t size = STACK_SIZE; size <= LARGEST_STACK; size *= 8) {
         pthread_attr_setstacksize(&attributes, size);
-        error = pthread_create(&thread, &attributes, thread_main, NULL);
+        error = pthread_create(&thread->id, &attributes, thread_main, thread);
         if (error != EINVAL)
             break;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
-    if (!error)
-        memory.threads++;
-    return error;
+    if (error)
+        return error;
+    thread->is_there = true; /* it waits for the lock */
+    thread->is_busy = false;
+    thread->is_joined = false;
+    memory.threads++;
+    return 0;
 }
 
 /* -- the program's side ------------------------------------------------------------------------ */
@@ -304,6 +336,36 @@ void memory_forget(Pool *pool)
         ;
 }
 
+/* How many the system counts.  Those that were joined may be among them for a moment. */
+static uint64_t count_threads(void)
+{
+    struct stat st;
+    return stat("/proc/self/task", &st) < 0 ? 0 : st.st_nlink;
+}
+
+void memory_before_fork(void)
+{
+    pthread_t idle[MOST_THREADS];
+    unsigned count = 0;
+    uint64_t before = count_threads(), until_ns = pa_now_ns() + LONGEST_EXIT_NS;
+    pthread_mutex_lock(&memory.lock);
+    for (int i = 0; i < MOST_THREADS && !memory.waiting; i++)
+        if (memory.all[i].is_there && !memory.all[i].is_busy) {
+            memory.all[i].is_joined = true;
+            idle[count++] = memory.all[i].id;
+        }
+    memory.leaving = count > 0;
+    pthread_cond_broadcast(&memory.work);
+    pthread_mutex_unlock(&memory.lock);
+    for (unsigned i = 0; i < count; i++)
+        pthread_join(idle[i], NULL);
+    pthread_mutex_lock(&memory.lock);
+    memory.leaving = false;
+    pthread_mutex_unlock(&memory.lock);
+    while (count > 0 && count_threads() > before - count && pa_now_ns() < until_ns)
+        syscall(SYS_sched_yield);
+}
+
 /* In a forked child: the threads are not there, and the lock may be held by one of them. */
 void memory_after_fork(void)
 {
@@ -311,4 +373,5 @@ void memory_after_fork(void)
     memory.work = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
     memory.waiting = memory.running = memory.abandoned = NULL;
     memory.threads = memory.idle = memory.waiting_count = 0;
+    memset(memory.all, 0, sizeof memory.all);
 }

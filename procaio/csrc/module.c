@@ -80,12 +80,22 @@ static PyObject *worker_died(PyObject *module, PyObject *unused)
     return PyBool_FromLong(callback_died);
 }
 
+/* What is static here belongs to the main interpreter, and so do its objects. */
+static int refuse_subinterpreter(void)
+{
+    if (PyInterpreterState_Get() == PyInterpreterState_Main())
+        return 0;
+    PyErr_SetString(PyExc_ImportError, "procaio works in the main interpreter only");
+    return -1;
+}
+
+/* The first thing that an import does to the module where another interpreter has it already. */
 static PyObject *set_hook(PyObject *module, PyObject *args)
 {
     (void)module;
     const char *name;
     PyObject *value;
-    if (!PyArg_ParseTuple(args, "sO:_set_hook", &name, &value))
+    if (refuse_subinterpreter() < 0 || !PyArg_ParseTuple(args, "sO:_set_hook", &name, &value))
         return NULL;
     const struct {
         const char *name;
@@ -156,6 +166,7 @@ static PyMethodDef own_functions[] = {
     {"_worker_died", worker_died, METH_NOARGS, NULL},
     {"_set_hook", set_hook, METH_VARARGS, NULL},
     {"_watch_identity", identity_watch, METH_O, NULL},
+    {"_look_for_lost", lost_look, METH_NOARGS, NULL},
     {"_default_pool", get_default_pool, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -191,7 +202,7 @@ static PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__core(void)
 {
-    PyObject *module = PyModule_Create(&definition);
+    PyObject *module = refuse_subinterpreter() < 0 ? NULL : PyModule_Create(&definition);
     if (!module)
         return NULL;
     if (arguments_ready() < 0 || results_ready() < 0 || functions_ready() < 0 ||
@@ -230,6 +241,6 @@ PyMODINIT_FUNC PyInit__core(void)
         Py_DECREF(module);
         return NULL;
     }
-    pthread_atfork(NULL, NULL, forked);
+    pthread_atfork(memory_before_fork, NULL, forked);
     return module;
 }

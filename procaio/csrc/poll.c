@@ -20,7 +20,8 @@ enum { EVENTS = 16, LOOK_EVERY = 256, MANY = 8, SELDOM = 64 };
 void poll_kick(Pool *pool)
 {
     uint64_t one = 1;
-    (void)!write(pool->event_fd, &one, sizeof one);
+    if (pa_has_mark(pool->event_fd, PA_MARK_BELL))
+        (void)!write(pool->event_fd, &one, sizeof one);
 }
 
 /* After results were delivered: other threads may have been waiting for just these. */
@@ -221,7 +222,7 @@ int poll_sleep(Pool *pool, double timeout)
         return signals(pool, segment);
     }
     pool->somebody_sleeps = true;
-    bool awake = false;
+    bool awake = false, lost = false;
     uint64_t outstanding = pool->nreqs;
     Py_BEGIN_ALLOW_THREADS
     if (milliseconds != 0 && pool->spin.ns > 0)
@@ -230,12 +231,15 @@ int poll_sleep(Pool *pool, double timeout)
         ask(pool);
         if (!queue_anything_pending(pool)) {
             uint64_t began = pa_now_ns();
-            count = epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
+            lost = lost_anything(pool);
+            count = lost ? 0 : epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
             pa_spin_slept(&pool->spin, pa_now_ns() - began);
         }
     }
     Py_END_ALLOW_THREADS
     pool->somebody_sleeps = false;
+    if (pool->segment == segment && lost)
+        lost_give_up(pool);
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);
     if (pool->followers > 0)

@@ -88,6 +88,7 @@ int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block)
 
 static void reset_private_state(Pool *pool)
 {
+    pool->lost = false;
     pool->spawner_pid = 0;
     pool->spawner_pidfd = -1;
     pool->spawner_not_before_ns = 0;
@@ -107,22 +108,38 @@ static void reset_private_state(Pool *pool)
     pool->fork_count = fork_count;
 }
 
-/* The descriptors; in a forked child `fd` is the number that poll_fileno had before. */
-static int open_descriptors(Pool *pool, int fd)
+/* Whether the number that poll_fileno had is still this pool's, and no other's. */
+static bool is_kept(const Pool *pool, int fd)
+{
+    for (const Pool *other = open_pools; other; other = other->next_open)
+        if (other != pool && other->epoll_fd == fd)
+            return false;
+    return pa_has_mark(fd, PA_MARK_SET);
+}
+
+/* In a forked child `fd` is the number that poll_fileno had before, and keeps if it can be had. */
+int pool_open_descriptors(Pool *pool, int fd)
 {
     pool->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pool->epoll_fd = -1;
+    int error = pa_make_own(&pool->event_fd, PA_MARK_BELL);
+    if (error)
+        return error;
     int set = epoll_create1(EPOLL_CLOEXEC);
-    if (set >= 0 && fd >= 0 && set != fd) {
+    error = pa_make_own(&set, PA_MARK_SET);
+    if (error)
+        return error;
+    if (fd >= 0 && set != fd && (is_kept(pool, fd) || fcntl(fd, F_GETFD) < 0)) {
         int moved = dup3(set, fd, O_CLOEXEC);
+        error = moved < 0 ? -errno : 0;
         close(set);
         set = moved;
     }
     pool->epoll_fd = set;
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = EVENT_BELL};
-    if (pool->event_fd < 0 || set < 0 ||
-        epoll_ctl(set, EPOLL_CTL_ADD, pool->event_fd, &event) < 0)
-        return -errno;
-    return 0;
+    if (!error && epoll_ctl(set, EPOLL_CTL_ADD, pool->event_fd, &event) < 0)
+        error = -errno;
+    return error;
 }
 
 static int map_region(Pool *pool)
@@ -137,11 +154,20 @@ static int map_region(Pool *pool)
     return 0;
 }
 
-static void close_fd(int *fd)
+void pool_close_descriptors(Pool *pool)
 {
-    if (*fd >= 0)
-        close(*fd);
-    *fd = -1;
+    pa_close_own(&pool->segment_fd, PA_MARK_SEGMENT);
+    pa_close_own(&pool->event_fd, PA_MARK_BELL);
+    pa_close_own(&pool->dead_fd, PA_MARK_DEAD);
+    pa_close_own(&pool->timer_fd, PA_MARK_TIMER);
+    pool->timer_ns = 0;
+}
+
+static void close_set(Pool *pool)
+{
+    if (is_kept(pool, pool->epoll_fd))
+        close(pool->epoll_fd);
+    pool->epoll_fd = -1;
 }
 
 static void give_back(Pool *pool)
@@ -150,11 +176,7 @@ static void give_back(Pool *pool)
     pool->segment = NULL;
     if (segment)
         pa_segment_unmap(segment);
-    close_fd(&pool->segment_fd);
-    close_fd(&pool->event_fd);
-    close_fd(&pool->epoll_fd);
-    close_fd(&pool->dead_fd);
-    close_fd(&pool->timer_fd);
+    pool_close_descriptors(pool);
     if (pool->region)
         munmap(pool->region, 2 * PA_STACK_SIZE);
     pool->region = NULL;
@@ -169,16 +191,18 @@ PyObject *pool_open(Pool *pool, PyObject *args)
     if (!PyArg_ParseTuple(args, "iipIIIKKO:_open", &segment_fd, &cores, &is_inline, &workers,
                           &max_idle, &idle_timeout_ms, &title_at, &title_size, &source))
         return NULL;
-    int kept_fd = pool->fork_count != fork_count ? pool->epoll_fd : -1;
+    int kept_fd = pool->epoll_fd; /* from before a fork */
     pool->segment_fd = segment_fd; /* ours from here on */
-    int error = pa_segment_map(segment_fd, &pool->segment);
+    int error = pa_make_own(&pool->segment_fd, PA_MARK_SEGMENT);
+    if (!error)
+        error = pa_segment_map(pool->segment_fd, &pool->segment);
     if (error) { /* Python may try again with other memory: poll_fileno keeps its number */
-        close_fd(&pool->segment_fd);
+        pa_close_own(&pool->segment_fd, PA_MARK_SEGMENT);
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     pa_segment_init(pool->segment, (uint32_t)(cores > 0 ? cores : 1));
-    error = open_descriptors(pool, kept_fd);
+    error = pool_open_descriptors(pool, kept_fd);
     if (!error)
         error = map_region(pool);
     Py_XSETREF(pool->source, Py_NewRef(source));
@@ -186,7 +210,7 @@ PyObject *pool_open(Pool *pool, PyObject *args)
         struct pa_header *header = &pool->segment->header;
         pool->arena = pa_arena_new(header->data_segments, make_shared_memory, pool);
         error = pool->arena ? 0 : -ENOMEM;
-        header->segment_fd = segment_fd;
+        header->segment_fd = pool->segment_fd;
         header->event_fd = pool->event_fd;
         header->epoll_fd = pool->epoll_fd;
         header->title_at = title_at;
@@ -198,6 +222,7 @@ PyObject *pool_open(Pool *pool, PyObject *args)
     }
     if (error) {
         give_back(pool);
+        close_set(pool);
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -221,7 +246,7 @@ static void try_spawner_at(Pool *pool, uint64_t ns)
 
 int pool_ensure_spawner(Pool *pool)
 {
-    if (likely(pool->spawner_pid > 0) || pool->is_inline)
+    if (likely(pool->spawner_pid > 0) || pool->is_inline || pool->lost)
         return 0;
     if (unlikely(pool->spawner_not_before_ns > 0) && pa_now_ns() < pool->spawner_not_before_ns) {
         try_spawner_at(pool, pool->spawner_not_before_ns);
@@ -238,6 +263,12 @@ int pool_ensure_spawner(Pool *pool)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
+    if (pidfd < 3) { /* as pa_make_own() does */
+        int high = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
+        if (high >= 0)
+            close(pidfd);
+        pidfd = high >= 0 ? high : pidfd;
+    }
     pool->lacks_spawner = false;
     pool->spawner_pid = pid;
     pool->spawner_pidfd = pidfd;
@@ -246,22 +277,49 @@ int pool_ensure_spawner(Pool *pool)
     return 0;
 }
 
-/* True once the process has ended; it is reaped.  `exitcode`: 0 if it has left as it should, the
- * negated number of the signal that has ended it. */
-static bool reap(int pidfd, int *exitcode)
+/* Whether `fd` is a pidfd at all, of that process or of one that was reaped. */
+bool pool_is_pidfd_of(int fd, int pid)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    int info = open(path, O_RDONLY | O_CLOEXEC);
+    if (info < 0) /* no /proc here: then it has to be believed */
+        return errno == ENOENT && fcntl(fd, F_GETFD) >= 0;
+    ssize_t size = read(info, text, sizeof text - 1);
+    close(info);
+    text[size > 0 ? size : 0] = '\0';
+    const char *line = strstr(text, "\nPid:");
+    int found = line ? atoi(line + strlen("\nPid:")) : 0;
+    return found != 0 && (found == pid || found == -1);
+}
+
+enum { NO_SET = -1 };
+
+/* True once the process has ended; it is reaped, and the descriptor closed, which may be in the epoll
+ * `set`.  `exitcode`: 0 if it has left as it should, the negated number of the signal that has ended
+ * it.  The program's own children are cloned otherwise: whatever descriptor has the number by now,
+ * none of them is reaped. */
+static bool reap(int set, int pidfd, int pid, int *exitcode)
 {
     siginfo_t info = {.si_pid = 0};
-    int failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, (int)(WEXITED | WNOHANG | __WALL));
+    int failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, (int)(WEXITED | WNOHANG | __WCLONE));
     *exitcode = failed                        ? EXITCODE_UNKNOWN
                 : info.si_code == CLD_EXITED ? info.si_status
                                              : -info.si_status;
+    if (failed && errno == ECHILD) /* the program's own waitpid(-1, __WALL) was first */
+        failed = !pool_is_pidfd_of(pidfd, pid);
+    else if (!failed)
+        failed = info.si_pid == 0;
     if (failed)
-        return errno == ECHILD; /* the program's own waitpid(-1, __WALL) was first */
-    return info.si_pid != 0;
+        return false;
+    if (pa_has_mark(set, PA_MARK_SET)) /* it would stay in it while a forked child has a copy */
+        epoll_ctl(set, EPOLL_CTL_DEL, pidfd, NULL);
+    close(pidfd);
+    return true;
 }
 
 /* Whether it is a pidfd of a child that was cloned as ours are; the child is not reaped. */
-static bool is_our_child(int pidfd)
+bool pool_is_our_child(int pidfd)
 {
     siginfo_t info;
     int flags = (int)(WEXITED | WNOHANG | WNOWAIT | __WCLONE);
@@ -273,13 +331,18 @@ static bool is_our_child(int pidfd)
 int pool_dead_fd(Pool *pool)
 {
     int ends[2];
-    if (pool->dead_fd >= 0)
+    if (pa_has_mark(pool->dead_fd, PA_MARK_DEAD))
         return pool->dead_fd;
     if (pipe2(ends, O_CLOEXEC) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
     close(ends[1]);
+    int error = pa_make_own(&ends[0], PA_MARK_DEAD);
+    if (error) {
+        errno = -error;
+        PyErr_SetFromErrno(PyExc_OSError);
+    }
     return pool->dead_fd = ends[0];
 }
 
@@ -309,6 +372,12 @@ static void end_its_wakings(struct pa_segment *segment)
     pa_wake_all(segment);
 }
 
+static void kill_child(int pidfd)
+{
+    if (pool_is_our_child(pidfd))
+        syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
 /* End a worker for the sake of the request that it executes; another one may be started at once. */
 void pool_condemn(Pool *pool, uint32_t worker)
 {
@@ -316,8 +385,7 @@ void pool_condemn(Pool *pool, uint32_t worker)
     pool->condemned[worker / 64] |= UINT64_C(1) << worker % 64;
     pool->totals.aborted++;
     atomic_store_explicit(&record->life, PA_RETIRED, memory_order_release);
-    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
-    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    kill_child(atomic_load_explicit(&record->pidfd, memory_order_acquire));
     if (!pa_lanes_empty(pool->segment))
         pa_monitor_ring(pool->segment);
 }
@@ -337,10 +405,8 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     struct pa_worker *record = &segment->workers[worker];
     int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
     int exitcode;
-    if (pidfd < 0 || !reap(pidfd, &exitcode))
+    if (pidfd < 0 || !reap(pool->epoll_fd, pidfd, atomic_load(&record->pid), &exitcode))
         return false;
-    epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pidfd, NULL);
-    close(pidfd);
     bool by_us = was_condemned(pool, worker), has_died = exitcode != 0 && !by_us;
     if (exitcode != 0)
         orphans_look_for(pool, worker);
@@ -376,7 +442,7 @@ static void adopt_workers(Pool *pool)
         if (life == PA_VACANT)
             continue;
         int pidfd = atomic_load(&record->pidfd);
-        bool exists = pidfd >= 0 && is_our_child(pidfd);
+        bool exists = pidfd >= 0 && pool_is_our_child(pidfd);
         if (!exists && life == PA_STARTING && atomic_load(&record->pid) == 0) {
             pa_permits_return(segment, worker);
             atomic_store(&record->pidfd, -1);
@@ -384,17 +450,16 @@ static void adopt_workers(Pool *pool)
             continue;
         }
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-        epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pidfd, &event); /* most are in it already */
+        if (pa_has_mark(pool->epoll_fd, PA_MARK_SET))
+            epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pidfd, &event); /* most are in it already */
     }
 }
 
 static bool bury_spawner(Pool *pool)
 {
     int exitcode;
-    if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, &exitcode))
+    if (pool->spawner_pidfd < 0 || !reap(pool->epoll_fd, pool->spawner_pidfd, pool->spawner_pid, &exitcode))
         return false;
-    epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pool->spawner_pidfd, NULL);
-    close(pool->spawner_pidfd);
     orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
@@ -438,6 +503,7 @@ bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
  * kernel.  Whoever closes or looks after a pool looks after them, too. */
 static struct {
     int pidfds[PA_MAX_WORKERS];
+    int pids[PA_MAX_WORKERS];
     int count;
 } undead;
 
@@ -450,9 +516,9 @@ static void bury_undead(void)
 {
     int count = undead.count, exitcode;
     for (int i = undead.count; i-- > 0;)
-        if (reap(undead.pidfds[i], &exitcode)) {
-            close(undead.pidfds[i]);
+        if (reap(NO_SET, undead.pidfds[i], undead.pids[i], &exitcode)) {
             undead.pidfds[i] = undead.pidfds[--undead.count];
+            undead.pids[i] = undead.pids[undead.count];
         }
     if (undead.count < count)
         orphans_hunt();
@@ -461,8 +527,10 @@ static void bury_undead(void)
 /* They are the parent's children. */
 void pool_after_fork(void)
 {
-    while (undead.count > 0)
-        close(undead.pidfds[--undead.count]);
+    while (undead.count-- > 0)
+        if (pool_is_pidfd_of(undead.pidfds[undead.count], undead.pids[undead.count]))
+            close(undead.pidfds[undead.count]);
+    undead.count = 0;
 }
 
 bool pool_look_after(Pool *pool)
@@ -471,6 +539,10 @@ bool pool_look_after(Pool *pool)
     struct epoll_event events[MOST];
     if (unlikely(undead.count > 0))
         bury_undead();
+    if (unlikely(lost_anything(pool))) {
+        lost_give_up(pool);
+        return true;
+    }
     int count = epoll_wait(pool->epoll_fd, events, MOST, 0);
     return pool_handle_events(pool, events, count);
 }
@@ -492,15 +564,14 @@ static void end_child(int pidfd, int pid, uint64_t until_ns)
 {
     int exitcode;
     await_death(pidfd, pid, until_ns);
-    if (reap(pidfd, &exitcode) || undead.count == PA_MAX_WORKERS)
+    if (reap(NO_SET, pidfd, pid, &exitcode) || !pool_is_pidfd_of(pidfd, pid))
+        return;
+    if (undead.count == PA_MAX_WORKERS) {
         close(pidfd);
-    else
-        undead.pidfds[undead.count++] = pidfd;
-}
-
-static void kill_child(int pidfd)
-{
-    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        return;
+    }
+    undead.pidfds[undead.count] = pidfd;
+    undead.pids[undead.count++] = pid;
 }
 
 /* It was told to leave, or killed. */
@@ -511,7 +582,8 @@ static void end_spawner(Pool *pool, uint64_t until_ns)
     if (spawner < 0)
         return;
     pool->spawner_pidfd = -1; /* before other threads get their turn */
-    epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, spawner, NULL);
+    if (pa_has_mark(pool->epoll_fd, PA_MARK_SET))
+        epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, spawner, NULL);
     end_child(spawner, pid, until_ns);
     if (pool->segment != segment)
         return;
@@ -569,27 +641,35 @@ void pool_clear(Pool *pool)
         go_on(pool);
 }
 
-/* The workers hold nothing that their death could hurt: requests have ended or are given up. */
-static void end_children(Pool *pool)
+/* The workers hold nothing that their death could hurt: requests have ended or are given up.  If
+ * other threads have closed the pool meanwhile, all is done. */
+void pool_end_children(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
     uint64_t until_ns = pa_now_ns() + PA_DEATH_NS;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
+    if (pool->lost)
+        lost_find_spawner(pool);
     if (pool->spawner_pidfd >= 0) { /* first, so that nobody is born meanwhile */
         kill_child(pool->spawner_pidfd);
         end_spawner(pool, until_ns);
+        if (pool->segment != segment)
+            return;
     }
+    if (pool->lost)
+        lost_find_workers(pool);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_load(&segment->workers[worker].pidfd);
         if (pidfd >= 0)
             kill_child(pidfd);
     }
-    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS && pool->segment == segment; worker++) {
         int pidfd = atomic_exchange(&segment->workers[worker].pidfd, -1);
         if (pidfd >= 0) {
             end_child(pidfd, atomic_load(&segment->workers[worker].pid), until_ns);
-            orphans_look_for(pool, worker);
+            if (pool->segment == segment)
+                orphans_look_for(pool, worker);
         }
     }
     bury_undead();
@@ -615,7 +695,8 @@ PyObject *pool_kill(Pool *pool, PyObject *args)
     if (!pool->segment || pool->fork_count != fork_count)
         Py_RETURN_NONE;
     pool->closed = true;
-    end_children(pool);
+    pool->lost = pool->lost || lost_anything(pool);
+    pool_end_children(pool);
     queue_harvest(pool);
     memory_forget(pool);
     queue_fail_all(pool, error);
@@ -623,18 +704,17 @@ PyObject *pool_kill(Pool *pool, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* `_release()`: the segment and the descriptors, after `_kill`. */
-PyObject *pool_release(Pool *pool, PyObject *unused)
+/* All but poll_fileno, whose number may be needed again. */
+bool pool_release_segment(Pool *pool)
 {
-    (void)unused;
-    if (!pool->segment || pool->fork_count != fork_count)
-        Py_RETURN_NONE;
     while (pool->somebody_sleeps || pool->followers > 0) {
         poll_tell_others(pool);
         Py_BEGIN_ALLOW_THREADS
         syscall(SYS_sched_yield);
         Py_END_ALLOW_THREADS
     }
+    if (!pool->closed && pool->nreqs > 0)
+        return false;
     struct queue dead = {.first = NULL};
     queue_abandon(pool, &dead);
     take_off_list(pool); /* nothing of it is on its way any more */
@@ -644,22 +724,19 @@ PyObject *pool_release(Pool *pool, PyObject *unused)
     queue_let_go(&dead);
     deaths_forget(pool);
     Py_CLEAR(pool->loop);
-    Py_RETURN_NONE;
+    return true;
 }
 
-/* Whether `fd` is a pidfd at all.  In a forked child the number in a record may be one that the
- * parent has opened after the fork. */
-static bool is_pidfd(int fd)
+/* `_release()`: the segment and the descriptors, after `_kill`. */
+PyObject *pool_release(Pool *pool, PyObject *unused)
 {
-    char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
-    int info = open(path, O_RDONLY | O_CLOEXEC);
-    if (info < 0)
-        return false;
-    ssize_t size = read(info, text, sizeof text - 1);
-    close(info);
-    text[size > 0 ? size : 0] = '\0';
-    return strstr(text, "\nPid:");
+    (void)unused;
+    if (pool->fork_count != fork_count)
+        Py_RETURN_NONE;
+    if (pool->segment)
+        pool_release_segment(pool);
+    close_set(pool);
+    Py_RETURN_NONE;
 }
 
 static bool opens_something(const Pool *pool)
@@ -686,8 +763,9 @@ PyObject *pool_abandon(Pool *pool, PyObject *unused)
     }
     struct pa_segment *segment = pool->segment;
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        /* It may be one that the parent has opened after the fork. */
         int pidfd = atomic_load(&segment->workers[worker].pidfd);
-        if (pidfd >= 0 && is_pidfd(pidfd))
+        if (pidfd >= 0 && pool_is_pidfd_of(pidfd, atomic_load(&segment->workers[worker].pid)))
             close(pidfd);
     }
     bool opens = opens_something(pool);
@@ -702,11 +780,10 @@ PyObject *pool_abandon(Pool *pool, PyObject *unused)
     pa_segment_unmap(segment);
     pool->segment = NULL;
     take_off_list(pool);
-    close_fd(&pool->segment_fd);
-    close_fd(&pool->event_fd);
-    close_fd(&pool->dead_fd);
-    close_fd(&pool->spawner_pidfd);
-    close_fd(&pool->timer_fd);
+    pool_close_descriptors(pool);
+    if (pool->spawner_pidfd >= 0 && pool_is_pidfd_of(pool->spawner_pidfd, pool->spawner_pid))
+        close(pool->spawner_pidfd);
+    pool->spawner_pidfd = -1;
     pool->region = NULL; /* the parent's stacks: private memory, and only a few pages of it */
     if (opens)
         orphans_after_fork();
@@ -723,7 +800,7 @@ PyObject *pool_disown(Pool *pool, PyObject *unused)
         Py_RETURN_FALSE;
     pool->closed = true;
     Py_XDECREF(pool_abandon(pool, unused));
-    close_fd(&pool->epoll_fd);
+    close_set(pool);
     Py_RETURN_TRUE;
 }
 
@@ -732,7 +809,8 @@ void pool_end(Pool *pool)
 {
     if (pool->segment && pool->fork_count == fork_count) { /* lost without close() */
         pool->closed = true;
-        end_children(pool);
+        pool->lost = pool->lost || lost_anything(pool);
+        pool_end_children(pool);
         memory_forget(pool);
         Py_XDECREF(pool_release(pool, NULL));
     }
@@ -747,7 +825,8 @@ void pool_end(Pool *pool)
 
 int pool_check(Pool *pool)
 {
-    if (unlikely(pool->fork_count != fork_count) && !pool->closed) {
+    if (unlikely(pool->fork_count != fork_count || (pool->lost && !pool->segment)) &&
+        !pool->closed) {
         PyObject *done = PyObject_CallMethod((PyObject *)pool, "_reopen", NULL);
         if (!done)
             return -1;

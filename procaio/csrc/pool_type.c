@@ -359,12 +359,20 @@ static void dealloc(Pool *self)
     Py_DECREF(type);
 }
 
+/* Not whether it is closed, but whether it has what it needs, and is this process's own. */
+static PyObject *is_open(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(pool->segment && pool->fork_count == fork_count);
+}
+
 static PyMethodDef methods[] = {
     {"_open", (PyCFunction)pool_open, METH_VARARGS, NULL},
     {"_kill", (PyCFunction)pool_kill, METH_VARARGS, NULL},
     {"_release", (PyCFunction)pool_release, METH_NOARGS, NULL},
     {"_abandon", (PyCFunction)pool_abandon, METH_NOARGS, NULL},
     {"_disown", (PyCFunction)pool_disown, METH_NOARGS, NULL},
+    {"_is_open", (PyCFunction)is_open, METH_NOARGS, NULL},
     {"_wanted", (PyCFunction)set_wanted, METH_O, NULL},
     {"_surplus", (PyCFunction)has_surplus, METH_O, NULL},
     {"_idle", (PyCFunction)set_idle, METH_VARARGS, NULL},

@@ -457,8 +457,8 @@ void queue_request(Pool *pool, Request *request)
     Py_INCREF(request); /* the queues' reference */
     pool->nreqs++;
     pool->totals.submitted++;
-    if (unlikely(request->error)) { /* its data are gone already */
-        queue_fail(pool, request, request->error);
+    if (unlikely(request->error || pool->lost)) { /* its data are gone already, or the pool's */
+        queue_fail(pool, request, request->error ? request->error : EBADF);
         return;
     }
     if (at_once_run(pool, request)) {

@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../../shm/marks.h"
 #include "../../shm/ring.h"
 #include "../../shm/segment.h"
 #include "../../shm/state.h"
@@ -264,6 +265,7 @@ static void prepare(void)
     pa_segment_init(segment, PERMITS);
     struct pa_header *header = &segment->header;
     header->event_fd = eventfd(0, EFD_CLOEXEC);
+    check(pa_make_own(&header->event_fd, PA_MARK_BELL) == 0, "no descriptor");
     atomic_store(&header->wanted, WORKERS);
     atomic_store(&header->max_idle, WORKERS);
     atomic_store(&header->idle_timeout_ms, 1000);

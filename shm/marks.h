@@ -1,0 +1,56 @@
+/* shm/marks.h - which descriptors are procaio's own.
+ *
+ * A program may close descriptors that it does not know (a daemon closes all of them), and a number
+ * is somebody else's soon after.  Both sides know descriptors by their numbers only.  So each of
+ * ours carries a mark: a signal number (F_SETSIG), which means nothing as long as the descriptor has
+ * no owner.  Whoever writes to one, changes its file or closes it asks for the mark first.
+ */
+#ifndef PROCAIO_SHM_MARKS_H
+#define PROCAIO_SHM_MARKS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <unistd.h>
+
+/* Real-time signals.  The C library and child.c use others, but that would do no harm either. */
+enum pa_mark {
+    PA_MARK_BELL = 50, /* the eventfd that workers ring */
+    PA_MARK_SET,       /* poll_fileno */
+    PA_MARK_SEGMENT,
+    PA_MARK_DATA,
+    PA_MARK_TIMER,
+    PA_MARK_DEAD, /* what is put in the place of a foreign file's descriptor */
+};
+
+static inline bool pa_has_mark(int fd, enum pa_mark mark)
+{
+    return fd >= 0 && fcntl(fd, F_GETSIG) == (int)mark;
+}
+
+/* A descriptor that was just opened (or the failure to) becomes ours: 0, or -errno and it is
+ * closed.  Programs that were started with standard streams closed may open those later: it makes
+ * room for them. */
+static inline int pa_make_own(int *fd, enum pa_mark mark)
+{
+    if (*fd < 0)
+        return -errno;
+    int high = *fd < 3 ? fcntl(*fd, F_DUPFD_CLOEXEC, 3) : *fd, error = 0;
+    if (high < 0 || fcntl(high, F_SETSIG, (int)mark) < 0)
+        error = -errno;
+    if (high != *fd)
+        close(*fd);
+    if (error && high >= 0)
+        close(high);
+    *fd = error ? -1 : high;
+    return error;
+}
+
+static inline void pa_close_own(int *fd, enum pa_mark mark)
+{
+    if (pa_has_mark(*fd, mark))
+        close(*fd);
+    *fd = -1;
+}
+
+#endif

@@ -125,12 +125,13 @@ def test_top_that_was_there_is_left_alone_also_when_workers_die(
 def test_top_over_which_three_workers_died_is_not_left(
     pool: procaio.Pool, top: Path, before: Any
 ) -> None:
-    """The next one removes it, and may die, too."""
+    """The next one removes it, and may die, too, as may those that close what it had open."""
     before("_make_directory", lambda: testing.arm(pool, "called", always=True))
     request = procaio.aio_copytree(top / "tree", top / "copy", pool=pool)
     with pytest.raises(procaio.WorkerDied):
         request.wait(timeout=60)
-    assert (deaths(pool), os.listdir(top)) == (4, ["tree"])
+    assert deaths(pool) >= 4
+    assert os.listdir(top) == ["tree"]
 
 
 @pytest.mark.parametrize("in_the_way", [False, True])

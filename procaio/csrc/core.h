@@ -48,6 +48,7 @@
 #include "../../workers/worker.h"
 
 #define NO_SLOT UINT32_MAX
+#define LOOK_AGAIN_NS UINT64_C(100000) /* for what the program may have done behind our back */
 #define LONGEST_LINK 4096u /* what a symlink can say: PATH_MAX */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -222,6 +223,7 @@ struct Pool {
     bool asking; /* workers are to ring; see poll.c */
     bool rung;   /* one did */
     bool lacks_spawner; /* it could not be started; to be tried again */
+    uint64_t looked_at_ns; /* for what is lost */
     bool lost; /* the program has closed its descriptors; see lost.c */
     bool watched; /* somebody was given the descriptor */
     bool at_once; /* what cannot block is done in the program */

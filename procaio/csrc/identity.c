@@ -16,7 +16,6 @@
 
 #include "core.h"
 
-#define LOOK_AGAIN_NS UINT64_C(100000)
 enum { MOST_GROUPS = 65536, KEPT_GROUPS = 64 };
 
 struct identity {

@@ -2,9 +2,10 @@
  *
  * Daemons do that (os.closerange), and so does a program that closes a number twice.  Nothing can be
  * done with such a pool: its shared memory has no name but its descriptor.  It is noticed by the
- * marks (shm/marks.h), with the first request after a poll, before the program sleeps, and when it
- * asks the set.  Then the workers are ended, whatever is outstanding fails with EBADF, and when that
- * has been delivered the next request makes a new segment.  A pool that was idle loses nothing.
+ * marks (shm/marks.h): with the first request after a poll, if the last look was some time ago;
+ * before the program sleeps; and when it asks the set.  Then the workers are ended, whatever is
+ * outstanding fails with EBADF, and when that has been delivered the next request makes a new
+ * segment.  A pool that was idle loses nothing.
  */
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -100,6 +101,10 @@ PyObject *lost_look(PyObject *module, PyObject *unused)
 
 int lost_check(Pool *pool)
 {
+    uint64_t now_ns = pa_now_ns();
+    if (!pool->lost && pool->spawner_pid > 0 && now_ns - pool->looked_at_ns < LOOK_AGAIN_NS)
+        return 0;
+    pool->looked_at_ns = now_ns;
     if (unlikely(lost_anything(pool)))
         lost_give_up(pool);
     if (likely(!pool->lost) || pool->nreqs > 0)

@@ -1,11 +1,10 @@
 """The program becomes another user, or tries to become another program, in the midst of something.
 
-Becoming the user that it is already is enough: each pool gets a new spawner.
+Being one of a group for a moment is enough: each pool gets a new spawner.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
@@ -27,13 +26,32 @@ if TYPE_CHECKING:
     from conftest import Gate
 
 
-def become_the_same_user() -> None:
-    os.setuid(os.getuid())
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its groups")
 
 
-def fail_to_exec() -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.execv("/does/not/exist", ["program"])
+def become_another_user() -> None:
+    groups = os.getgroups()
+    os.setgroups([*groups, 54321])
+    os.setgroups(groups)
+
+
+@pytest.fixture
+def fail_to_exec(tmp_path: Path) -> Callable[[], None]:
+    """An exec of what is executable, but no program."""
+    path = tmp_path / "useless"
+    path.touch(0o777)
+
+    def fail() -> None:
+        with pytest.raises(OSError, match="Exec format error"):
+            os.execv(path, ["useless"])
+
+    return fail
+
+
+@pytest.fixture(params=[pytest.param("user", marks=needs_root), "program"])
+def change(request: pytest.FixtureRequest, fail_to_exec: Callable[[], None]) -> Callable[[], None]:
+    """Either of them."""
+    return fail_to_exec if request.param == "program" else become_another_user
 
 
 def has_stopped(pid: int) -> bool:
@@ -41,7 +59,6 @@ def has_stopped(pid: int) -> bool:
         return file.read().rpartition(b")")[2].split()[0] == b"T"
 
 
-@pytest.mark.parametrize("change", [become_the_same_user, fail_to_exec])
 def test_request_is_executed_though_its_arguments_end_the_spawner(
     workers: procaio.Pool, change: Callable[[], None]
 ) -> None:
@@ -55,7 +72,7 @@ def test_request_is_executed_though_its_arguments_end_the_spawner(
 
 
 def test_request_of_another_thread_survives_exec_that_fails(
-    workers: procaio.Pool, gate: Gate
+    workers: procaio.Pool, gate: Gate, fail_to_exec: Callable[[], None]
 ) -> None:
     """It comes when the pool, which had nothing to do, is about to end its workers."""
     procaio.aio_nop(pool=workers).wait()
@@ -85,12 +102,13 @@ def refused(workers: procaio.Pool, path: Path, **keywords: float) -> procaio.Req
     testing.arm(workers, "taken", signal.SIGSTOP)
     request = procaio.aio_mkdir(path, pool=workers, **keywords)
     eventually(lambda: has_stopped(worker.pid), "the worker stops")
-    become_the_same_user()
+    become_another_user()
     kill(worker.pid, signal.SIGCONT)
     eventually(lambda: request.state == "pending", "the worker gives it back")
     return request
 
 
+@needs_root
 @pytest.mark.parametrize("how", ["abort", "deadline"])
 def test_request_that_was_given_back_ends_when_it_must(
     workers: procaio.Pool, tmp_path: Path, how: str
@@ -103,6 +121,7 @@ def test_request_that_was_given_back_ends_when_it_must(
     assert not (tmp_path / "made").exists()
 
 
+@needs_root
 def test_request_that_was_given_back_can_be_cancelled(
     workers: procaio.Pool, tmp_path: Path
 ) -> None:
@@ -113,26 +132,25 @@ def test_request_that_was_given_back_can_be_cancelled(
     assert not (tmp_path / "made").exists()
 
 
-def run(program: str) -> None:
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
-
-
-def test_pools_may_go_while_another_thread_changes_the_user() -> None:
-    run("""
-import os, procaio, threading
+def test_pools_may_go_while_another_thread_fails_to_exec(tmp_path: Path) -> None:
+    (tmp_path / "useless").touch(0o777)
+    program = """
+import contextlib, os, procaio, sys, threading
 
 going = True
 
 def change():
     while going:
-        os.setuid(os.getuid())
+        with contextlib.suppress(OSError):
+            os.execv(sys.argv[1], ["useless"])
 
 thread = threading.Thread(target=change)
 thread.start()
-for _ in range(30):
+for _ in range(15):
     pool = procaio.Pool(1, at_once=False)
     procaio.aio_nop(pool=pool).wait()
     pool = None
 going = False
 thread.join()
-""")
+"""
+    subprocess.run([sys.executable, "-c", program, tmp_path / "useless"], check=True, timeout=100)

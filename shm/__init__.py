@@ -12,6 +12,8 @@ import os
 
 import posix_ipc
 
+from procaio._core import _resize
+
 __all__ = ["create"]
 
 
@@ -25,7 +27,7 @@ def create(size: int, elsewhere: bool = False) -> int:
     if fd < 0:
         fd = os.memfd_create("procaio")
     try:
-        os.ftruncate(fd, size)
+        _resize(fd, size)
     except OSError:
         os.close(fd)
         raise

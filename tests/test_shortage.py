@@ -7,16 +7,13 @@ import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import posix_ipc
 import pytest
 
 import procaio
-from conftest import descriptors, eventually
+from conftest import descriptors, eventually, run_fine
 from procaio import shm
 
 if TYPE_CHECKING:
@@ -122,28 +119,12 @@ MOUNT_PRIVATELY = """
 """
 
 
-def run(text: str, *prefixes: str, **keywords: Any) -> None:
-    """Run a program of its own; it says `skip why` where the machine does not allow it."""
-    source = "".join(textwrap.dedent(part) for part in (*prefixes, text))
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **keywords,
-    )
-    if done.stdout.startswith("skip"):
-        pytest.skip(done.stdout.strip())
-    assert (done.stdout.strip(), done.returncode) == ("fine", 0), done.stdout + done.stderr
-
-
 @pytest.mark.skipif(not is_root, reason="only root mounts")
 @pytest.mark.parametrize("room", [64 << 10, 4 << 20, 24 << 20])
 def test_small_dev_shm_is_no_limit_and_no_crash(tmp_path: Path, room: int) -> None:
     """With /dev/shm full everything goes on in anonymous memory; nobody gets SIGBUS."""
     (tmp_path / "data").write_bytes(bytes(range(256)) * 4096)
-    run(
+    run_fine(
         """
         import procaio
         data = open("data", "rb").read()
@@ -301,7 +282,7 @@ AS_NOBODY = """
 @pytest.mark.parametrize("how", ["wait", "select"])
 def test_processes_exhausted_and_requests_wait_until_they_are_not(room: int, how: str) -> None:
     """No spawner, no worker, one worker: requests go on as soon as there is one."""
-    run(
+    run_fine(
         f"""
         pool = procaio.Pool()
         limit(1 + {room})  # this program itself is one
@@ -316,9 +297,6 @@ def test_processes_exhausted_and_requests_wait_until_they_are_not(room: int, how
             else:
                 raise AssertionError("it cannot have run")
             limit(1000)
-        # The spawner lives with the limit that it was born with.
-        resource.prlimit(pool.statistics().spawner_pid or os.getpid(), resource.RLIMIT_NPROC,
-                         (1000, 1000)) if {room} == 1 else None
         if {how!r} == "select":
             end = time.monotonic() + 20
             while pool.nreqs() and time.monotonic() < end:

@@ -145,6 +145,8 @@ static PyMethodDef own_functions[] = {
      "The errno of the request whose callback is running in this thread; 0 on success."},
     {"_set_hook", set_hook, METH_VARARGS, NULL},
     {"_watch_identity", identity_watch, METH_O, NULL},
+    {"_watch_limits", limits_watch, METH_O, NULL},
+    {"_resize", limits_resize, METH_VARARGS, NULL},
     {"_default_pool", get_default_pool, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

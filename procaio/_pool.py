@@ -118,7 +118,7 @@ class Pool(_core.CorePool):
         try:
             self._begin_in(create_shared_memory(_core.SEGMENT_SIZE))
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                 raise
             self._begin_in(create_shared_memory(_core.SEGMENT_SIZE, elsewhere=True))
 

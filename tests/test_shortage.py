@@ -53,12 +53,15 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Source:
 # -- shared memory ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("size", [1000, LARGE])
-def test_source_that_has_no_space_is_asked_for_memory_elsewhere(source: Source, size: int) -> None:
-    """ENOSPC of /dev/shm is not the end: the second try goes to memfd."""
+def test_source_that_has_no_space_is_asked_for_memory_elsewhere(
+    source: Source, size: int, number: int
+) -> None:
+    """ENOSPC or EDQUOT of /dev/shm is not the end: the second try goes to memfd."""
     with procaio.Pool() as pool:
         source.asked.clear()
-        source.error, source.only_named = errno.ENOSPC, True
+        source.error, source.only_named = number, True
         with procaio.Buffer(size, pool=pool) as buffer:
             memoryview(buffer)[:] = b"x" * size
             assert any(what.startswith("/memfd:procaio") for what in descriptors().values())

@@ -166,7 +166,8 @@ def test_size_limit_follows_the_program(tmp_path: Path, how: str, disposition: s
             assert error_of(write())[0] == errno.EFBIG
             assert error_of(truncate()) == (errno.EFBIG, "file")
             assert error_of(procaio.aio_copy("/proc/self/exe", "copy", pool=pool))[0] == errno.EFBIG
-            assert error_of(procaio.aio_replace("whole", bytes(20_000), pool=pool))[0] == errno.EFBIG
+            whole = procaio.aio_replace("whole", bytes(20_000), pool=pool)
+            assert error_of(whole) == (errno.EFBIG, "whole")
             assert sorted(os.listdir(".")) == ["file"]
             set_(resource.RLIMIT_FSIZE, resource.RLIM_INFINITY)
             assert write().wait() == 1

@@ -147,6 +147,95 @@ def test_small_dev_shm_is_no_limit_and_no_crash(tmp_path: Path, room: int) -> No
     )
 
 
+@pytest.mark.skipif(not is_root, reason="only root mounts")
+def test_dev_shm_that_fills_up_while_the_pool_runs_is_no_limit(tmp_path: Path) -> None:
+    """The arena grows in anonymous memory, and in /dev/shm again once there is room."""
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 4096)
+    run_fine(
+        """
+        import errno, os, procaio
+        data = open("data", "rb").read()
+        file = open("data", "rb")
+        def named():
+            links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+            return sum(os.readlink(link).startswith("/dev/shm/") for link in links
+                       if os.path.islink(link))
+        def fill():
+            try:
+                with open("/dev/shm/ballast", "wb", 0) as ballast:
+                    while ballast.write(bytes(4096)):
+                        pass
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+        with procaio.Pool(at_once=False) as pool:
+            procaio.aio_nop(pool=pool).wait()
+            for _ in range(2):
+                fill()
+                control = named()
+                kept = []
+                for size in (1, 4096, 100_000, 1 << 20, 9 << 20):
+                    kept.append(procaio.Buffer(size, pool=pool))
+                    memoryview(kept[-1])[:] = b"x" * size
+                    requests = [procaio.aio_read(file, 0, size, pool=pool) for _ in range(20)]
+                    assert {request.wait() for request in requests} == {data[:size]}
+                    assert procaio.aio_read(file, 0, size, kept[-1], pool=pool).wait() == min(
+                        size, len(data))
+                assert procaio.aio_load("data", pool=pool).wait() == data
+                assert named() == control
+                os.unlink("/dev/shm/ballast")
+                with procaio.Buffer(9 << 20, pool=pool) as buffer:
+                    memoryview(buffer)[:] = b"x" * len(buffer)
+                    assert named() == control + 1
+                while kept:
+                    kept.pop().release()
+            assert pool.statistics().worker_deaths == 0
+        print("fine")
+        """,
+        MOUNT_PRIVATELY % (24 << 20),
+        cwd=tmp_path,
+    )
+
+
+@pytest.mark.skipif(not is_root, reason="only root mounts")
+def test_dev_shm_too_full_for_more_workers_leaves_the_first(tmp_path: Path) -> None:
+    """Each has a ring of its own there: they are started as soon as there is room for it."""
+    run_fine(
+        """
+        import os, select, procaio
+        os.mkfifo("gate")
+        gate = os.open("gate", os.O_RDWR)
+        with procaio.Pool(at_once=False) as pool:
+            with open("/dev/shm/ballast", "wb", 0) as ballast:
+                try:
+                    while ballast.write(bytes(4096)):
+                        pass
+                except OSError:
+                    pass
+            assert procaio.aio_stat("/", pool=pool).wait() == os.stat("/")
+            held = procaio.aio_read(gate, None, 1, bytearray(1), pool=pool)
+            waiting = [procaio.aio_stat("/", pool=pool) for _ in range(20)]
+            while held.state != "execute":
+                select.select([], [], [], 0.001)
+            try:
+                waiting[0].wait(timeout=0.1)
+            except TimeoutError:
+                pass
+            else:
+                raise AssertionError("it cannot have run")
+            assert pool.nworkers() == 1
+            os.unlink("/dev/shm/ballast")
+            assert [request.wait(timeout=20) for request in waiting] == [os.stat("/")] * 20
+            assert pool.nworkers() > 1
+            os.write(gate, b"x")
+            assert held.wait() == 1
+            assert pool.statistics().worker_deaths == 0
+        print("fine")
+        """,
+        MOUNT_PRIVATELY % (1 << 20),
+        cwd=tmp_path,
+    )
+
+
 def test_no_dev_shm_at_all_is_fine(monkeypatch: pytest.MonkeyPatch, data_file: Path) -> None:
     """A container without /dev/shm: anonymous memory does for everything."""
 

@@ -17,7 +17,7 @@
 #include "../shm/spin.h"
 #include "../shm/state.h"
 #include "../shm/wake.h"
-#include "ops.h"
+#include "calls.h"
 #include "worker.h"
 
 /* Another worker is worth waking when the requests in sight take longer than waking it does. */
@@ -153,6 +153,37 @@ static void unmap_withdrawn(struct self *self)
     }
 }
 
+/* When there is no memory the system ends the process that has most, which would be the program.
+ * A worker's life is cheaper: one that asks for much memory offers its own while it does so.  With it
+ * goes what it has reserved, and one request has failed. */
+struct offer {
+    char before[8];
+    ssize_t size; /* of what stood there before; <= 0: nothing is offered */
+};
+
+static void write_offer(struct offer *offer, bool take_back)
+{
+    static const char most[] = "1000";
+    int64_t fd = pa_open_marked_at(AT_FDCWD, "/proc/self/oom_score_adj", O_RDWR, 0);
+    if (fd < 0)
+        return;
+    if (take_back)
+        (void)!write((int)fd, offer->before, (size_t)offer->size);
+    else if ((offer->size = read((int)fd, offer->before, sizeof offer->before)) > 0)
+        (void)!write((int)fd, most, sizeof most - 1);
+    close((int)fd);
+}
+
+static int64_t run_offering(struct pa_slot *slot, char *base, int fd)
+{
+    struct offer offer = {.size = 0};
+    write_offer(&offer, false);
+    int64_t result = pa_op_run(slot, base, fd);
+    if (offer.size > 0)
+        write_offer(&offer, true);
+    return result;
+}
+
 static int64_t perform(struct self *self, struct pa_slot *slot)
 {
     char *base = NULL;
@@ -164,7 +195,8 @@ static int64_t perform(struct self *self, struct pa_slot *slot)
         if (!base)
             return -ENOMEM;
     }
-    return pa_op_run(slot, base, fd);
+    return slot->call_flags & PA_RESERVE ? run_offering(slot, base, fd)
+                                         : pa_op_run(slot, base, fd);
 }
 
 static void learn_duration(struct pa_header *header, uint16_t op, uint64_t ns)

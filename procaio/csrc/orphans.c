@@ -109,7 +109,9 @@ void orphans_look_for(Pool *pool, uint32_t worker)
         Request *request = pool->in_flight[index];
         uint32_t word =
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        if (request && pa_ops[request->op].opens && pa_state_owner(word) == worker + 1 &&
+        bool opens = request && (pa_ops[request->op].opens ||
+                                 pool->segment->slots[index].call_flags & PA_RESERVE);
+        if (opens && pa_state_owner(word) == worker + 1 &&
             (pa_state_phase(word) == PA_EXECUTING || pa_state_phase(word) == PA_ABORTED)) {
             orphans_hunt();
             return;

@@ -115,29 +115,34 @@ class Pool(_core.CorePool):
         _pools.add(self)
 
     def _begin(self) -> None:
-        try:
-            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE))
-        except OSError as error:
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE, elsewhere=True))
-
-    def _begin_in(self, segment_fd: int) -> None:
         if not self._inline:
             _core._watch_identity(os)  # noqa: SLF001 - ours
             _core._watch_limits(resource)  # noqa: SLF001
+        try:
+            self._begin_in(elsewhere=False)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            self._begin_in(elsewhere=True)
+
+    def _begin_in(self, *, elsewhere: bool) -> None:
         title_at, title_size = title_area()
-        self._open(
-            segment_fd,
-            usable_cores(),
-            self._inline,
-            self._workers,
-            self._max_idle,
-            self._idle_timeout_ms(),
-            title_at,
-            title_size,
-            create_shared_memory,
-        )
+        segment_fd = create_shared_memory(_core.SEGMENT_SIZE, elsewhere)
+        try:
+            self._open(
+                segment_fd,
+                usable_cores(),
+                self._inline,
+                self._workers,
+                self._max_idle,
+                self._idle_timeout_ms(),
+                title_at,
+                title_size,
+                create_shared_memory,
+            )
+        except BaseException:
+            os.close(segment_fd)
+            raise
 
     def __enter__(self) -> Pool:
         """Give the pool itself."""

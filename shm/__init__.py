@@ -28,7 +28,7 @@ def create(size: int, elsewhere: bool = False) -> int:
         fd = os.memfd_create("procaio")
     try:
         _resize(fd, size)
-    except OSError:
+    except BaseException:
         os.close(fd)
         raise
     return fd
@@ -42,6 +42,13 @@ def _create_named() -> int:
         if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
             raise
         return -1
-    memory.unlink()
-    os.set_inheritable(memory.fd, False)
-    return int(memory.fd)
+    fd = -1
+    try:
+        fd = int(memory.fd)
+        os.set_inheritable(fd, False)
+    except BaseException:
+        memory.close_fd()
+        raise
+    finally:
+        memory.unlink()
+    return fd

@@ -169,10 +169,8 @@ PyObject *pool_open(Pool *pool, PyObject *args)
                           &max_idle, &idle_timeout_ms, &title_at, &title_size, &source))
         return NULL;
     int kept_fd = pool->fork_count != fork_count ? pool->epoll_fd : -1;
-    pool->segment_fd = segment_fd; /* ours from here on */
     int error = pa_segment_map(segment_fd, &pool->segment);
     if (error) { /* Python may try again with other memory: poll_fileno keeps its number */
-        close_fd(&pool->segment_fd);
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -200,6 +198,7 @@ PyObject *pool_open(Pool *pool, PyObject *args)
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
+    pool->segment_fd = segment_fd; /* ours from here on; after an error it is not */
     pool->is_inline = is_inline;
     pool->closed = false;
     reset_private_state(pool);

@@ -7,6 +7,8 @@ is called back twice, nothing stays allocated, and afterwards the same pool work
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -297,4 +299,137 @@ def test_pool_and_buffer_that_cannot_be_made_leave_nothing(files: Path) -> None:
         "AT_ONCE = False\n",
         DRIVER,
         cwd=files,
+    )
+
+
+MALLOC = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <stddef.h>
+
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *old, size_t size);
+int before_failing = -1, calls;
+
+static int fails(void *caller)
+{
+    Dl_info info;
+    if (before_failing < 0 || !dladdr(caller, &info) || !strstr(info.dli_fname, "/_core."))
+        return 0;
+    calls++;
+    errno = ENOMEM;
+    return before_failing-- == 0;
+}
+
+void *malloc(size_t size)
+{
+    return fails(__builtin_return_address(0)) ? NULL : __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+    return fails(__builtin_return_address(0)) ? NULL : __libc_calloc(count, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    return fails(__builtin_return_address(0)) ? NULL : __libc_realloc(old, size);
+}
+"""
+
+
+@pytest.fixture
+def failing_malloc(files: Path) -> dict[str, str]:
+    """The environment of a program in which malloc fails where it is called by this package."""
+    source, made = files / "malloc.c", files / "malloc.so"
+    source.write_text(MALLOC)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", made, source], check=True, timeout=60)
+    return {**os.environ, "LD_PRELOAD": str(made)}
+
+
+def test_malloc_that_fails_is_told_and_loses_nothing(
+    files: Path, failing_malloc: dict[str, str]
+) -> None:
+    """What is not Python's memory: the arena's lists, deadlines, jobs of threads, steps."""
+    run_fine(
+        """
+        import ctypes
+        from procaio import testing
+        before_failing = ctypes.c_int.in_dll(ctypes.CDLL(None), "before_failing")
+        calls = ctypes.c_int.in_dll(ctypes.CDLL(None), "calls")
+        def error_of(request):
+            try:
+                request.wait()
+            except OSError as error:
+                return error.errno
+            return 0
+        def opened(name):
+            links = [f"/proc/self/fd/{fd}" for fd in descriptors()]
+            return sum(os.readlink(link).endswith(name) for link in links if os.path.islink(link))
+        def killed():
+            "A worker that dies when it has opened something, while another one has, too."
+            os.path.exists("gate") or os.mkfifo("gate")
+            gate = os.open("gate", os.O_RDWR)
+            before_failing.value = -1
+            reading = procaio.aio_load("gate", pool=other)
+            while opened("gate") < 2:
+                select.select([other.poll_fileno()], [], [], 0.0005)
+            testing.arm(other, "called")
+            calls.value, before_failing.value = 0, number
+            assert error_of(procaio.aio_open("large", pool=other)) == errno.EIO
+            other.poll_cb()
+            os.write(gate, b"x")
+            os.close(gate)
+            return reading
+        def aborted():
+            request = procaio.aio_busy(100, pool=other)
+            while request.state == "ready":
+                select.select([other.poll_fileno()], [], [], 0.0005)
+            request.abort()
+            return request
+        works = {
+            "buffer": lambda: procaio.Buffer(100, pool=other).release(),
+            "read": lambda: procaio.aio_read(fd, 0, 3000, pool=other),
+            "write": lambda: procaio.aio_write(fd, 0, None, content, pool=other),
+            "load": lambda: procaio.aio_load("large", pool=other),
+            "readdir": lambda: procaio.aio_readdir(".", pool=other),
+            "readdirx": lambda: procaio.aio_readdirx(".", 3, pool=other),
+            "mtouch": lambda: procaio.aio_mtouch(array, pool=other),
+            "deadline": lambda: procaio.aio_stat("file", pool=other, timeout=100),
+            "abort": aborted,
+            "killed": killed,
+        }
+        for name, work in works.items():
+            failed = 0
+            for number in (0, 0, 1, 2, 3, -1):  # what is kept is made once
+                other = procaio.Pool(at_once=False)
+                procaio.aio_nop(pool=other).wait()
+                calls.value, before_failing.value = 0, number
+                try:
+                    request = work()
+                    number_of_error = error_of(request) if request else 0
+                except (MemoryError, OSError) as error:
+                    number_of_error = getattr(error, "errno", errno.ENOMEM)
+                before_failing.value = -1
+                allowed = {0, errno.ENOMEM, errno.ECANCELED}
+                assert number_of_error in allowed, (name, number, number_of_error)
+                assert number >= 0 or number_of_error != errno.ENOMEM
+                failed += calls.value > number >= 0
+                other.flush()
+                assert other.nreqs() == 0
+                assert other._snapshot()["shared_used"] == 0, (name, number)
+                assert (opened("large"), opened("gate")) == (0, 0), (name, number)
+                assert procaio.aio_stat("file", pool=other).wait() == os.stat("file")
+                assert procaio.aio_load("large", pool=other).wait() == content * 100
+                other.close()
+            assert failed, name  # else it says nothing
+        print("fine")
+        """,
+        "AT_ONCE = False\n",
+        DRIVER,
+        cwd=files,
+        env=failing_malloc,
     )

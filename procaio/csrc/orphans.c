@@ -30,6 +30,7 @@ static struct {
     int *suspects;
     size_t count, room;
     bool on;
+    bool failed; /* no memory to note everything: it begins again */
 } hunt;
 
 static bool is_marked(int fd)
@@ -66,8 +67,10 @@ static void suspect(int fd)
     if (hunt.count == hunt.room) {
         size_t room = hunt.room ? 2 * hunt.room : 16;
         int *grown = realloc(hunt.suspects, room * sizeof *grown);
-        if (!grown)
+        if (!grown) {
+            hunt.failed = true;
             return;
+        }
         hunt.suspects = grown;
         hunt.room = room;
     }
@@ -77,8 +80,10 @@ static void suspect(int fd)
 
 static void note_requests(Pool *pool)
 {
-    if (!pool->noted && !(pool->noted = malloc(PA_NSLOTS * sizeof *pool->noted)))
+    if (!pool->noted && !(pool->noted = malloc(PA_NSLOTS * sizeof *pool->noted))) {
+        hunt.failed = true;
         return;
+    }
     pool->noted_from = 0;
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         uint32_t word =
@@ -92,6 +97,7 @@ static void note_requests(Pool *pool)
 void orphans_hunt(void)
 {
     hunt.on = true;
+    hunt.failed = false;
     hunt.count = 0;
     each_descriptor(suspect);
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
@@ -153,6 +159,10 @@ void orphans_sweep(void)
 {
     if (likely(!hunt.on))
         return;
+    if (unlikely(hunt.failed)) {
+        orphans_hunt();
+        return;
+    }
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
         if (pool->noted && pool->fork_count == fork_count && anything_on_its_way(pool))
             return;

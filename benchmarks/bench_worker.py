@@ -26,7 +26,7 @@ QUESTION = Question(
     __doc__,
     unit="ms, median",
     reference="os.fork",
-    full=Sizes(count=50, size=2048 * MIB),
+    full=Sizes(count=15, size=2048 * MIB),
     quick=Sizes(count=2, size=4 * MIB),
     extra=("p99", "MiB"),
     noun="processes",

@@ -26,7 +26,7 @@ QUESTION = Question(
     __doc__,
     unit="ms, median",
     reference="os.fork",
-    full=Sizes(count=15, size=2048 * MIB),
+    full=Sizes(count=20, size=2048 * MIB),
     quick=Sizes(count=2, size=4 * MIB),
     extra=("p99", "MiB"),
     noun="processes",
@@ -71,12 +71,11 @@ def worker(work: Work) -> Sample:
     aio = need("procaio")
     heap, times = Heap(work.size), []
     with aio.Pool(workers=1, at_once=False) as pool, Meter() as meter:
-        for turn in range(work.count):
+        for _ in range(work.count):
             aio.aio_nop(pool=pool).wait()
             os.kill(pool.statistics().workers[0].pid, signal.SIGKILL)
             while pool.nworkers():
                 pool.poll_cb()
-            heap.rewrite(turn % 256)
             start = perf_counter_ns()
             aio.aio_nop(pool=pool).wait()
             times.append(perf_counter_ns() - start)
@@ -84,7 +83,7 @@ def worker(work: Work) -> Sample:
         requests = [aio.aio_busy(0.5, pool=pool) for _ in range(WORKERS)]
         while pool.nworkers() < WORKERS:
             pool.poll_cb()
-        heap.rewrite(0)
+        heap.rewrite(2)
         kept = private(*(worker.pid for worker in pool.statistics().workers))
         for request in requests:
             request.wait()
@@ -111,14 +110,13 @@ def fork(work: Work) -> Sample:
     """Until it returns in the program."""
     heap, times = Heap(work.size), []
     with Meter() as meter:
-        for turn in range(work.count):
-            heap.rewrite(turn % 256)
+        for _ in range(work.count):
             start = perf_counter_ns()
             pid = forked()
             times.append(perf_counter_ns() - start)
             end(pid)
     pid = forked()
-    heap.rewrite(0)
+    heap.rewrite(2)
     kept = private(pid)
     end(pid)
     return with_times(meter, times, kept)

@@ -64,18 +64,16 @@ static bool is_private(int kind)
 static bool take_limit(pid_t program, int kind)
 {
     struct rlimit its, ours;
-    if (prlimit(program, (enum __rlimit_resource)kind, NULL, &its) < 0 ||
-        prlimit(0, (enum __rlimit_resource)kind, NULL, &ours) < 0)
+    if (prlimit(program, kind, NULL, &its) < 0 || prlimit(0, kind, NULL, &ours) < 0)
         return false;
     if ((its.rlim_cur == ours.rlim_cur && its.rlim_max == ours.rlim_max) ||
         (is_private(kind) && its.rlim_cur <= ours.rlim_cur))
         return false;
-    if (prlimit(0, (enum __rlimit_resource)kind, &its, NULL) == 0)
+    if (prlimit(0, kind, &its, NULL) == 0)
         return true;
     struct rlimit most = {.rlim_cur = its.rlim_cur < ours.rlim_max ? its.rlim_cur : ours.rlim_max,
                           .rlim_max = ours.rlim_max};
-    return most.rlim_cur != ours.rlim_cur &&
-           prlimit(0, (enum __rlimit_resource)kind, &most, NULL) == 0;
+    return most.rlim_cur != ours.rlim_cur && prlimit(0, kind, &most, NULL) == 0;
 }
 
 bool pa_take_limits(const struct pa_segment *segment)
@@ -153,9 +151,9 @@ static void unmap_withdrawn(struct self *self)
     }
 }
 
-/* When there is no memory the system ends the process that has most, which would be the program.
- * A worker's life is cheaper: one that asks for much memory offers its own while it does so.  With it
- * goes what it has reserved, and one request has failed. */
+/* When there is no memory the system ends the process that has most, which would be the program.  A
+ * worker's life is cheaper: one that asks for much memory offers its own while it does so.  What it
+ * has reserved goes with it, and one request has failed. */
 struct offer {
     char before[8];
     ssize_t size; /* of what stood there before; <= 0: nothing is offered */

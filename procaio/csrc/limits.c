@@ -1,6 +1,6 @@
 /* procaio/csrc/limits.c - what the system allows the program (setrlimit), and its children.
  *
- * Limits are a process's own: workers have those that the program had when their spawner was cloned.
+ * Limits are a process's own: workers have those that the program had when the spawner was cloned.
  * So the functions of Python's `resource` that set them are wrapped, once there is a pool, and say
  * so in the header; every worker sets its own before its next request (loop.c: pa_take_limits).
  * A change that comes in another way, as by prlimit(1), is found out by whoever fails for want of

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_FOR_ONE_TURN = 60
 FILES = (
-    *("noop", "stat", "read_4k", "read_1m", "latency", "ticker"),
+    *("noop", "stat", "read_4k", "read_1m", "latency", "ticker", "worker"),
     *("walk", "scan", "remove", "copy", "slow"),
 )
 

@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import errno
 import os
+import resource
 import threading
 import time
 import weakref
@@ -133,19 +134,20 @@ class Pool(_core.CorePool):
 
     def _begin(self) -> None:
         _core._look_for_lost()  # noqa: SLF001 - ours; before numbers are given out again
-        try:
-            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            self._begin_in(create_shared_memory(_core.SEGMENT_SIZE, elsewhere=True))
-
-    def _begin_in(self, segment_fd: int) -> None:
         if not self._inline:
             _core._watch_identity(os)  # noqa: SLF001 - ours
+            _core._watch_limits(resource)  # noqa: SLF001
+        try:
+            self._begin_in(elsewhere=False)
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            self._begin_in(elsewhere=True)
+
+    def _begin_in(self, *, elsewhere: bool) -> None:
         title_at, title_size = title_area()
         self._open(
-            segment_fd,
+            create_shared_memory(_core.SEGMENT_SIZE, elsewhere),
             usable_cores(),
             self._inline,
             self._workers,

@@ -12,6 +12,8 @@ import os
 
 import posix_ipc
 
+from procaio._core import _resize
+
 __all__ = ["create"]
 
 
@@ -25,8 +27,8 @@ def create(size: int, elsewhere: bool = False) -> int:
     if fd < 0:
         fd = os.memfd_create("procaio")
     try:
-        os.ftruncate(fd, size)
-    except OSError:
+        _resize(fd, size)
+    except BaseException:
         os.close(fd)
         raise
     return fd
@@ -40,6 +42,13 @@ def _create_named() -> int:
         if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
             raise
         return -1
-    memory.unlink()
-    os.set_inheritable(memory.fd, False)
-    return int(memory.fd)
+    fd = -1
+    try:
+        fd = int(memory.fd)
+        os.set_inheritable(fd, False)
+    except BaseException:
+        memory.close_fd()
+        raise
+    finally:
+        memory.unlink()
+    return fd

@@ -301,6 +301,12 @@ static int take_from_new(struct pa_arena *arena, uint32_t order, bool elsewhere,
     return error;
 }
 
+/* Of /dev/shm; there is memory elsewhere. */
+static bool is_full(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
+
 static int alloc_small(struct pa_arena *arena, uint64_t size, struct pa_block *block)
 {
     uint32_t order = 0;
@@ -312,7 +318,7 @@ static int alloc_small(struct pa_arena *arena, uint64_t size, struct pa_block *b
             return 0;
     }
     int error = take_from_new(arena, order, false, block);
-    return error == -ENOSPC ? take_from_new(arena, order, true, block) : error;
+    return is_full(error) ? take_from_new(arena, order, true, block) : error;
 }
 
 static int alloc_large(struct pa_arena *arena, uint64_t size, bool reserved, struct pa_block *block)
@@ -321,7 +327,7 @@ static int alloc_large(struct pa_arena *arena, uint64_t size, bool reserved, str
     size = (size + PA_PAGE - 1) & ~(uint64_t)(PA_PAGE - 1);
     /* Without a reservation nobody would notice here that there is no space: elsewhere at once. */
     int error = segment_add(arena, size, false, reserved, !reserved, &row);
-    if (error == -ENOSPC && reserved)
+    if (is_full(error) && reserved)
         error = segment_add(arena, size, false, reserved, true, &row);
     if (error)
         return error;

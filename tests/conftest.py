@@ -16,10 +16,11 @@ import signal
 import struct
 import subprocess
 import sys
+import textwrap
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -214,6 +215,22 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
     assert pid > 0, "that would be a whole group"
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def run_fine(text: str, *prefixes: str, **keywords: Any) -> None:
+    """Run a program that says `fine`, or `skip why` where the machine does not allow it."""
+    source = "".join(textwrap.dedent(part) for part in (*prefixes, text))
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **keywords,
+    )
+    if done.stdout.startswith("skip"):
+        pytest.skip(done.stdout.strip())
+    assert (done.stdout.strip(), done.returncode) == ("fine", 0), done.stdout + done.stderr
 
 
 class MemoryGate:

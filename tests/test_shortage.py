@@ -7,16 +7,13 @@ import errno
 import os
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import posix_ipc
 import pytest
 
 import procaio
-from conftest import descriptors, eventually
+from conftest import descriptors, eventually, run_fine
 from procaio import shm
 
 if TYPE_CHECKING:
@@ -56,12 +53,15 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Source:
 # -- shared memory ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("size", [1000, LARGE])
-def test_source_that_has_no_space_is_asked_for_memory_elsewhere(source: Source, size: int) -> None:
-    """ENOSPC of /dev/shm is not the end: the second try goes to memfd."""
+def test_source_that_has_no_space_is_asked_for_memory_elsewhere(
+    source: Source, size: int, number: int
+) -> None:
+    """ENOSPC or EDQUOT of /dev/shm is not the end: the second try goes to memfd."""
     with procaio.Pool() as pool:
         source.asked.clear()
-        source.error, source.only_named = errno.ENOSPC, True
+        source.error, source.only_named = number, True
         with procaio.Buffer(size, pool=pool) as buffer:
             memoryview(buffer)[:] = b"x" * size
             assert any(what.startswith("/memfd:procaio") for what in descriptors().values())
@@ -122,28 +122,12 @@ MOUNT_PRIVATELY = """
 """
 
 
-def run(text: str, *prefixes: str, **keywords: Any) -> None:
-    """Run a program of its own; it says `skip why` where the machine does not allow it."""
-    source = "".join(textwrap.dedent(part) for part in (*prefixes, text))
-    done = subprocess.run(
-        [sys.executable, "-c", source],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **keywords,
-    )
-    if done.stdout.startswith("skip"):
-        pytest.skip(done.stdout.strip())
-    assert (done.stdout.strip(), done.returncode) == ("fine", 0), done.stdout + done.stderr
-
-
 @pytest.mark.skipif(not is_root, reason="only root mounts")
 @pytest.mark.parametrize("room", [64 << 10, 4 << 20, 24 << 20])
 def test_small_dev_shm_is_no_limit_and_no_crash(tmp_path: Path, room: int) -> None:
     """With /dev/shm full everything goes on in anonymous memory; nobody gets SIGBUS."""
     (tmp_path / "data").write_bytes(bytes(range(256)) * 4096)
-    run(
+    run_fine(
         """
         import procaio
         data = open("data", "rb").read()
@@ -159,6 +143,95 @@ def test_small_dev_shm_is_no_limit_and_no_crash(tmp_path: Path, room: int) -> No
         print("fine")
         """,
         MOUNT_PRIVATELY % room,
+        cwd=tmp_path,
+    )
+
+
+@pytest.mark.skipif(not is_root, reason="only root mounts")
+def test_dev_shm_that_fills_up_while_the_pool_runs_is_no_limit(tmp_path: Path) -> None:
+    """The arena grows in anonymous memory, and in /dev/shm again once there is room."""
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 4096)
+    run_fine(
+        """
+        import errno, os, procaio
+        data = open("data", "rb").read()
+        file = open("data", "rb")
+        def named():
+            links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+            return sum(os.readlink(link).startswith("/dev/shm/") for link in links
+                       if os.path.islink(link))
+        def fill():
+            try:
+                with open("/dev/shm/ballast", "wb", 0) as ballast:
+                    while ballast.write(bytes(4096)):
+                        pass
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+        with procaio.Pool(at_once=False) as pool:
+            procaio.aio_nop(pool=pool).wait()
+            for _ in range(2):
+                fill()
+                control = named()
+                kept = []
+                for size in (1, 4096, 100_000, 1 << 20, 9 << 20):
+                    kept.append(procaio.Buffer(size, pool=pool))
+                    memoryview(kept[-1])[:] = b"x" * size
+                    requests = [procaio.aio_read(file, 0, size, pool=pool) for _ in range(20)]
+                    assert {request.wait() for request in requests} == {data[:size]}
+                    assert procaio.aio_read(file, 0, size, kept[-1], pool=pool).wait() == min(
+                        size, len(data))
+                assert procaio.aio_load("data", pool=pool).wait() == data
+                assert named() == control
+                os.unlink("/dev/shm/ballast")
+                with procaio.Buffer(9 << 20, pool=pool) as buffer:
+                    memoryview(buffer)[:] = b"x" * len(buffer)
+                    assert named() == control + 1
+                while kept:
+                    kept.pop().release()
+            assert pool.statistics().worker_deaths == 0
+        print("fine")
+        """,
+        MOUNT_PRIVATELY % (24 << 20),
+        cwd=tmp_path,
+    )
+
+
+@pytest.mark.skipif(not is_root, reason="only root mounts")
+def test_dev_shm_too_full_for_more_workers_leaves_the_first(tmp_path: Path) -> None:
+    """Each has a ring of its own there: they are started as soon as there is room for it."""
+    run_fine(
+        """
+        import os, select, procaio
+        os.mkfifo("gate")
+        gate = os.open("gate", os.O_RDWR)
+        with procaio.Pool(at_once=False) as pool:
+            with open("/dev/shm/ballast", "wb", 0) as ballast:
+                try:
+                    while ballast.write(bytes(4096)):
+                        pass
+                except OSError:
+                    pass
+            assert procaio.aio_stat("/", pool=pool).wait() == os.stat("/")
+            held = procaio.aio_read(gate, None, 1, bytearray(1), pool=pool)
+            waiting = [procaio.aio_stat("/", pool=pool) for _ in range(20)]
+            while held.state != "execute":
+                select.select([], [], [], 0.001)
+            try:
+                waiting[0].wait(timeout=0.1)
+            except TimeoutError:
+                pass
+            else:
+                raise AssertionError("it cannot have run")
+            assert pool.nworkers() == 1
+            os.unlink("/dev/shm/ballast")
+            assert [request.wait(timeout=20) for request in waiting] == [os.stat("/")] * 20
+            assert pool.nworkers() > 1
+            os.write(gate, b"x")
+            assert held.wait() == 1
+            assert pool.statistics().worker_deaths == 0
+        print("fine")
+        """,
+        MOUNT_PRIVATELY % (1 << 20),
         cwd=tmp_path,
     )
 
@@ -301,7 +374,7 @@ AS_NOBODY = """
 @pytest.mark.parametrize("how", ["wait", "select"])
 def test_processes_exhausted_and_requests_wait_until_they_are_not(room: int, how: str) -> None:
     """No spawner, no worker, one worker: requests go on as soon as there is one."""
-    run(
+    run_fine(
         f"""
         pool = procaio.Pool()
         limit(1 + {room})  # this program itself is one
@@ -316,9 +389,6 @@ def test_processes_exhausted_and_requests_wait_until_they_are_not(room: int, how
             else:
                 raise AssertionError("it cannot have run")
             limit(1000)
-        # The spawner lives with the limit that it was born with.
-        resource.prlimit(pool.statistics().spawner_pid or os.getpid(), resource.RLIMIT_NPROC,
-                         (1000, 1000)) if {room} == 1 else None
         if {how!r} == "select":
             end = time.monotonic() + 20
             while pool.nreqs() and time.monotonic() < end:

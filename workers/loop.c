@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "../shm/faults.h"
@@ -17,7 +18,7 @@
 #include "../shm/spin.h"
 #include "../shm/state.h"
 #include "../shm/wake.h"
-#include "ops.h"
+#include "calls.h"
 #include "worker.h"
 
 /* Another worker is worth waking when the requests in sight take longer than waking it does. */
@@ -40,6 +41,7 @@ struct self {
     uint32_t taken;
     uint32_t withdrawn; /* of the header, as it was seen last */
     uint32_t identity;
+    uint32_t limits; /* of the header, when this worker's own were set */
     struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
     struct mapping mappings[PA_MAX_SEGMENTS];
@@ -51,6 +53,65 @@ static bool told_to_leave(const struct self *self)
            !pa_has_identity(self->segment, self->identity) ||
            atomic_load_explicit(&self->record->retire, memory_order_relaxed);
 }
+
+/* -- limits ----------------------------------------------------------------------------------- */
+
+/* What the program spends of these is not what a child spends: such a limit is only raised. */
+static bool is_private(int kind)
+{
+    return kind == RLIMIT_AS || kind == RLIMIT_CPU;
+}
+
+static bool take_limit(pid_t program, int kind)
+{
+    struct rlimit its, ours;
+    if (prlimit(program, kind, NULL, &its) < 0 || prlimit(0, kind, NULL, &ours) < 0)
+        return false;
+    if ((its.rlim_cur == ours.rlim_cur && its.rlim_max == ours.rlim_max) ||
+        (is_private(kind) && its.rlim_cur <= ours.rlim_cur))
+        return false;
+    if (prlimit(0, kind, &its, NULL) == 0)
+        return true;
+    struct rlimit most = {.rlim_cur = its.rlim_cur < ours.rlim_max ? its.rlim_cur : ours.rlim_max,
+                          .rlim_max = ours.rlim_max};
+    return most.rlim_cur != ours.rlim_cur && prlimit(0, kind, &most, NULL) == 0;
+}
+
+bool pa_take_limits(const struct pa_segment *segment)
+{
+    static const int kinds[] = {RLIMIT_NOFILE, RLIMIT_FSIZE, RLIMIT_NPROC, RLIMIT_AS, RLIMIT_CPU};
+    bool changed = false;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        changed |= take_limit(segment->header.program_pid, kinds[i]);
+    return changed;
+}
+
+/* The program says so where it sets them itself. */
+static void follow_limits(struct self *self)
+{
+    uint32_t limits =
+        atomic_load_explicit(&self->segment->header.limits, memory_order_acquire);
+    if (limits == self->limits)
+        return;
+    self->limits = limits;
+    pa_take_limits(self->segment);
+}
+
+/* What has failed for the sake of a limit that the program has no more, and has done nothing, is
+ * done again.  The others fail once. */
+static bool is_worth_another_try(struct self *self, const struct pa_slot *slot, int64_t result)
+{
+    if (result != -EMFILE && result != -EFBIG)
+        return false;
+    if (!pa_take_limits(self->segment) || slot->op >= PA_NOPS)
+        return false;
+    const struct pa_op *op = &pa_ops[slot->op];
+    bool writes_in_slot =
+        slot->op == PA_OP_COPY || slot->op == PA_OP_MOVE || slot->op == PA_OP_REPLACE_FILE;
+    return !writes_in_slot && (op->again_if_worker_died || (result == -EMFILE && op->opens));
+}
+
+/* -- requests --------------------------------------------------------------------------------- */
 
 static char *map_data(struct self *self, uint32_t row, int *fd)
 {
@@ -94,16 +155,50 @@ static void unmap_withdrawn(struct self *self)
     }
 }
 
+/* When there is no memory the system ends the process that has most, which would be the program.  A
+ * worker's life is cheaper: one that asks for much memory offers its own while it does so.  What it
+ * has reserved goes with it, and one request has failed. */
+struct offer {
+    char before[8];
+    ssize_t size; /* of what stood there before; <= 0: nothing is offered */
+};
+
+static void write_offer(struct offer *offer, bool take_back)
+{
+    static const char most[] = "1000";
+    int64_t fd = pa_open_marked_at(AT_FDCWD, "/proc/self/oom_score_adj", O_RDWR, 0);
+    if (fd < 0)
+        return;
+    if (take_back)
+        (void)!write((int)fd, offer->before, (size_t)offer->size);
+    else if ((offer->size = read((int)fd, offer->before, sizeof offer->before)) > 0)
+        (void)!write((int)fd, most, sizeof most - 1);
+    close((int)fd);
+}
+
+static int64_t run_offering(struct pa_slot *slot, char *base, int fd)
+{
+    struct offer offer = {.size = 0};
+    write_offer(&offer, false);
+    int64_t result = pa_op_run(slot, base, fd);
+    if (offer.size > 0)
+        write_offer(&offer, true);
+    return result;
+}
+
 static int64_t perform(struct self *self, struct pa_slot *slot)
 {
     char *base = NULL;
     int fd = -1;
     if (slot->arena_segment != PA_NO_SEGMENT) {
         base = map_data(self, slot->arena_segment, &fd);
+        if (!base && pa_take_limits(self->segment))
+            base = map_data(self, slot->arena_segment, &fd);
         if (!base)
             return fcntl(fd, F_GETFD) < 0 ? -EBADF : -ENOMEM;
     }
-    return pa_op_run(slot, base, fd);
+    return slot->call_flags & PA_RESERVE ? run_offering(slot, base, fd)
+                                         : pa_op_run(slot, base, fd);
 }
 
 static void learn_duration(struct pa_header *header, uint16_t op, uint64_t ns)
@@ -174,9 +269,12 @@ static void run_request(struct self *self, uint32_t entry)
     atomic_store_explicit(&self->record->activity, PA_RUNNING, memory_order_relaxed);
     atomic_store_explicit(&self->record->taken, self->taken, memory_order_release);
 
+    follow_limits(self);
     bool timed = (self->taken & SAMPLE_MASK) == 1;
     uint64_t began = timed ? pa_now_ns() : 0;
     int64_t result = perform(self, slot);
+    if (result < 0 && is_worth_another_try(self, slot, result))
+        result = perform(self, slot);
     if (timed)
         learn_duration(&segment->header, op, pa_now_ns() - began);
 
@@ -306,13 +404,15 @@ static void leave(struct self *self)
         pa_monitor_ring(segment);
 }
 
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity)
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity,
+                    uint32_t limits)
 {
     struct self self = {
         .segment = segment,
         .record = &segment->workers[worker],
         .index = worker,
         .identity = identity,
+        .limits = limits,
         .permit = pa_permit_held(segment, worker),
         .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
         .spin = {.limit_ns = segment->header.spin_limit_ns,

@@ -81,6 +81,16 @@ static void keep_streams_free(struct pa_worker *record)
     close(pidfd);
 }
 
+/* A worker is born with the limits that this process has. */
+static void follow_limits(struct pa_birth *birth, bool look)
+{
+    uint32_t limits =
+        atomic_load_explicit(&birth->segment->header.limits, memory_order_acquire);
+    if (look || limits != birth->limits)
+        pa_take_limits(birth->segment);
+    birth->limits = limits;
+}
+
 static int clone_worker(struct pa_birth *birth, uint32_t worker)
 {
     struct pa_segment *segment = birth->segment;
@@ -129,11 +139,14 @@ static bool start_worker(struct monitor *monitor)
     uint64_t now = pa_now_ns();
     if (now < atomic_load_explicit(&header->start_not_before_ns, memory_order_relaxed))
         return false;
+    follow_limits(monitor->birth, false);
     int error = clone_worker(monitor->birth, vacant);
     atomic_store_explicit(&header->start_errno, -error, memory_order_relaxed);
-    if (error) /* no memory, too many processes: try again a little later */
+    if (error) { /* no memory, too many processes: try again a little later */
+        follow_limits(monitor->birth, true);
         atomic_store_explicit(&header->start_not_before_ns, now + 10 * LOOK_MAX_NS,
                               memory_order_relaxed);
+    }
     return error == 0;
 }
 
@@ -372,7 +385,7 @@ int pa_worker_main(void *context)
     give_way();
     struct pa_worker *record = &segment->workers[birth->worker];
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
-    pa_worker_loop(segment, birth->worker, birth->identity);
+    pa_worker_loop(segment, birth->worker, birth->identity, birth->limits);
     return 0;
 }
 
@@ -383,6 +396,7 @@ int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)
         .segment = segment,
         .worker_stack = region + PA_STACK_SIZE,
         .identity = atomic_load_explicit(&segment->header.identity, memory_order_acquire),
+        .limits = atomic_load_explicit(&segment->header.limits, memory_order_acquire),
     };
     pa_keep_collect(&birth->keep, segment, region);
     /* A signal between the clone and the child's own settings would run the program's handler. */

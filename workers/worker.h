@@ -27,6 +27,7 @@ struct pa_birth {
     char *worker_stack; /* PA_STACK_SIZE bytes; each worker has its own copy of it */
     uint32_t worker;    /* the one that is being born */
     uint32_t identity;  /* of the program, when the spawner was cloned */
+    uint32_t limits;    /* of the header, when the spawner's own were set */
 };
 
 /* Program: clone the spawner.  Gives its pid and sets *pidfd, or a negated errno.  `region` is
@@ -42,7 +43,12 @@ bool pa_is_blocked(pid_t pid);
 
 /* A worker's work without its process: takes requests until it is told to leave.  Tests and the
  * benchmark's limit program run it in threads. */
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity);
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity,
+                    uint32_t limits);
+
+/* loop.c: limits are a process's own, so a child has those that the program had.  Sets them to what
+ * the program has now; true if that has changed something. */
+bool pa_take_limits(const struct pa_segment *segment);
 
 /* The program is still the user that it was. */
 static inline bool pa_has_identity(const struct pa_segment *segment, uint32_t identity)

@@ -12,6 +12,7 @@
  *   deadlines.c   when they must have ended
  *   deaths.c      the program is told that workers have died
  *   identity.c    the program becomes another user
+ *   limits.c      and it changes its limits
  *   deliver.c     the end of it: value, waiting tasks, callback
  *   poll.c        waiting, and whose turn it is
  *   results.c     what a slot holds, as Python objects
@@ -352,6 +353,13 @@ extern bool identity_unsure;     /* its code has run since the last look */
 void identity_note(void);
 void identity_look(void);
 PyObject *identity_watch(PyObject *module, PyObject *os);
+/* Put `function` around one of a module's own; it gets that one as `self`.  `def` is static. */
+int identity_wrap(PyObject *module, const char *name, PyCFunctionWithKeywords function,
+                  PyMethodDef *def);
+
+/* limits.c */
+PyObject *limits_watch(PyObject *module, PyObject *resource);
+PyObject *limits_resize(PyObject *module, PyObject *args);
 
 /* lost.c */
 bool lost_anything(const Pool *pool);

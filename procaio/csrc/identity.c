@@ -152,34 +152,43 @@ static PyObject *exec(PyObject *original, PyObject *args, PyObject *keywords)
 }
 
 /* What stands there is a built-in function afterwards, too: it binds to no object. */
-static int wrap(PyObject *os, int which, PyObject *original)
+static int put_around(PyObject *original, PyObject *module, const char *name,
+                      PyCFunctionWithKeywords function, PyMethodDef *def)
 {
-    const PyMethodDef *def = ((PyCFunctionObject *)original)->m_ml;
-    PyCFunctionWithKeywords function = which < FIRST_EXEC ? change : exec;
-    if (def == &wrappers[which])
+    const PyMethodDef *its = ((PyCFunctionObject *)original)->m_ml;
+    if (its == def)
         return 0;
-    wrappers[which] = (PyMethodDef){wrapped[which], (PyCFunction)(void (*)(void))function,
-                                    METH_VARARGS | METH_KEYWORDS, def->ml_doc};
-    PyObject *module = PyObject_GetAttrString(original, "__module__");
-    PyObject *wrapper = PyCFunction_NewEx(&wrappers[which], original, module);
-    Py_XDECREF(module);
-    int failed = !wrapper || PyObject_SetAttrString(os, wrapped[which], wrapper) < 0;
+    *def = (PyMethodDef){name, (PyCFunction)(void (*)(void))function, METH_VARARGS | METH_KEYWORDS,
+                         its->ml_doc};
+    PyObject *home = PyObject_GetAttrString(original, "__module__");
+    PyObject *wrapper = PyCFunction_NewEx(def, original, home);
+    Py_XDECREF(home);
+    int failed = !wrapper || PyObject_SetAttrString(module, name, wrapper) < 0;
     Py_XDECREF(wrapper);
     return failed ? -1 : 0;
+}
+
+int identity_wrap(PyObject *module, const char *name, PyCFunctionWithKeywords function,
+                  PyMethodDef *def)
+{
+    PyObject *original = PyObject_GetAttrString(module, name);
+    if (!original) { /* this Python does not have it */
+        PyErr_Clear();
+        return 0;
+    }
+    int failed =
+        PyCFunction_Check(original) ? put_around(original, module, name, function, def) : 0;
+    Py_DECREF(original);
+    return failed;
 }
 
 PyObject *identity_watch(PyObject *module, PyObject *os)
 {
     (void)module;
-    for (int which = 0; which < WRAPPED; which++) {
-        PyObject *original = PyObject_GetAttrString(os, wrapped[which]);
-        if (!original) /* this Python does not have it */
-            PyErr_Clear();
-        int failed = original && PyCFunction_Check(original) ? wrap(os, which, original) : 0;
-        Py_XDECREF(original);
-        if (failed)
+    for (int which = 0; which < WRAPPED; which++)
+        if (identity_wrap(os, wrapped[which], which < FIRST_EXEC ? change : exec,
+                          &wrappers[which]) < 0)
             return NULL;
-    }
     identity_note();
     Py_RETURN_NONE;
 }

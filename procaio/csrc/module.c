@@ -167,6 +167,8 @@ static PyMethodDef own_functions[] = {
     {"_set_hook", set_hook, METH_VARARGS, NULL},
     {"_watch_identity", identity_watch, METH_O, NULL},
     {"_look_for_lost", lost_look, METH_NOARGS, NULL},
+    {"_watch_limits", limits_watch, METH_O, NULL},
+    {"_resize", limits_resize, METH_VARARGS, NULL},
     {"_default_pool", get_default_pool, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -31,6 +31,7 @@ static struct {
     int *suspects;
     size_t count, room;
     bool on;
+    bool failed; /* no memory to note everything: it begins again */
 } hunt;
 
 static bool is_workers(int fd)
@@ -72,8 +73,10 @@ static void suspect(int fd)
     if (hunt.count == hunt.room) {
         size_t room = hunt.room ? 2 * hunt.room : 16;
         int *grown = realloc(hunt.suspects, room * sizeof *grown);
-        if (!grown)
+        if (!grown) {
+            hunt.failed = true;
             return;
+        }
         hunt.suspects = grown;
         hunt.room = room;
     }
@@ -83,8 +86,10 @@ static void suspect(int fd)
 
 static void note_requests(Pool *pool)
 {
-    if (!pool->noted && !(pool->noted = malloc(PA_NSLOTS * sizeof *pool->noted)))
+    if (!pool->noted && !(pool->noted = malloc(PA_NSLOTS * sizeof *pool->noted))) {
+        hunt.failed = true;
         return;
+    }
     pool->noted_from = 0;
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         uint32_t word =
@@ -98,6 +103,7 @@ static void note_requests(Pool *pool)
 void orphans_hunt(void)
 {
     hunt.on = true;
+    hunt.failed = false;
     hunt.count = 0;
     each_descriptor(suspect);
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
@@ -115,7 +121,9 @@ void orphans_look_for(Pool *pool, uint32_t worker)
         Request *request = pool->in_flight[index];
         uint32_t word =
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        if (request && pa_ops[request->op].opens && pa_state_owner(word) == worker + 1 &&
+        bool opens = request && (pa_ops[request->op].opens ||
+                                 pool->segment->slots[index].call_flags & PA_RESERVE);
+        if (opens && pa_state_owner(word) == worker + 1 &&
             (pa_state_phase(word) == PA_EXECUTING || pa_state_phase(word) == PA_ABORTED)) {
             orphans_hunt();
             return;
@@ -157,6 +165,10 @@ void orphans_sweep(Pool *pool)
 {
     if (likely(!hunt.on))
         return;
+    if (unlikely(hunt.failed)) {
+        orphans_hunt();
+        return;
+    }
     for (Pool *each = open_pools; each; each = each->next_open)
         if (each->noted && each->fork_count == fork_count && anything_on_its_way(each))
             return;

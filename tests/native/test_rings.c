@@ -75,7 +75,7 @@ static uint32_t random_below(uint32_t limit)
 
 static void *work(void *number)
 {
-    pa_worker_loop(segment, (uint32_t)(uintptr_t)number, 0);
+    pa_worker_loop(segment, (uint32_t)(uintptr_t)number, 0, 0);
     return NULL;
 }
 

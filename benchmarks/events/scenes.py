@@ -338,7 +338,7 @@ def program_ends(make: Callable[[], Stage]) -> Cells:
 
 
 @EVENTS.add(f"The program ends while a call hangs, for ever (or {FOR_EVER:g} s)", "the program")
-def program_ends_late(make: Callable[[], Stage]) -> Cells:
+def hanging_end(make: Callable[[], Stage]) -> Cells:
     """End it, and let nothing go on."""
     with make() as stage:
         stage.patience = FOR_EVER

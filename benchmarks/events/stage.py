@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 PR_SET_CHILD_SUBREAPER = 36
 START_SECONDS = 20
 LAST_SECONDS = 10
-SECONDS_TO_BEGIN = 1.0
 
 
 class DeadError(Exception):
@@ -106,11 +105,12 @@ class Stage:
 
     def __enter__(self) -> Stage:
         """Start the program."""
+        command = command_of(self.peer)
         self.directory = Path(tempfile.mkdtemp(prefix="events-"))
         self.temporary = self.directory / "tmp"
         self.temporary.mkdir()
         self.program = subprocess.Popen(
-            command_of(self.peer),
+            command,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -240,7 +240,7 @@ class Stage:
 
     def someone_inside(self, path: str, count: int = 1) -> list[tuple[int, int]]:
         """Wait until so many are, or until nobody can be expected to come any more."""
-        until(lambda: len(self.inside(path)) >= count, SECONDS_TO_BEGIN)
+        until(lambda: len(self.inside(path)) >= count, self.patience)
         return self.inside(path)
 
     def left_in_shared_memory(self) -> set[str]:

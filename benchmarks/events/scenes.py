@@ -181,8 +181,11 @@ def hanging_fifo(make: Callable[[], Stage]) -> Cells:
     with make() as stage:
         path = stage.fifo()
         cells = hang(stage, path)
-        cells["still in it"] = Seen(f"{len(stage.inside(path))} of {WORKERS}")
         cells["the program's end"] = end_program(stage)
+    with make() as stage:
+        path = stage.fifo()
+        hang(stage, path)
+        cells["still in it"] = Seen(f"{stage.taken_from(path, WORKERS)} of {WORKERS}")
         return cells
 
 

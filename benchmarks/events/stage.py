@@ -9,15 +9,18 @@ none gets lost.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -205,6 +208,20 @@ class Stage:
     def open(self, path: str) -> None:
         """Let one reader of it go on."""
         os.write(self._fifos[path], b"x")
+
+    def taken_from(self, path: str, count: int) -> int:
+        """Write so many bytes for readers that nobody waits for any more: how many are read?
+
+        Asking the file, not the processes: the kernel may read for somebody who is in no call.
+        """
+        os.write(self._fifos[path], b"x" * count)
+
+        def taken() -> int:
+            (left,) = struct.unpack("i", fcntl.ioctl(self._fifos[path], termios.FIONREAD, bytes(4)))
+            return count - left
+
+        until(lambda: taken() == count, self.patience)
+        return taken()
 
     def file_that_never_answers(self) -> str:
         """Mount a file system whose reads have no end, not even by SIGKILL."""

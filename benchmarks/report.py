@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.data import Data
     from benchmarks.harness import Aim, Options, Outcome, Question
 
-PEERS = ("procaio", "aiofiles", "aiofile", "caio", "uvloop")
+PEERS = ("procaio", "aiofiles", "aiofile", "anyio", "caio", "uvloop")
 MICROSECONDS = 1e6
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(*(f"{event.name}: {event.title}" for event in events), *peers, sep="\n")
         return 0
     adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is under way is removed
     with tempfile.TemporaryDirectory() as directory:
         facts = machine(Data.at(Path(directory), quick=True))
     unsaid = ("journal", "file_system", "cores_of_machine")

@@ -181,8 +181,11 @@ def hanging_fifo(make: Callable[[], Stage]) -> Cells:
     with make() as stage:
         path = stage.fifo()
         cells = hang(stage, path)
-        cells["still in it"] = Seen(f"{len(stage.inside(path))} of {WORKERS}")
         cells["the program's end"] = end_program(stage)
+    with make() as stage:
+        path = stage.fifo()
+        hang(stage, path)
+        cells["still in it"] = Seen(f"{stage.taken_from(path, WORKERS)} of {WORKERS}")
         return cells
 
 
@@ -338,7 +341,7 @@ def program_ends(make: Callable[[], Stage]) -> Cells:
 
 
 @EVENTS.add(f"The program ends while a call hangs, for ever (or {FOR_EVER:g} s)", "the program")
-def program_ends_late(make: Callable[[], Stage]) -> Cells:
+def hanging_end(make: Callable[[], Stage]) -> Cells:
     """End it, and let nothing go on."""
     with make() as stage:
         stage.patience = FOR_EVER

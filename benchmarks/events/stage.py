@@ -9,15 +9,18 @@ none gets lost.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 PR_SET_CHILD_SUBREAPER = 36
 START_SECONDS = 20
 LAST_SECONDS = 10
-SECONDS_TO_BEGIN = 1.0
 
 
 class DeadError(Exception):
@@ -106,11 +108,12 @@ class Stage:
 
     def __enter__(self) -> Stage:
         """Start the program."""
+        command = command_of(self.peer)
         self.directory = Path(tempfile.mkdtemp(prefix="events-"))
         self.temporary = self.directory / "tmp"
         self.temporary.mkdir()
         self.program = subprocess.Popen(
-            command_of(self.peer),
+            command,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -206,6 +209,20 @@ class Stage:
         """Let one reader of it go on."""
         os.write(self._fifos[path], b"x")
 
+    def taken_from(self, path: str, count: int) -> int:
+        """Write so many bytes for readers that nobody waits for any more: how many are read?
+
+        Asking the file, not the processes: the kernel may read for somebody who is in no call.
+        """
+        os.write(self._fifos[path], b"x" * count)
+
+        def taken() -> int:
+            (left,) = struct.unpack("i", fcntl.ioctl(self._fifos[path], termios.FIONREAD, bytes(4)))
+            return count - left
+
+        until(lambda: taken() == count, self.patience)
+        return taken()
+
     def file_that_never_answers(self) -> str:
         """Mount a file system whose reads have no end, not even by SIGKILL."""
         source, mount = self.directory / "source", self.directory / "mount"
@@ -240,7 +257,7 @@ class Stage:
 
     def someone_inside(self, path: str, count: int = 1) -> list[tuple[int, int]]:
         """Wait until so many are, or until nobody can be expected to come any more."""
-        until(lambda: len(self.inside(path)) >= count, SECONDS_TO_BEGIN)
+        until(lambda: len(self.inside(path)) >= count, self.patience)
         return self.inside(path)
 
     def left_in_shared_memory(self) -> set[str]:

@@ -59,15 +59,19 @@ class Statistics:
     outstanding: int
     pending: int
     submitted: int
+    """Requests that were made: completed + outstanding."""
     completed: int
+    """Requests that have ended, also those that were cancelled."""
     failed: int
+    """Those of them that ended with an error; a cancelled one has none."""
     cancelled: int
+    """Requests that were cancelled before they had ended."""
     rerun: int
     """Requests that were run again because their worker died."""
     aborted: int
     """Workers that were killed to end the request that they executed."""
     died: int
-    """Requests that ended with WorkerDied."""
+    """Requests that ended with their worker: with WorkerDied, unless they were to end anyway."""
     worker_deaths: int
     spawner_deaths: int
     workers: tuple[WorkerStatistics, ...]

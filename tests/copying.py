@@ -165,6 +165,7 @@ KILLED_AT = """
         "renameat": (264, 0, None, 0),
         "symlinkat": (266, 0, None, 0),
         "mknodat": (259, 0, None, 0),
+        "mkdirat": (258, 0, None, 0),
     }
 
     def kill_at(number, argument, test, value):

@@ -37,6 +37,13 @@ def test_pages_of_the_reference_name_what_there_is() -> None:
     assert {page: names for page, names in unknown.items() if names} == {}
 
 
+def test_failures_name_tests_that_exist() -> None:
+    """Each row says by which one it is shown."""
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs/design/failures.md").read_text())
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert [name for name in named if f"def {name}(" not in tests] == []
+
+
 def test_every_public_name_is_on_one_page_of_the_reference() -> None:
     """A new name is described, by a line in a block of docs/reference; constants by their class."""
     described = Counter(

@@ -11,6 +11,7 @@ import pytest
 
 import procaio
 from conftest import eventually
+from copying import X86, killed_at
 from procaio import _copytree, _core, testing
 
 if TYPE_CHECKING:
@@ -120,6 +121,18 @@ def test_top_that_was_there_is_left_alone_also_when_workers_die(
         procaio.aio_copytree(top / "tree", top / "copy", pool=pool).wait(timeout=60)
     assert (deaths(pool), os.listdir(top / "copy")) == (1, content)
     assert os.stat(top / "copy").st_ino == inode
+
+
+@X86
+def test_top_that_was_there_is_not_taken_for_what_a_dead_worker_may_have_made(top: Path) -> None:
+    """It is seen before anything is made: nobody comes to the call that would kill him."""
+    (top / "copy").mkdir(0o700)
+    assert killed_at("mkdirat", "aio_copytree", top / "tree", top / "copy") == [
+        "FileExistsError",
+        "0",
+    ]
+    assert killed_at("mkdirat", "aio_copytree", top / "tree", top / "other") == ["WorkerDied", "3"]
+    assert sorted(os.listdir(top)) == ["copy", "tree"]
 
 
 def test_top_over_which_three_workers_died_is_not_left(

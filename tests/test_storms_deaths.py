@@ -387,6 +387,34 @@ def test_loop_sleeps_while_workers_die(looping: Told) -> None:
     assert request.wait(timeout=30) is None
 
 
+@pytest.mark.parametrize("point", [*testing.FAULT_POINTS, "born"])
+def test_worker_that_has_stopped_anywhere_does_not_keep_the_others(told: Told, point: str) -> None:
+    """Its permit to run goes to another one, whether it executes something or not."""
+    pool = told.pool
+    if point != "born":
+        sleeper(pool)
+    testing.arm(pool, point, signal.SIGSTOP)
+    first = procaio.aio_nop(pool=pool)
+    eventually(lambda: pool.poll_cb() <= 0 and bool(stopped(pool)), "it stops")
+    requests = [procaio.aio_nop(pool=pool) for _ in range(50)]
+    for request in requests:
+        assert request.wait(timeout=20) is None
+    for pid in stopped(pool):
+        kill(pid, signal.SIGCONT)
+    assert first.wait(timeout=20) is None
+    assert told.deaths == []
+
+
+def stopped(pool: procaio.Pool) -> list[int]:
+    """Workers that have."""
+    found = []
+    for worker in pool.statistics().workers:
+        with open(f"/proc/{worker.pid}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[0] == b"T":
+                found.append(worker.pid)
+    return found
+
+
 # The spawner dies as soon as it has a name; prints what becomes of a request, and how often.
 WITHOUT_SPAWNER = """
     import ctypes, struct, sys, warnings

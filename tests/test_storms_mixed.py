@@ -15,6 +15,7 @@ import pytest
 
 import procaio
 from conftest import eventually, kill
+from procaio import testing
 from test_crashes import (
     DEADLY,
     NAMES,
@@ -38,7 +39,7 @@ WORD = 8
 
 
 class Weather(threading.Thread):
-    """Every 10 ms somebody is killed, stopped or continued."""
+    """Every 10 ms somebody is killed, stopped or continued, and somebody dies at a point."""
 
     def __init__(self, pool: procaio.Pool, seed: int) -> None:
         """It begins with start(), and ends with finish()."""
@@ -55,7 +56,9 @@ class Weather(threading.Thread):
             self._continue(2)
             (deed,) = self._random.choices(deeds, weights=[14, 2, 1, 3])
             deed()
+            self._let_die_at_a_point()
         self._continue(0)
+        testing.disarm(self._pool)
 
     def finish(self) -> None:
         """Let nobody die any more."""
@@ -79,6 +82,10 @@ class Weather(threading.Thread):
 
     def _kill_all(self) -> None:
         self._kill([*self._workers(), self._pool.statistics().spawner_pid])
+
+    def _let_die_at_a_point(self) -> None:
+        point = self._random.choice([*testing.FAULT_POINTS, "called", "called", "called"])
+        testing.arm(self._pool, point, self._random.choice(DEADLY), self._random.randrange(5))
 
     def _stop_a_worker(self) -> None:
         for pid in self._workers()[:1]:
@@ -171,7 +178,7 @@ class Client(threading.Thread):
 
     def _make(self, number: int) -> None:
         kinds = self._kinds(number)
-        name = self.random.choice(sorted(kinds))
+        name = self.random.choice([*sorted(kinds), "append", "append"])
         kind = kinds[name]
         keywords: dict[str, Any] = {"pool": self.pool}
         fate = self.random.random()

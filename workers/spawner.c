@@ -5,9 +5,10 @@
  * program's children, and only the program reaps them.
  *
  * As the monitor it looks, with growing intervals, while requests wait.  A worker that has run one
- * request since the last look and sleeps in the kernel is stuck in a system call: its permit is
- * taken away and given to another worker, which is woken or started.  So as many workers as it
- * takes are busy when the storage is slow, and no more than there are cores when it is fast.
+ * request since the last look and sleeps in the kernel is stuck in a system call; one that was
+ * stopped is stuck wherever it is.  Its permit is taken away and given to another worker, which is
+ * woken or started.  So as many workers as it takes are busy when the storage is slow, and no more
+ * than there are cores when it is fast.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -159,8 +160,8 @@ static uint64_t cpu_time(pid_t pid)
     return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
 }
 
-/* True unless the system says that the process runs or waits for a processor (proc(5), field 3). */
-bool pa_is_blocked(pid_t pid)
+/* What the system says that a process does: field 3 of its stat, see proc(5); '?' if it is gone. */
+static char state_of(pid_t pid)
 {
     char path[32] = "", text[64], *at = path;
     pa_text(&at, "/proc/");
@@ -169,14 +170,26 @@ bool pa_is_blocked(pid_t pid)
     /* O_DSYNC is a mark: should this process be killed now, the program closes it (orphans.c). */
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_DSYNC);
     if (fd < 0)
-        return true;
+        return '?';
     ssize_t size = read(fd, text, sizeof text - 1);
     close(fd);
     /* "PID (NAME) S ...": the name is ours and has no parenthesis. */
     for (ssize_t i = 0; i + 2 < size; i++)
         if (text[i] == ')')
-            return text[i + 2] != 'R';
-    return true;
+            return text[i + 2];
+    return '?';
+}
+
+/* True unless it runs or waits for a processor. */
+bool pa_is_blocked(pid_t pid)
+{
+    return state_of(pid) != 'R';
+}
+
+/* By a signal, or a debugger. */
+static bool has_stopped(char state)
+{
+    return state == 'T' || state == 't';
 }
 
 /* Takes the permits of workers that are stuck.  Gives the number of permits that are in use. */
@@ -194,12 +207,18 @@ static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint6
         uint32_t worker = holder - 1;
         struct pa_worker *record = &segment->workers[worker];
         uint32_t taken = atomic_load_explicit(&record->taken, memory_order_acquire);
-        bool same = taken == monitor->taken[worker] &&
-                    atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_RUNNING;
+        bool running =
+            atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_RUNNING;
         pid_t pid = atomic_load_explicit(&record->pid, memory_order_relaxed);
         uint64_t used = cpu_time(pid);
+        bool idle = taken == monitor->taken[worker] &&
+                    used - monitor->cpu_ns[worker] < elapsed_ns / 2;
         /* Little processor time may also mean that the machine is busy. */
-        bool stuck = same && used - monitor->cpu_ns[worker] < elapsed_ns / 2 && pa_is_blocked(pid);
+        char state = idle ? state_of(pid) : 'R';
+        bool stuck = running ? state != 'R' : has_stopped(state);
+        uint32_t spinner = holder;
+        if (has_stopped(state)) /* nobody relies on its looking at the lanes */
+            atomic_compare_exchange_strong(&header->spinner, &spinner, 0);
         monitor->taken[worker] = taken;
         monitor->cpu_ns[worker] = used;
         if (stuck && pa_permit_revoke(segment, permit, worker))

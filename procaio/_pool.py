@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import errno
 import os
+import resource
 import threading
 import time
 import weakref
@@ -125,6 +126,7 @@ class Pool(_core.CorePool):
     def _begin_in(self, segment_fd: int) -> None:
         if not self._inline:
             _core._watch_identity(os)  # noqa: SLF001 - ours
+            _core._watch_identity(resource)  # noqa: SLF001
         title_at, title_size = title_area()
         self._open(
             segment_fd,

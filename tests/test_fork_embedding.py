@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning
 
 WARN = ("-W", "error")
 WALL = 0x40000000
+LIMIT = 256 << 20  # of the size of a file; shared memory is within
 
 
 def run(text: str, *options: str, command: tuple[str, ...] = (), **keywords: Any) -> str:
@@ -462,3 +465,36 @@ def test_what_the_program_asks_of_the_kernel_is_not_asked_for_its_workers(option
         started.kill()
     assert len(family) == 4
     eventually(lambda: not any(map(is_running, family)), "all are gone")
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_limits_that_the_program_changes_are_those_of_its_workers(
+    tmp_path: Path, used: bool
+) -> None:
+    """RLIMIT_FSIZE and RLIMIT_NOFILE, lowered and raised again while there are workers."""
+
+    def work() -> None:
+        path = tmp_path / "file"
+        path.touch()
+        files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        few = max(map(int, os.listdir("/proc/self/fd"))) + 50
+        with procaio.Pool(at_once=False) as pool, open(path, "r+b") as file:
+            if used:
+                procaio.aio_nop(pool=pool).wait(60)
+            for allowed in (False, True, False, True):
+                size = resource.RLIM_INFINITY if allowed else LIMIT
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+                writing = procaio.aio_write(file, LIMIT, None, b"x", pool=pool)
+                pool.flush()
+                assert writing.errno == (0 if allowed else errno.EFBIG)
+            for allowed in (False, True):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files if allowed else few, most))
+                opening = [procaio.aio_open(path, pool=pool) for _ in range(few)]
+                pool.flush()
+                found = {request.errno for request in opening}
+                assert found == {0} if allowed else errno.EMFILE in found
+                for request in opening:
+                    if request.result:
+                        request.result.close()
+
+    assert succeeds(in_child(work))

@@ -1,11 +1,12 @@
-/* procaio/csrc/identity.c - the program becomes another user.
+/* procaio/csrc/identity.c - the program becomes another user, or has other limits.
  *
  * Workers have the rights that the program had when their spawner was cloned.  When it gives up
  * some, or takes others, every pool gets a new spawner, and workers that are older neither stay nor
  * begin anything (loop.c: refuse).  So no request is executed with rights that the program did not
  * have any more when it was made.
  *
- * Python's own functions for that (os.setuid and its like) are wrapped, once there is a pool.  Other
+ * Python's own functions for that (os.setuid and its like) are wrapped, once there is a pool.  So is
+ * resource.setrlimit: limits are inherited, too, and nobody can change those of others.  Other
  * ways, as by ctypes, are found out by looking: with the first request after a poll, if the last
  * look was some time ago and the program has any rights to give up.
  */
@@ -123,7 +124,7 @@ static void clear_pools(void)
 
 static const char *const wrapped[] = {
     "setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid",
-    "setresgid", "setgroups", "initgroups", "unshare", "setns", "execv", "execve",
+    "setresgid", "setgroups", "initgroups", "unshare", "setns", "setrlimit", "execv", "execve",
 };
 enum { WRAPPED = sizeof wrapped / sizeof wrapped[0], FIRST_EXEC = WRAPPED - 2 };
 static PyMethodDef wrappers[WRAPPED];

@@ -98,9 +98,16 @@ PyObject *lost_look(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* With many requests: so only at the one without which nobody would ever look at the others. */
+static bool may_have_lost(const Pool *pool)
+{
+    return pool->watched ? !pa_has_mark(pool->epoll_fd, PA_MARK_SET)
+                         : !pa_has_mark(pool->event_fd, PA_MARK_BELL);
+}
+
 int lost_check(Pool *pool)
 {
-    if (unlikely(lost_anything(pool)))
+    if (unlikely(may_have_lost(pool)) && lost_anything(pool))
         lost_give_up(pool);
     if (likely(!pool->lost) || pool->nreqs > 0)
         return 0;

@@ -665,8 +665,11 @@ PyObject *pool_kill(Pool *pool, PyObject *args)
         return NULL;
     if (!pool->segment || pool->fork_count != fork_count)
         Py_RETURN_NONE;
+    if (lost_anything(pool))
+        lost_give_up(pool);
     pool->closed = true;
-    pool->lost = pool->lost || lost_anything(pool);
+    if (!pool->segment)
+        Py_RETURN_NONE;
     pool_end_children(pool);
     queue_harvest(pool);
     memory_forget(pool);
@@ -789,6 +792,7 @@ void pool_end(Pool *pool)
     if (pool->arena)
         pa_arena_destroy(pool->arena);
     take_off_list(pool);
+    close_set(pool);
 }
 
 /* -- the module's view ------------------------------------------------------------------------ */

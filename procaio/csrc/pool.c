@@ -278,8 +278,8 @@ bool pool_is_pidfd_of(int fd, int pid)
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
     int info = open(path, O_RDONLY | O_CLOEXEC);
-    if (info < 0) /* no /proc here: then it has to be believed */
-        return errno == ENOENT && fcntl(fd, F_GETFD) >= 0;
+    if (info < 0) /* no /proc here, or no descriptor left: then it has to be believed */
+        return fcntl(fd, F_GETFD) >= 0;
     ssize_t size = read(info, text, sizeof text - 1);
     close(info);
     text[size > 0 ? size : 0] = '\0';

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning
 
 WARN = ("-W", "error")
 WALL = 0x40000000
+LIMIT = 256 << 20  # of the size of a file; shared memory is within
 
 
 def run(text: str, *options: str, command: tuple[str, ...] = (), **keywords: Any) -> str:

@@ -113,28 +113,35 @@ static bool is_worth_another_try(struct self *self, const struct pa_slot *slot, 
 
 /* -- requests --------------------------------------------------------------------------------- */
 
-static char *map_data(struct self *self, uint32_t row, int *fd)
+/* The program may have closed it.  What it has lent it looks at itself (mapping.c). */
+static bool is_there(const struct pa_data_segment *data)
+{
+    return data->lent || pa_has_mark(data->fd, PA_MARK_DATA);
+}
+
+static int map_data(struct self *self, uint32_t row, int *fd, char **base)
 {
     if (row >= PA_MAX_SEGMENTS)
-        return NULL;
+        return -ENOMEM;
     const struct pa_data_segment *data = &self->segment->header.data_segments[row];
     struct mapping *mapping = &self->mappings[row];
     *fd = data->fd;
+    *base = mapping->base;
     if (mapping->base && mapping->generation == data->generation)
-        return mapping->base;
+        return 0;
     if (mapping->base)
         munmap(mapping->base, mapping->size);
     mapping->base = NULL;
-    if (!data->lent && !pa_has_mark(data->fd, PA_MARK_DATA))
-        return NULL;
+    if (!is_there(data))
+        return -EBADF;
     off_t at = (off_t)data->file_offset;
-    void *base = mmap(NULL, data->size, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, at);
-    if (base == MAP_FAILED) /* lent by the program, to be read only: EACCES, EPERM if it is sealed */
-        base = mmap(NULL, data->size, PROT_READ, MAP_SHARED, data->fd, at);
-    mapping->base = base == MAP_FAILED ? NULL : base;
+    void *made = mmap(NULL, data->size, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, at);
+    if (made == MAP_FAILED) /* lent by the program, to be read only: EACCES, EPERM if it is sealed */
+        made = mmap(NULL, data->size, PROT_READ, MAP_SHARED, data->fd, at);
+    *base = mapping->base = made == MAP_FAILED ? NULL : made;
     mapping->size = data->size;
     mapping->generation = data->generation;
-    return mapping->base;
+    return *base ? 0 : -ENOMEM;
 }
 
 /* What the program has taken back is not kept from going. */
@@ -191,11 +198,11 @@ static int64_t perform(struct self *self, struct pa_slot *slot)
     char *base = NULL;
     int fd = -1;
     if (slot->arena_segment != PA_NO_SEGMENT) {
-        base = map_data(self, slot->arena_segment, &fd);
-        if (!base && pa_take_limits(self->segment))
-            base = map_data(self, slot->arena_segment, &fd);
-        if (!base)
-            return fcntl(fd, F_GETFD) < 0 ? -EBADF : -ENOMEM;
+        int error = map_data(self, slot->arena_segment, &fd, &base);
+        if (error == -ENOMEM && pa_take_limits(self->segment))
+            error = map_data(self, slot->arena_segment, &fd, &base);
+        if (error)
+            return error;
     }
     return slot->call_flags & PA_RESERVE ? run_offering(slot, base, fd)
                                          : pa_op_run(slot, base, fd);

@@ -283,8 +283,8 @@ bool pool_is_pidfd_of(int fd, int pid)
     char path[64], text[512];
     snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
     int info = open(path, O_RDONLY | O_CLOEXEC);
-    if (info < 0) /* no /proc here: then it has to be believed */
-        return errno == ENOENT && fcntl(fd, F_GETFD) >= 0;
+    if (info < 0) /* no /proc here, or no descriptor left: then it has to be believed */
+        return fcntl(fd, F_GETFD) >= 0;
     ssize_t size = read(info, text, sizeof text - 1);
     close(info);
     text[size > 0 ? size : 0] = '\0';
@@ -694,8 +694,11 @@ PyObject *pool_kill(Pool *pool, PyObject *args)
         return NULL;
     if (!pool->segment || pool->fork_count != fork_count)
         Py_RETURN_NONE;
+    if (lost_anything(pool))
+        lost_give_up(pool);
     pool->closed = true;
-    pool->lost = pool->lost || lost_anything(pool);
+    if (!pool->segment)
+        Py_RETURN_NONE;
     pool_end_children(pool);
     queue_harvest(pool);
     memory_forget(pool);
@@ -819,6 +822,7 @@ void pool_end(Pool *pool)
     if (pool->arena)
         pa_arena_destroy(pool->arena);
     take_off_list(pool);
+    close_set(pool);
 }
 
 /* -- the module's view ------------------------------------------------------------------------ */

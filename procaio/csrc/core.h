@@ -210,6 +210,8 @@ struct Pool {
     bool asking; /* workers are to ring; see poll.c */
     bool rung;   /* one did */
     bool lacks_spawner; /* it could not be started; to be tried again */
+    bool spawner_is_old; /* the program has become somebody else; it leaves by itself */
+    uint32_t cleared;    /* in this round: pools_clear() */
     bool watched; /* somebody was given the descriptor */
     bool at_once; /* what cannot block is done in the program */
     uint32_t at_once_skip, at_once_pause;
@@ -287,8 +289,10 @@ int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exce
 bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
 #define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
 void pool_after_fork(void);
-void pool_clear(Pool *pool);
-void pool_renew(Pool *pool, uint32_t identity);
+void pool_tell_identity(Pool *pool, uint32_t identity);
+void pool_renew(Pool *pool);       /* when it was told; other threads may run meanwhile */
+void pools_clear(bool patiently);  /* end all processes, and start none until pools_go_on() */
+void pools_go_on(void);
 void pool_condemn(Pool *pool, uint32_t worker);
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
@@ -313,8 +317,9 @@ void deadlines_forget(Pool *pool);
 /* identity.c */
 extern uint32_t identity_number; /* of what the program is now */
 extern bool identity_unsure;     /* its code has run since the last look */
-void identity_note(void);
 void identity_look(void);
+void identity_may_have_changed(void);
+void identity_doubted(Pool *pool); /* by a worker */
 PyObject *identity_watch(PyObject *module, PyObject *os);
 
 /* orphans.c */

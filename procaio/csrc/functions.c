@@ -371,7 +371,7 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         take_priority(call.pri, &priority) < 0 || take_timeout(call.timeout, &deadline_ns) < 0)
         return NULL;
     if (unlikely(identity_unsure))
-        identity_look();
+        identity_may_have_changed();
     Pool *pool = pool_of(call.pool);
     bool is_group = spec->kind == RESULT_GROUP;
     if (!pool || (!is_group && pool_ensure_spawner(pool) < 0))
@@ -397,6 +397,8 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
     if (unlikely(deadline_ns))
         deadlines_add(pool, request, deadline_ns);
     (is_group ? queue_group : queue_request)(pool, request);
+    if (unlikely(pool->spawner_is_old))
+        pool_renew(pool);
     return (PyObject *)request;
 }
 

@@ -497,6 +497,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
         return;
     if (unlikely(slot->call_flags & PA_REFUSED)) {
         slot->call_flags &= (uint16_t)~PA_REFUSED;
+        identity_doubted(pool);
         send_again(pool, request);
         return;
     }

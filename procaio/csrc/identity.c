@@ -153,12 +153,11 @@ static PyObject *originals[COUNT];
 /* What ends the processes is only done when the file can be executed: os.execvp tries several. */
 static bool may_execute(PyObject *args, PyObject *keywords)
 {
-    PyObject *path = keywords          ? PyDict_GetItemString(keywords, "path")
-                     : PyTuple_Size(args) > 0 ? PyTuple_GetItem(args, 0)
-                                              : NULL;
-    PyObject *bytes = NULL;
+    PyObject *path = keywords ? PyDict_GetItemString(keywords, "path") : NULL, *bytes = NULL;
+    if (!path && PyTuple_GET_SIZE(args) > 0)
+        path = PyTuple_GET_ITEM(args, 0);
     if (path && PyLong_Check(path))
-        return true;
+        return true; /* a descriptor */
     bool may = false;
     if (path && PyUnicode_FSConverter(path, &bytes)) {
         struct stat st;
@@ -209,7 +208,8 @@ PyObject *identity_watch(PyObject *module, PyObject *os)
     (void)module;
     if (!PyModule_Check(os))
         return PyErr_Format(PyExc_TypeError, "a module is needed");
-    for (int which = 0; which < COUNT; which++) {
+    bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main(); /* others come and go */
+    for (int which = 0; which < COUNT && is_main; which++) {
         PyObject *found = PyDict_GetItemString(PyModule_GetDict(os), wrapped[which].name);
         if (!found || !PyCFunction_CheckExact(found) ||
             PyCFunction_GET_FUNCTION(found) == wrapped[which].function)

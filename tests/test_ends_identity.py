@@ -8,6 +8,7 @@ import inspect
 import os
 import pickle
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import eventually, in_child, is_running, kill, succeeds
+from conftest import eventually, in_child, is_running, kill, process_state, succeeds
+from procaio import testing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,11 +170,13 @@ def test_new_files_get_the_group_that_the_program_has_since(place: Path, way: st
     def work() -> None:
         pool = procaio.Pool()
         busy(pool)
+        procaio.aio_nop(pool=pool)  # with it the program looks, and next after a poll
         GROUP_CHANGES[way]()
-        for number in range(20):
-            path = place / f"new{number}"
-            procaio.aio_open(path, os.O_CREAT, pool=pool).wait().close()
-            assert os.stat(path).st_gid == SOMEBODY
+        paths = [place / f"new{number}" for number in range(20)]
+        opened = [procaio.aio_open(path, os.O_CREAT, pool=pool) for path in paths]
+        for request in opened:
+            request.wait().close()
+        assert {os.stat(path).st_gid for path in paths} == {SOMEBODY}
         pool.close()
 
     assert succeeds(in_child(work))
@@ -204,6 +208,7 @@ def test_function_that_was_imported_before_is_as_good(place: Path) -> None:
     program = f"""
 from os import setuid
 import procaio
+from procaio import testing
 pool = procaio.Pool()
 assert procaio.aio_load("{place}/secret", pool=pool).wait() == b"secret"
 setuid({SOMEBODY})
@@ -278,6 +283,29 @@ def test_change_under_load_lets_nothing_through(place: Path) -> None:
         after = [load(place / "secret", pool) for _ in range(500)]
         assert {outcome(request) for request in after} == {errno.EACCES}
         assert {outcome(request) for request in before} <= {b"secret", errno.EACCES}
+        pool.close()
+
+    assert succeeds(in_child(work))
+
+
+def test_worker_that_has_taken_a_request_leaves_it_to_one_with_the_new_rights(place: Path) -> None:
+    """If it has not begun when the program changes: it looks once more."""
+
+    def work() -> None:
+        pool = procaio.Pool(workers=1, at_once=False)
+        procaio.aio_nop(pool=pool).wait()
+        old = pool.statistics().workers[0].pid
+        testing.arm(pool, "taken", signal.SIGSTOP)
+        request = procaio.aio_open(place / "new", os.O_CREAT, pool=pool)
+        eventually(lambda: process_state(old)[0] == b"T", "it stops before it begins")
+        testing.disarm(pool)
+        assert request.state == "execute"
+        os.setegid(SOMEBODY)
+        os.kill(old, signal.SIGCONT)
+        request.wait().close()
+        assert os.stat(place / "new").st_gid == SOMEBODY
+        eventually(lambda: not is_running(old), "it leaves")
+        assert pool.statistics().worker_deaths == pool.statistics().rerun == 0
         pool.close()
 
     assert succeeds(in_child(work))

@@ -362,13 +362,14 @@ int pa_worker_main(void *context)
 }
 
 /* After unshare(CLONE_NEWPID): the program would be nobody's parent there.  Before the first child
- * the other namespace does not even show. */
+ * the link leads nowhere. */
 static bool children_get_other_pids(void)
 {
-    struct stat own, childrens;
-    return stat("/proc/self/ns/pid", &own) == 0 &&
-           (stat("/proc/self/ns/pid_for_children", &childrens) < 0 ||
-            own.st_ino != childrens.st_ino);
+    static const char path[] = "/proc/self/ns/pid_for_children";
+    struct stat own, childrens, link;
+    if (stat("/proc/self/ns/pid", &own) < 0 || lstat(path, &link) < 0)
+        return false;
+    return stat(path, &childrens) < 0 || own.st_ino != childrens.st_ino;
 }
 
 int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import procaio
+from conftest import in_child, succeeds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ def test_functions_of_os_are_functions_of_os(workers: procaio.Pool, name: str) -
 
 
 def test_function_that_the_program_has_put_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program, or a test, may replace os.setuid: it is left alone, and back afterwards."""
+    """A program, or a test, may replace os.setuid: it is left alone, and works afterwards."""
     procaio.Pool().close()
     called: list[int] = []
     original = os.setuid
@@ -54,6 +55,11 @@ def test_function_that_the_program_has_put_there_stays(monkeypatch: pytest.Monke
         assert called == [SOMEBODY]
         monkeypatch.undo()
         assert os.setuid is original
+    with procaio.Pool() as pool:
+        procaio.aio_nop(pool=pool).wait()
+        assert os.setuid is original
+    if os.geteuid() == 0:
+        assert succeeds(in_child(lambda: (os.setuid(SOMEBODY), os._exit(os.getuid() != SOMEBODY))))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -148,7 +148,7 @@ static const struct {
     enum after after;
 } wrapped[] = {WRAPPED(ROW)};
 static PyMethodDef wrappers[COUNT];
-static PyObject *originals[COUNT];
+static PyObject *originals[COUNT], *made[COUNT];
 
 /* What ends the processes is only done when the file can be executed: os.execvp tries several. */
 static bool may_execute(PyObject *args, PyObject *keywords)
@@ -183,26 +183,45 @@ static PyObject *call(int which, PyObject *args, PyObject *keywords)
     return done;
 }
 
-static int replace(PyObject *module, int which, PyObject *original)
+/* A function of that name and of a module; whatever else somebody has put there is left alone. */
+static bool is_original(PyObject *found, const char *name)
 {
-    const PyMethodDef *def = ((PyCFunctionObject *)original)->m_ml;
-    const char *name = wrapped[which].name;
-    PyObject *dict = PyModule_GetDict(module), *posix = PyCFunction_GET_SELF(original);
-    PyObject *others = posix && PyModule_Check(posix) ? PyModule_GetDict(posix) : NULL;
-    PyObject *called = PyObject_GetAttrString(original, "__module__");
-    wrappers[which] = (PyMethodDef){name, wrapped[which].function, METH_VARARGS | METH_KEYWORDS,
-                                    def->ml_doc};
-    Py_XSETREF(originals[which], Py_NewRef(original));
-    PyObject *wrapper = called ? PyCFunction_NewEx(&wrappers[which], posix, called) : NULL;
-    int failed = !wrapper || PyDict_SetItemString(dict, name, wrapper) < 0 ||
-                 (others && PyDict_GetItemString(others, name) == original &&
-                  PyDict_SetItemString(others, name, wrapper) < 0);
-    Py_XDECREF(called);
-    Py_XDECREF(wrapper);
-    return failed ? -1 : 0;
+    if (!PyCFunction_CheckExact(found))
+        return false;
+    PyObject *self = PyCFunction_GET_SELF(found);
+    return self && PyModule_Check(self) &&
+           strcmp(((PyCFunctionObject *)found)->m_ml->ml_name, name) == 0;
 }
 
-/* Of `os`, which has them from `posix`: in both.  Whatever else somebody has put there stays. */
+static int make(int which, PyObject *original)
+{
+    const char *doc = ((PyCFunctionObject *)original)->m_ml->ml_doc;
+    wrappers[which] = (PyMethodDef){wrapped[which].name, wrapped[which].function,
+                                    METH_VARARGS | METH_KEYWORDS, doc};
+    PyObject *module = PyObject_GetAttrString(original, "__module__");
+    if (!module)
+        return -1;
+    made[which] = PyCFunction_NewEx(&wrappers[which], PyCFunction_GET_SELF(original), module);
+    Py_DECREF(module);
+    if (!made[which])
+        return -1;
+    originals[which] = Py_NewRef(original);
+    return 0;
+}
+
+/* In `os`, and in `posix`, which it has it from. */
+static int replace(PyObject *os, int which)
+{
+    const char *name = wrapped[which].name;
+    PyObject *dicts[] = {PyModule_GetDict(os),
+                         PyModule_GetDict(PyCFunction_GET_SELF(originals[which]))};
+    for (int i = 0; i < 2; i++)
+        if (PyDict_GetItemString(dicts[i], name) == originals[which] &&
+            PyDict_SetItemString(dicts[i], name, made[which]) < 0)
+            return -1;
+    return 0;
+}
+
 PyObject *identity_watch(PyObject *module, PyObject *os)
 {
     (void)module;
@@ -210,11 +229,11 @@ PyObject *identity_watch(PyObject *module, PyObject *os)
         return PyErr_Format(PyExc_TypeError, "a module is needed");
     bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main(); /* others come and go */
     for (int which = 0; which < COUNT && is_main; which++) {
-        PyObject *found = PyDict_GetItemString(PyModule_GetDict(os), wrapped[which].name);
-        if (!found || !PyCFunction_CheckExact(found) ||
-            PyCFunction_GET_FUNCTION(found) == wrapped[which].function)
-            continue; /* this Python does not have it, or it is done */
-        if (replace(os, which, found) < 0)
+        const char *name = wrapped[which].name;
+        PyObject *found = PyDict_GetItemString(PyModule_GetDict(os), name);
+        if (!originals[which] && found && is_original(found, name) && make(which, found) < 0)
+            return NULL;
+        if (originals[which] && replace(os, which) < 0)
             return NULL;
     }
     identity_look();

@@ -338,6 +338,7 @@ struct pa_header {
     _Atomic uint32_t withdrawn;      /* rows of `data_segments` that are to be mapped no more */
     _Atomic uint32_t identity;       /* grows when the program becomes another user: identity.c */
     _Atomic uint32_t limits;         /* grows when it sets its limits: limits.c */
+    _Atomic uint32_t doubted;        /* workers: the identity + 1 that the program has lost */
 
     /* Written by the program at every submission. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];

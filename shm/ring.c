@@ -59,7 +59,8 @@ void pa_lane_skip_stale(struct pa_segment *segment, uint32_t lane)
     }
 }
 
-static bool lane_claim(struct pa_segment *segment, uint32_t lane, uint32_t worker, uint32_t *entry)
+static bool lane_claim(struct pa_segment *segment, uint32_t lane, uint32_t worker, uint32_t *entry,
+                       struct pa_place *place)
 {
     struct pa_header *header = &segment->header;
     uint32_t head = atomic_load_explicit(&header->heads[lane], memory_order_acquire);
@@ -74,20 +75,25 @@ static bool lane_claim(struct pa_segment *segment, uint32_t lane, uint32_t worke
                                              pa_state_generation(word), PA_WORKER);
         if (claimed)
             pa_fault(segment, PA_FAULT_CLAIMED);
+        *place = (struct pa_place){.lane = lane, .at = head};
         /* A worker that dies right here has the slot, and the next one passes its entry.  Failing
-         * means that somebody else has passed it already; `head` is then where they are. */
+         * means that somebody else has passed it already; `head` is then where they are, and what
+         * was read may have been written there later. */
         if (atomic_compare_exchange_strong_explicit(&header->heads[lane], &head, head + 1,
-                                                    memory_order_acq_rel, memory_order_acquire))
+                                                    memory_order_acq_rel, memory_order_acquire)) {
+            place->known = true;
             head++;
+        }
         if (claimed)
             return true;
     }
 }
 
-bool pa_lane_claim(struct pa_segment *segment, uint32_t worker, uint32_t *entry)
+bool pa_lane_claim(struct pa_segment *segment, uint32_t worker, uint32_t *entry,
+                   struct pa_place *place)
 {
     for (uint32_t lane = 0; lane < PA_NLANES; lane++)
-        if (lane_claim(segment, lane, worker, entry))
+        if (lane_claim(segment, lane, worker, entry, place))
             return true;
     return false;
 }

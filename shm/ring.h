@@ -12,8 +12,15 @@ bool pa_lane_push(struct pa_segment *segment, uint32_t lane, uint32_t entry);
 /* Program: pass entries at the head that name no READY slot.  Workers do so too. */
 void pa_lane_skip_stale(struct pa_segment *segment, uint32_t lane);
 
+/* Where in its lane an entry was. */
+struct pa_place {
+    uint32_t lane, at;
+    bool known; /* false: nobody knows */
+};
+
 /* Worker: take the first request of the highest lane.  False: there is none. */
-bool pa_lane_claim(struct pa_segment *segment, uint32_t worker, uint32_t *entry);
+bool pa_lane_claim(struct pa_segment *segment, uint32_t worker, uint32_t *entry,
+                   struct pa_place *place);
 
 /* Anyone: entries in all lanes, stale ones included. */
 uint32_t pa_lanes_depth(struct pa_segment *segment);

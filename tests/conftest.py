@@ -63,6 +63,25 @@ def children(pid: int | None = None) -> set[int]:
     return found
 
 
+def process_state(pid: int | str) -> list[bytes]:
+    """What the system says of a process, from its state on; nothing once it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+    return []
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    return process_state(pid)[:1] not in ([], [b"Z"], [b"X"])
+
+
+def naps(pid: int) -> int:
+    """How often a process has gone to sleep."""
+    with open(f"/proc/{pid}/status") as file:
+        (line,) = (line for line in file if line.startswith("voluntary_ctxt_switches"))
+    return int(line.split()[1])
+
+
 def descriptors() -> dict[int, str]:
     """Open descriptors of this process, and what they are."""
     found = {}

@@ -131,7 +131,9 @@ def test_workers_are_invisible_to_the_programs_own_waiting(
     assert child_signals == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCONT]
+)
 def test_signal_for_the_program_does_not_end_workers(
     workers: procaio.Pool, gate: Any, number: int
 ) -> None:

@@ -198,13 +198,13 @@ void pa_child_shed(const struct pa_birth *birth)
 
 /* -- settling, in the child ------------------------------------------------------------------- */
 
-/* A real-time signal that nobody else sends to our processes. */
-#define PARENT_DIED (SIGRTMAX - 1)
+/* It makes a child that was stopped go on, so that one learns of it, too. */
+#define PARENT_DIED SIGCONT
 
 static pid_t expected_parent;
 
-/* The kernel sends PARENT_DIED whenever the *thread* that made us ends; only if the whole program
- * has gone are we somebody else's child. */
+/* The kernel sends PARENT_DIED whenever the *thread* that made us ends, and a shell sends it, too;
+ * only if the whole program has gone are we somebody else's child. */
 static void leave_if_orphaned(int signal_number)
 {
     (void)signal_number;

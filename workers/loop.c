@@ -8,8 +8,10 @@
  * call takes long; then it publishes what it has done, and sleeps unless another permit is free.
  */
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../shm/faults.h"
@@ -40,7 +42,9 @@ struct self {
     uint32_t permit;
     uint32_t taken;
     uint32_t withdrawn; /* of the header, as it was seen last */
-    uint32_t identity;
+    const struct pa_rights *rights;
+    uint32_t checked[PA_NLANES]; /* what stood in the lanes before this was made by who we are */
+    bool doubtful;               /* the program has other rights by now */
     uint32_t limits; /* of the header, when this worker's own were set */
     struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
@@ -50,7 +54,7 @@ struct self {
 static bool told_to_leave(const struct self *self)
 {
     return atomic_load_explicit(&self->segment->header.shutdown, memory_order_relaxed) ||
-           !pa_has_identity(self->segment, self->identity) ||
+           !pa_has_identity(self->segment, self->rights->identity) || self->doubtful ||
            atomic_load_explicit(&self->record->retire, memory_order_relaxed);
 }
 
@@ -243,8 +247,41 @@ static void wake_next(struct self *self, uint16_t op)
         pa_wake_one(self->segment);
 }
 
-/* What was made after the program had become another user is not done with the old one's rights.
- * The slot's READY was written after the new identity, and seen before it is read here. */
+void pa_capabilities(pid_t pid, uint32_t effective[_LINUX_CAPABILITY_U32S_3])
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, pid};
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    syscall(SYS_capget, &header, data);
+    for (int i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+        effective[i] = data[i].effective;
+}
+
+/* Whether the request was made by the user that we are.  The number in the header says so if the
+ * program knows; that it has lost or taken rights behind its own back (identity.c) is seen by
+ * looking.  One look is good for all that stood in the lanes before it. */
+static bool has_rights_for(struct self *self, const struct pa_place *place)
+{
+    struct pa_header *header = &self->segment->header;
+    const struct pa_rights *rights = self->rights;
+    /* The slot's READY was written after the new number, and seen before that is read here. */
+    if (!pa_has_identity(self->segment, rights->identity))
+        return false;
+    if (!rights->watched ||
+        (place->known && self->checked[place->lane] - place->at - 1 < PA_NSLOTS))
+        return true;
+    uint32_t tails[PA_NLANES], effective[_LINUX_CAPABILITY_U32S_3];
+    for (uint32_t lane = 0; lane < PA_NLANES; lane++)
+        tails[lane] = atomic_load_explicit(&header->tails[lane], memory_order_acquire);
+    pa_capabilities(rights->pid, effective);
+    self->doubtful = memcmp(effective, rights->effective, sizeof effective) != 0;
+    if (self->doubtful)
+        atomic_store_explicit(&header->doubted, rights->identity + 1, memory_order_relaxed);
+    else
+        memcpy(self->checked, tails, sizeof tails);
+    return !self->doubtful;
+}
+
+/* What was made after the program had become another user is not done with the old one's rights. */
 static void refuse(struct self *self, struct pa_slot *slot, uint32_t entry)
 {
     uint32_t generation = pa_entry_generation(entry);
@@ -256,7 +293,7 @@ static void refuse(struct self *self, struct pa_slot *slot, uint32_t entry)
     pa_signal_program(self->segment);
 }
 
-static void run_request(struct self *self, uint32_t entry)
+static void run_request(struct self *self, uint32_t entry, const struct pa_place *place)
 {
     struct pa_segment *segment = self->segment;
     uint32_t generation = pa_entry_generation(entry);
@@ -266,7 +303,7 @@ static void run_request(struct self *self, uint32_t entry)
     pa_fault(segment, PA_FAULT_TAKEN);
     if (self->spinning)
         stop_spinning(self);
-    if (!pa_has_identity(segment, self->identity)) {
+    if (!has_rights_for(self, place)) {
         refuse(self, slot, entry);
         return;
     }
@@ -411,14 +448,14 @@ static void leave(struct self *self)
         pa_monitor_ring(segment);
 }
 
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity,
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker, const struct pa_rights *rights,
                     uint32_t limits)
 {
     struct self self = {
         .segment = segment,
         .record = &segment->workers[worker],
         .index = worker,
-        .identity = identity,
+        .rights = rights,
         .limits = limits,
         .permit = pa_permit_held(segment, worker),
         .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
@@ -427,10 +464,11 @@ void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identi
     };
     while (!told_to_leave(&self)) {
         uint32_t entry;
+        struct pa_place place;
         unmap_withdrawn(&self); /* here too: under load it never sleeps */
         if (has_permit(&self)) {
-            if (pa_lane_claim(segment, worker, &entry)) {
-                run_request(&self, entry);
+            if (pa_lane_claim(segment, worker, &entry, &place)) {
+                run_request(&self, entry, &place);
                 continue;
             }
             if (spin(&self))

@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -160,7 +161,7 @@ static uint64_t cpu_time(pid_t pid)
     return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
 }
 
-/* What the system says that a process does: field 3 of its stat, see proc(5); '?' if it is gone. */
+/* What the system says that the process does (proc(5), field 3), or '?'. */
 static char state_of(pid_t pid)
 {
     char path[32] = "", text[64], *at = path;
@@ -173,14 +174,14 @@ static char state_of(pid_t pid)
         return '?';
     ssize_t size = read(fd, text, sizeof text - 1);
     close(fd);
-    /* "PID (NAME) S ...": the name is ours and has no parenthesis. */
-    for (ssize_t i = 0; i + 2 < size; i++)
-        if (text[i] == ')')
+    /* "PID (NAME) S ...": the name has at most 15 bytes, and perhaps a parenthesis. */
+    for (ssize_t i = size - 3; i >= 0; i--)
+        if (text[i] == ')' && text[i + 1] == ' ')
             return text[i + 2];
     return '?';
 }
 
-/* True unless it runs or waits for a processor. */
+/* True unless it runs, or waits for a processor. */
 bool pa_is_blocked(pid_t pid)
 {
     return state_of(pid) != 'R';
@@ -260,21 +261,24 @@ static bool proc_knows_us(void)
 }
 
 /* False: the program has become another one (execve), which knows nothing of us.  Our descriptors
- * are in the old table, and in its new one no descriptor of the segment is open. */
+ * are in the old table, and in its new one no descriptor of the segment is open.  Where there is no
+ * /proc to tell (chroot), the tables are compared; where that is not allowed it is taken to be there.
+ * So it is when its first thread has ended and others go on: that one has no table. */
 static bool program_is_there(const struct pa_segment *segment)
 {
-    char path[64] = "", *at = path;
-    if (!proc_knows_us())
-        return true;
-    pa_text(&at, "/proc/");
-    pa_text_number(&at, (uint32_t)segment->header.program_pid);
-    pa_text(&at, "/fd/");
-    pa_text_number(&at, (uint32_t)segment->header.segment_fd);
+    pid_t program = segment->header.program_pid;
     struct stat ours, its;
     if (fstat(segment->header.segment_fd, &ours) < 0)
         return true;
+    char path[64] = "", *at = path;
+    pa_text(&at, "/proc/");
+    pa_text_number(&at, (uint32_t)program);
+    pa_text(&at, "/fd/");
+    if (!proc_knows_us() || stat(path, &its) < 0)
+        return syscall(SYS_kcmp, program, (pid_t)syscall(SYS_getpid), KCMP_FILES, 0, 0) <= 0;
+    pa_text_number(&at, (uint32_t)segment->header.segment_fd);
     if (stat(path, &its) < 0)
-        return errno != ENOENT;
+        return errno != ENOENT || state_of(program) == 'Z';
     return ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
 }
 
@@ -300,30 +304,31 @@ static void check_program(struct monitor *monitor)
         end_workers(monitor->segment);
 }
 
-static bool told_to_leave(const struct pa_segment *segment, uint32_t identity)
+static bool told_to_leave(const struct monitor *monitor)
 {
-    return atomic_load_explicit(&segment->header.shutdown, memory_order_relaxed) ||
-           !pa_has_identity(segment, identity);
+    return atomic_load_explicit(&monitor->segment->header.shutdown, memory_order_relaxed) ||
+           !pa_has_identity(monitor->segment, monitor->birth->rights.identity);
 }
 
-static bool nothing_to_do(struct pa_segment *segment, uint32_t identity)
+static bool nothing_to_do(const struct monitor *monitor)
 {
-    return pa_lanes_empty(segment) && !told_to_leave(segment, identity);
+    return pa_lanes_empty(monitor->segment) && !told_to_leave(monitor);
 }
 
 /* Nothing waits: sleep until somebody rings.  False: nobody has for a while. */
-static bool rest(struct pa_segment *segment, uint32_t identity)
+static bool rest(const struct monitor *monitor)
 {
+    struct pa_segment *segment = monitor->segment;
     struct pa_header *header = &segment->header;
     uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
     atomic_store_explicit(&header->monitor_asleep, 1, memory_order_relaxed);
     /* Announced; look once more.  Pairs with the fence in pa_wake_after_push(). */
     atomic_thread_fence(memory_order_seq_cst);
-    if (nothing_to_do(segment, identity))
+    if (nothing_to_do(monitor))
         pa_futex_wait(&header->monitor_bell, rung, CHECK_NS);
     atomic_store_explicit(&header->monitor_asleep, 0, memory_order_relaxed);
     return atomic_load_explicit(&header->monitor_bell, memory_order_relaxed) != rung ||
-           !nothing_to_do(segment, identity);
+           !nothing_to_do(monitor);
 }
 
 static void watch(struct monitor *monitor)
@@ -331,7 +336,7 @@ static void watch(struct monitor *monitor)
     struct pa_segment *segment = monitor->segment;
     struct pa_header *header = &segment->header;
     uint64_t interval_ns = LOOK_MIN_NS, quiet_since_ns = 0;
-    while (!told_to_leave(segment, monitor->birth->identity)) {
+    while (!told_to_leave(monitor)) {
         uint32_t rung = atomic_load_explicit(&header->monitor_bell, memory_order_acquire);
         check_program(monitor);
         if (look(monitor))
@@ -343,7 +348,7 @@ static void watch(struct monitor *monitor)
         else if (quiet_since_ns == 0)
             quiet_since_ns = monitor->looked_at_ns;
         else if (monitor->looked_at_ns - quiet_since_ns > REST_AFTER_NS) {
-            while (!rest(segment, monitor->birth->identity))
+            while (!rest(monitor))
                 check_program(monitor);
             quiet_since_ns = 0;
             interval_ns = LOOK_MIN_NS;
@@ -404,19 +409,36 @@ int pa_worker_main(void *context)
     give_way();
     struct pa_worker *record = &segment->workers[birth->worker];
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
-    pa_worker_loop(segment, birth->worker, birth->identity, birth->limits);
+    pa_worker_loop(segment, birth->worker, &birth->rights, birth->limits);
     return 0;
+}
+
+/* After unshare(CLONE_NEWPID): the program would be nobody's parent there.  Before the first child
+ * the link leads nowhere. */
+static bool children_get_other_pids(void)
+{
+    static const char path[] = "/proc/self/ns/pid_for_children";
+    struct stat own, childrens, link;
+    if (stat("/proc/self/ns/pid", &own) < 0 || lstat(path, &link) < 0)
+        return false;
+    return stat(path, &childrens) < 0 || own.st_ino != childrens.st_ino;
 }
 
 int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)
 {
+    if (children_get_other_pids())
+        return -EINVAL;
     struct pa_birth *birth = (struct pa_birth *)region;
     *birth = (struct pa_birth){
         .segment = segment,
         .worker_stack = region + PA_STACK_SIZE,
-        .identity = atomic_load_explicit(&segment->header.identity, memory_order_acquire),
+        .rights = {.identity = atomic_load_explicit(&segment->header.identity,
+                                                    memory_order_acquire),
+                   .pid = segment->header.program_pid},
         .limits = atomic_load_explicit(&segment->header.limits, memory_order_acquire),
     };
+    pa_capabilities(birth->rights.pid, birth->rights.effective);
+    birth->rights.watched = pa_opens_all(birth->rights.effective);
     pa_keep_collect(&birth->keep, segment, region);
     /* A signal between the clone and the child's own settings would run the program's handler. */
     sigset_t all, saved;

@@ -2,6 +2,7 @@
 #ifndef PROCAIO_WORKERS_WORKER_H
 #define PROCAIO_WORKERS_WORKER_H
 
+#include <linux/capability.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -19,6 +20,14 @@ struct pa_keep {
     } ranges[PA_KEEP_MAX];
 };
 
+/* Who the program was when the spawner was cloned: identity.c. */
+struct pa_rights {
+    uint32_t identity;
+    bool watched; /* what it may do is looked at, again and again: */
+    pid_t pid;
+    uint32_t effective[_LINUX_CAPABILITY_U32S_3];
+};
+
 /* What the program hands to the spawner, and the spawner to every worker.  It lies at the start of
  * the spawner's stack region, so it is kept. */
 struct pa_birth {
@@ -26,7 +35,7 @@ struct pa_birth {
     struct pa_keep keep;
     char *worker_stack; /* PA_STACK_SIZE bytes; each worker has its own copy of it */
     uint32_t worker;    /* the one that is being born */
-    uint32_t identity;  /* of the program, when the spawner was cloned */
+    struct pa_rights rights;
     uint32_t limits;    /* of the header, when the spawner's own were set */
 };
 
@@ -43,8 +52,17 @@ bool pa_is_blocked(pid_t pid);
 
 /* A worker's work without its process: takes requests until it is told to leave.  Tests and the
  * benchmark's limit program run it in threads. */
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity,
+void pa_worker_loop(struct pa_segment *segment, uint32_t worker, const struct pa_rights *rights,
                     uint32_t limits);
+
+/* The capabilities that the first thread of a process has in effect. */
+void pa_capabilities(pid_t pid, uint32_t effective[_LINUX_CAPABILITY_U32S_3]);
+
+/* It may open whatever there is. */
+static inline bool pa_opens_all(const uint32_t effective[_LINUX_CAPABILITY_U32S_3])
+{
+    return effective[0] & 1u << CAP_DAC_OVERRIDE;
+}
 
 /* loop.c: limits are a process's own, so a child has those that the program had.  Sets them to what
  * the program has now; true if that has changed something. */

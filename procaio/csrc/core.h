@@ -49,7 +49,6 @@
 #include "../../workers/worker.h"
 
 #define NO_SLOT UINT32_MAX
-#define LOOK_AGAIN_NS UINT64_C(100000) /* for what the program may have done behind our back */
 #define LONGEST_LINK 4096u /* what a symlink can say: PATH_MAX */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -226,6 +225,8 @@ struct Pool {
     bool lacks_spawner; /* it could not be started; to be tried again */
     uint64_t looked_at_ns; /* for what is lost */
     bool lost; /* the program has closed its descriptors; see lost.c */
+    bool spawner_is_old; /* the program has become somebody else; it leaves by itself */
+    uint32_t cleared;    /* in this round: pools_clear() */
     bool watched; /* somebody was given the descriptor */
     bool at_once; /* what cannot block is done in the program */
     uint32_t at_once_skip, at_once_pause;
@@ -311,14 +312,16 @@ bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if so
 #define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
 void pool_after_fork(void);
 bool pool_some_cannot_die(void);
-void pool_clear(Pool *pool);
 int pool_open_descriptors(Pool *pool, int fd); /* 0 or -errno */
 void pool_close_descriptors(Pool *pool);       /* but for poll_fileno */
 void pool_end_children(Pool *pool);
 bool pool_is_our_child(int pidfd);
 bool pool_is_pidfd_of(int fd, int pid);
 bool pool_release_segment(Pool *pool); /* false: another thread has made requests meanwhile */
-void pool_renew(Pool *pool, uint32_t identity);
+void pool_tell_identity(Pool *pool, uint32_t identity);
+void pool_renew(Pool *pool);       /* when it was told; other threads may run meanwhile */
+void pools_clear(bool patiently);  /* end all processes, and start none until pools_go_on() */
+void pools_go_on(void);
 void pool_condemn(Pool *pool, uint32_t worker);
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
@@ -350,12 +353,20 @@ void deaths_forget(Pool *pool);
 /* identity.c */
 extern uint32_t identity_number; /* of what the program is now */
 extern bool identity_unsure;     /* its code has run since the last look */
-void identity_note(void);
 void identity_look(void);
+void identity_may_have_changed(void);
+void identity_doubted(Pool *pool); /* by a worker */
 PyObject *identity_watch(PyObject *module, PyObject *os);
-/* Put `function` around one of a module's own; it gets that one as `self`.  `def` is static. */
-int identity_wrap(PyObject *module, const char *name, PyCFunctionWithKeywords function,
-                  PyMethodDef *def);
+
+/* wrapping.c */
+struct wrapping {
+    const char *name;
+    PyCFunction function; /* METH_VARARGS | METH_KEYWORDS */
+    int kind;
+    PyMethodDef def;
+    PyObject *original, *made; /* NULL: this Python does not have it */
+};
+int wrap(PyObject *module, struct wrapping *wrappings, int count);
 
 /* limits.c */
 PyObject *limits_watch(PyObject *module, PyObject *resource);

@@ -372,7 +372,7 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         return NULL;
     bool unsure = identity_unsure;
     if (unlikely(unsure))
-        identity_look();
+        identity_may_have_changed();
     Pool *pool = pool_of(call.pool);
     bool is_group = spec->kind == RESULT_GROUP;
     if (!pool || (unlikely(unsure || pool->spawner_pid == 0) && lost_check(pool) < 0))
@@ -399,6 +399,8 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
     if (unlikely(deadline_ns))
         deadlines_add(pool, request, deadline_ns);
     (is_group ? queue_group : queue_request)(pool, request);
+    if (unlikely(pool->spawner_is_old))
+        pool_renew(pool);
     return (PyObject *)request;
 }
 

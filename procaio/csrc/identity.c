@@ -1,30 +1,38 @@
-/* procaio/csrc/identity.c - the program becomes another user.
+/* procaio/csrc/identity.c - the program becomes another user, or another program.
  *
  * Workers have the rights that the program had when their spawner was cloned.  When it gives up
- * some, or takes others, every pool gets a new spawner, and workers that are older neither stay nor
- * begin anything (loop.c: refuse).  So no request is executed with rights that the program did not
- * have any more when it was made.
+ * some, or takes others, every pool is told a new number.  Workers and spawners that are older leave
+ * without beginning anything (loop.c: has_rights_for), and a new spawner is cloned.  So no request is
+ * executed with rights that the program did not have any more when it was made.
  *
- * Python's own functions for that (os.setuid and its like) are wrapped, once there is a pool.  Other
- * ways, as by ctypes, are found out by looking: with the first request after a poll, if the last
- * look was some time ago and the program has any rights to give up.
+ * Who finds out?  After a call of Python's own functions for that (os.setuid and its like, which are
+ * wrapped) the program looks.  For what else may do it, C code or ctypes:
+ *
+ * - a program that may open everything (CAP_DAC_OVERRIDE): the workers look whether it still has
+ *   the same capabilities, after each request was made and before it is executed;
+ * - one that has other rights to give up: the program looks at itself with each request;
+ * - one that has none has nothing to lose, and does not look.
+ *
+ * Groups may be changed by C code without a change of the capabilities: of no concern to who may
+ * open everything, but new files get them.  This is found out later, when the program polls.
  */
-#include <linux/capability.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../../workers/worker.h"
 #include "core.h"
 
-enum { MOST_GROUPS = 65536, KEPT_GROUPS = 64 };
+#define DOUBT_AGAIN_NS UINT64_C(10000000)
+enum { KEPT_GROUPS = 64 };
 
 struct identity {
     uid_t uids[3];
     gid_t gids[3];
     int group_count;
     gid_t groups[KEPT_GROUPS];
-    struct __user_cap_data_struct capabilities[2];
-    ino_t mounts;
+    struct __user_cap_data_struct capabilities[_LINUX_CAPABILITY_U32S_3];
 };
 
 uint32_t identity_number;
@@ -32,6 +40,7 @@ bool identity_unsure;
 
 static struct identity known;
 static uint64_t looked_at_ns;
+static bool looks, looks_each_time;
 
 /* -- what it is ------------------------------------------------------------------------------- */
 
@@ -41,14 +50,11 @@ static struct identity now_is(void)
     memset(&is, 0, sizeof is); /* they are compared as memory */
     getresuid(&is.uids[0], &is.uids[1], &is.uids[2]);
     getresgid(&is.gids[0], &is.gids[1], &is.gids[2]);
-    is.group_count = getgroups(0, NULL);
-    if (is.group_count <= KEPT_GROUPS)
-        getgroups(KEPT_GROUPS, is.groups);
+    is.group_count = getgroups(KEPT_GROUPS, is.groups);
+    if (is.group_count < 0) /* there are more; which ones is not looked at */
+        is.group_count = getgroups(0, NULL);
     struct __user_cap_header_struct version = {.version = _LINUX_CAPABILITY_VERSION_3};
     syscall(SYS_capget, &version, is.capabilities);
-    struct stat st;
-    if (stat("/proc/self/ns/mnt", &st) == 0)
-        is.mounts = st.st_ino;
     return is;
 }
 
@@ -60,135 +66,123 @@ static bool has_rights(const struct identity *is)
            is->capabilities[1].permitted;
 }
 
-void identity_note(void)
-{
-    known = now_is();
-    looked_at_ns = pa_now_ns();
-}
-
 /* -- it changes ------------------------------------------------------------------------------- */
 
-/* A closed pool's children are being ended, and its object may be about to go. */
-static bool has_children(const Pool *pool)
+static void tell_pools(void)
 {
-    return pool->fork_count == fork_count && !pool->is_inline && !pool->closed;
-}
-
-static Pool *next_old_pool(void)
-{
-    for (Pool *pool = open_pools; pool; pool = pool->next_open)
-        if (has_children(pool) && pool->segment->header.identity != identity_number)
-            return pool;
-    return NULL;
-}
-
-/* Other threads may run meanwhile, so the list is looked through anew each time. */
-static void renew_pools(void)
-{
-    Pool *pool;
     identity_number++;
-    while ((pool = next_old_pool())) {
-        Py_INCREF((PyObject *)pool);
-        pool_renew(pool, identity_number);
-        Py_DECREF((PyObject *)pool);
-    }
+    for (Pool *pool = open_pools; pool; pool = pool->next_open)
+        if (pool->fork_count == fork_count && !pool->is_inline)
+            pool_tell_identity(pool, identity_number);
 }
 
 void identity_look(void)
 {
-    identity_unsure = false;
-    uint64_t now_ns = pa_now_ns();
-    if (now_ns - looked_at_ns < LOOK_AGAIN_NS || !has_rights(&known))
-        return;
-    looked_at_ns = now_ns;
     struct identity is = now_is();
-    if (memcmp(&is, &known, sizeof is) == 0)
-        return;
+    bool changed = memcmp(&is, &known, sizeof is) != 0;
+    uint32_t effective[_LINUX_CAPABILITY_U32S_3] = {is.capabilities[0].effective,
+                                                    is.capabilities[1].effective};
     known = is;
-    renew_pools();
+    looks = has_rights(&is);
+    looks_each_time = looks && !pa_opens_all(effective);
+    looked_at_ns = pa_now_ns();
+    identity_unsure = looks_each_time;
+    if (changed)
+        tell_pools();
 }
 
-/* Before the program becomes another one: by execve its children are not ended. */
-static void clear_pools(void)
+void identity_may_have_changed(void)
 {
-    enum { MOST = 64 };
-    Pool *pools[MOST];
-    int count = 0;
-    for (Pool *pool = open_pools; pool && count < MOST; pool = pool->next_open)
-        if (has_children(pool))
-            pools[count++] = (Pool *)Py_NewRef((PyObject *)pool);
-    while (count-- > 0) {
-        pool_clear(pools[count]);
-        Py_DECREF((PyObject *)pools[count]);
-    }
+    identity_unsure = false;
+    if (looks_each_time || (looks && pa_now_ns() - looked_at_ns >= DOUBT_AGAIN_NS))
+        identity_look();
+}
+
+/* A worker has left a request alone because of what it saw. */
+void identity_doubted(Pool *pool)
+{
+    struct pa_header *header = &pool->segment->header;
+    identity_look();
+    if (atomic_load_explicit(&header->doubted, memory_order_relaxed) ==
+        atomic_load_explicit(&header->identity, memory_order_relaxed) + 1)
+        tell_pools(); /* what it saw was of another thread, or is as it was before */
 }
 
 /* -- Python's functions ----------------------------------------------------------------------- */
 
-static const char *const wrapped[] = {
-    "setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid",
-    "setresgid", "setgroups", "initgroups", "unshare", "setns", "execv", "execve",
-};
-enum { WRAPPED = sizeof wrapped / sizeof wrapped[0], FIRST_EXEC = WRAPPED - 2 };
-static PyMethodDef wrappers[WRAPPED];
+enum after { RIGHTS, SHARING, PROGRAM };
 
-/* Before, too: afterwards the program may not be allowed any more to end the workers it had. */
-static PyObject *change(PyObject *original, PyObject *args, PyObject *keywords)
-{
-    renew_pools();
-    PyObject *done = PyObject_Call(original, args, keywords);
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    identity_note();
-    renew_pools();
-    PyErr_Restore(type, value, traceback);
-    return done;
-}
+static PyObject *call(int which, PyObject *args, PyObject *keywords);
 
-static PyObject *exec(PyObject *original, PyObject *args, PyObject *keywords)
-{
-    clear_pools();
-    return PyObject_Call(original, args, keywords);
-}
+/* Each is a function of its module, as the one that it stands for. */
+#define WRAPPED(X) \
+    X(setuid, RIGHTS) \
+    X(seteuid, RIGHTS) \
+    X(setreuid, RIGHTS) \
+    X(setresuid, RIGHTS) \
+    X(setgid, RIGHTS) \
+    X(setegid, RIGHTS) \
+    X(setregid, RIGHTS) \
+    X(setresgid, RIGHTS) \
+    X(setgroups, RIGHTS) \
+    X(initgroups, RIGHTS) \
+    X(unshare, SHARING) \
+    X(setns, SHARING) \
+    X(execv, PROGRAM) \
+    X(execve, PROGRAM)
 
-/* What stands there is a built-in function afterwards, too: it binds to no object. */
-static int put_around(PyObject *original, PyObject *module, const char *name,
-                      PyCFunctionWithKeywords function, PyMethodDef *def)
-{
-    const PyMethodDef *its = ((PyCFunctionObject *)original)->m_ml;
-    if (its == def)
-        return 0;
-    *def = (PyMethodDef){name, (PyCFunction)(void (*)(void))function, METH_VARARGS | METH_KEYWORDS,
-                         its->ml_doc};
-    PyObject *home = PyObject_GetAttrString(original, "__module__");
-    PyObject *wrapper = PyCFunction_NewEx(def, original, home);
-    Py_XDECREF(home);
-    int failed = !wrapper || PyObject_SetAttrString(module, name, wrapper) < 0;
-    Py_XDECREF(wrapper);
-    return failed ? -1 : 0;
-}
-
-int identity_wrap(PyObject *module, const char *name, PyCFunctionWithKeywords function,
-                  PyMethodDef *def)
-{
-    PyObject *original = PyObject_GetAttrString(module, name);
-    if (!original) { /* this Python does not have it */
-        PyErr_Clear();
-        return 0;
+#define NUMBER(name, after) WRAPPED_##name,
+#define FUNCTION(name, after) \
+    static PyObject *wrapped_##name(PyObject *module, PyObject *args, PyObject *keywords) \
+    { \
+        (void)module; \
+        return call(WRAPPED_##name, args, keywords); \
     }
-    int failed =
-        PyCFunction_Check(original) ? put_around(original, module, name, function, def) : 0;
-    Py_DECREF(original);
-    return failed;
+#define ROW(name_, after) \
+    {.name = #name_, .function = (PyCFunction)(void (*)(void))wrapped_##name_, .kind = after},
+
+enum { WRAPPED(NUMBER) COUNT };
+WRAPPED(FUNCTION)
+static struct wrapping wrapped[] = {WRAPPED(ROW)};
+
+/* What ends the processes is only done when the file can be executed: os.execvp tries several. */
+static bool may_execute(PyObject *args, PyObject *keywords)
+{
+    PyObject *path = keywords ? PyDict_GetItemString(keywords, "path") : NULL, *bytes = NULL;
+    if (!path && PyTuple_GET_SIZE(args) > 0)
+        path = PyTuple_GET_ITEM(args, 0);
+    if (path && PyLong_Check(path))
+        return true; /* a descriptor */
+    bool may = false;
+    if (path && PyUnicode_FSConverter(path, &bytes)) {
+        struct stat st;
+        const char *name = PyBytes_AS_STRING(bytes);
+        may = stat(name, &st) == 0 && S_ISREG(st.st_mode) &&
+              faccessat(AT_FDCWD, name, X_OK, AT_EACCESS) == 0;
+        Py_DECREF(bytes);
+    }
+    PyErr_Clear();
+    return may;
+}
+
+static PyObject *call(int which, PyObject *args, PyObject *keywords)
+{
+    enum after after = (enum after)wrapped[which].kind;
+    bool clears = after == SHARING || (after == PROGRAM && may_execute(args, keywords));
+    if (clears)
+        pools_clear(after == SHARING);
+    PyObject *done = PyObject_Call(wrapped[which].original, args, keywords);
+    identity_look();
+    if (clears)
+        pools_go_on();
+    return done;
 }
 
 PyObject *identity_watch(PyObject *module, PyObject *os)
 {
     (void)module;
-    for (int which = 0; which < WRAPPED; which++)
-        if (identity_wrap(os, wrapped[which], which < FIRST_EXEC ? change : exec,
-                          &wrappers[which]) < 0)
-            return NULL;
-    identity_note();
+    if (wrap(os, wrapped, COUNT) < 0)
+        return NULL;
+    identity_look();
     Py_RETURN_NONE;
 }

@@ -17,7 +17,8 @@
 
 /* -- they change ------------------------------------------------------------------------------ */
 
-static PyMethodDef wrappers[2];
+enum { SETRLIMIT, PRLIMIT, COUNT };
+static struct wrapping wrapped[COUNT];
 
 static void tell_pools(void)
 {
@@ -26,18 +27,20 @@ static void tell_pools(void)
             atomic_fetch_add_explicit(&pool->segment->header.limits, 1, memory_order_release);
 }
 
-static PyObject *set_own(PyObject *original, PyObject *args, PyObject *keywords)
+static PyObject *set_own(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    PyObject *done = PyObject_Call(original, args, keywords);
+    (void)module;
+    PyObject *done = PyObject_Call(wrapped[SETRLIMIT].original, args, keywords);
     if (done)
         tell_pools();
     return done;
 }
 
 /* Those of any process: its first argument is the pid. */
-static PyObject *set_any(PyObject *original, PyObject *args, PyObject *keywords)
+static PyObject *set_any(PyObject *module, PyObject *args, PyObject *keywords)
 {
-    PyObject *done = PyObject_Call(original, args, keywords);
+    (void)module;
+    PyObject *done = PyObject_Call(wrapped[PRLIMIT].original, args, keywords);
     if (!done)
         return NULL;
     long pid = PyLong_AsLong(PyTuple_GET_ITEM(args, 0)); /* it was good enough for the call */
@@ -47,11 +50,15 @@ static PyObject *set_any(PyObject *original, PyObject *args, PyObject *keywords)
     return done;
 }
 
+static struct wrapping wrapped[COUNT] = {
+    {.name = "setrlimit", .function = (PyCFunction)(void (*)(void))set_own},
+    {.name = "prlimit", .function = (PyCFunction)(void (*)(void))set_any},
+};
+
 PyObject *limits_watch(PyObject *module, PyObject *resource)
 {
     (void)module;
-    if (identity_wrap(resource, "setrlimit", set_own, &wrappers[0]) < 0 ||
-        identity_wrap(resource, "prlimit", set_any, &wrappers[1]) < 0)
+    if (wrap(resource, wrapped, COUNT) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

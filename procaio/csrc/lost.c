@@ -14,6 +14,8 @@
 
 #include "core.h"
 
+#define LOOK_AGAIN_NS UINT64_C(100000)
+
 bool lost_anything(const Pool *pool)
 {
     return !pool->lost && !(pa_has_mark(pool->event_fd, PA_MARK_BELL) &&

@@ -97,7 +97,7 @@ static void reset_private_state(Pool *pool)
         pool->free_slots[i] = PA_NSLOTS - 1 - i;
     memset(pool->result_heads, 0, sizeof pool->result_heads);
     pool->asking = true;
-    pool->rung = pool->somebody_sleeps = pool->lacks_spawner = false;
+    pool->rung = pool->somebody_sleeps = pool->lacks_spawner = pool->spawner_is_old = false;
     pool->followers = 0;
     deaths_forget(pool);
     pool->timer_ns = 0;
@@ -236,6 +236,9 @@ PyObject *pool_open(Pool *pool, PyObject *args)
 
 /* -- children --------------------------------------------------------------------------------- */
 
+/* Nothing is started now: see pools_clear(). */
+static uint32_t clearing;
+
 /* Too many processes or descriptors, or too little memory; or it has died too often.  Requests wait. */
 static void try_spawner_at(Pool *pool, uint64_t ns)
 {
@@ -246,12 +249,14 @@ static void try_spawner_at(Pool *pool, uint64_t ns)
 
 int pool_ensure_spawner(Pool *pool)
 {
-    if (likely(pool->spawner_pid > 0) || pool->is_inline || pool->lost)
+    if (likely(pool->spawner_pid > 0) || pool->is_inline || pool->lost ||
+        clearing > 0)
         return 0;
     if (unlikely(pool->spawner_not_before_ns > 0) && pa_now_ns() < pool->spawner_not_before_ns) {
         try_spawner_at(pool, pool->spawner_not_before_ns);
         return 0;
     }
+    identity_look(); /* it gets the rights that this thread has, and what it is known for */
     int pidfd;
     int pid = pa_spawner_start(pool->segment, pool->region, &pidfd);
     if (pid == -EAGAIN || pid == -ENOMEM || pid == -EMFILE || pid == -ENFILE) {
@@ -269,7 +274,7 @@ int pool_ensure_spawner(Pool *pool)
             close(pidfd);
         pidfd = high >= 0 ? high : pidfd;
     }
-    pool->lacks_spawner = false;
+    pool->lacks_spawner = pool->spawner_is_old = false;
     pool->spawner_pid = pid;
     pool->spawner_pidfd = pidfd;
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_SPAWNER};
@@ -463,6 +468,7 @@ static bool bury_spawner(Pool *pool)
     orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
+    pool->spawner_is_old = false;
     pool->totals.spawner_deaths += exitcode != 0;
     pool->spawner_not_before_ns = exitcode != 0 ? pause_after_death(pool, exitcode) : 0;
     adopt_workers(pool);
@@ -527,6 +533,7 @@ static void bury_undead(void)
 /* They are the parent's children. */
 void pool_after_fork(void)
 {
+    clearing = 0;
     while (undead.count-- > 0)
         if (pool_is_pidfd_of(undead.pidfds[undead.count], undead.pids[undead.count]))
             close(undead.pidfds[undead.count]);
@@ -549,14 +556,16 @@ bool pool_look_after(Pool *pool)
 
 /* Waits until it is dead, if it can die: one that is still blocked at that time cannot, one that
  * runs, or would run if there were a processor for it, can. */
-static void await_death(int pidfd, int pid, uint64_t until_ns)
+static bool await_death(int pidfd, int pid, uint64_t until_ns)
 {
     struct pollfd dead = {.fd = pidfd, .events = POLLIN};
+    bool is_dead;
     Py_BEGIN_ALLOW_THREADS
-    while (poll(&dead, 1, DEATH_LOOK_MS) <= 0)
+    while (!(is_dead = poll(&dead, 1, DEATH_LOOK_MS) > 0))
         if (pa_now_ns() >= until_ns && pa_is_blocked(pid))
             break;
     Py_END_ALLOW_THREADS
+    return is_dead;
 }
 
 /* It was told to leave, or killed. */
@@ -584,7 +593,9 @@ static void end_spawner(Pool *pool, uint64_t until_ns)
     pool->spawner_pidfd = -1; /* before other threads get their turn */
     if (pa_has_mark(pool->epoll_fd, PA_MARK_SET))
         epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, spawner, NULL);
-    end_child(spawner, pid, until_ns);
+    if (!await_death(spawner, pid, until_ns)) /* stopped, perhaps, with a worker half made */
+        kill_child(spawner);
+    end_child(spawner, pid, until_ns + PA_DEATH_NS);
     if (pool->segment != segment)
         return;
     pool->spawner_pid = 0;
@@ -593,53 +604,126 @@ static void end_spawner(Pool *pool, uint64_t until_ns)
     atomic_store(&segment->header.monitor_asleep, 0);
 }
 
-/* After the spawner was ended: requests may have come meanwhile, by other threads. */
-static void go_on(Pool *pool)
-{
-    end_its_wakings(pool->segment);
-    if (pool->nreqs > 0 && !pool->closed && pool_ensure_spawner(pool) < 0)
-        PyErr_WriteUnraisable((PyObject *)pool);
-}
-
-/* A new spawner, and so new workers: the program is somebody else now, or about to be. */
-void pool_renew(Pool *pool, uint32_t identity)
+/* The program is somebody else now: what was started before leaves by itself. */
+void pool_tell_identity(Pool *pool, uint32_t identity)
 {
     struct pa_segment *segment = pool->segment;
     atomic_store(&segment->header.identity, identity);
+    pool->spawner_is_old = pool->spawner_pid > 0;
     pa_wake_all(segment);
     pa_monitor_ring(segment);
-    end_spawner(pool, pa_now_ns() + PA_DEATH_NS); /* it leaves by itself */
-    if (pool->segment == segment)
-        go_on(pool);
 }
 
-/* -- closing ---------------------------------------------------------------------------------- */
-
-/* The program is about to become another one (execve), which knows nothing of them.  If that fails
- * new ones are made.  Where something is outstanding they stay, and the spawner ends them then. */
-void pool_clear(Pool *pool)
+/* One spawner at a time: the new one is started when the old one has gone. */
+static void replace_spawner(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
-    uint64_t until_ns = pa_now_ns() + PA_DEATH_NS;
-    if (pool->nreqs > 0 || pool->spawner_pidfd < 0)
-        return;
-    kill_child(pool->spawner_pidfd);
-    end_spawner(pool, until_ns);
-    for (uint32_t worker = 0; worker < PA_MAX_WORKERS && pool->segment == segment; worker++) {
-        int pidfd = atomic_load(&segment->workers[worker].pidfd);
-        if (pool->nreqs > 0)
-            break;
+    pool->spawner_is_old = false;
+    end_spawner(pool, pa_now_ns() + PA_DEATH_NS);
+    if (pool->segment == segment)
+        end_its_wakings(segment);
+}
+
+void pool_renew(Pool *pool)
+{
+    Py_INCREF((PyObject *)pool);
+    replace_spawner(pool);
+    if (pool->segment && !pool->closed && pool->nreqs > 0 && pool_ensure_spawner(pool) < 0)
+        PyErr_WriteUnraisable((PyObject *)pool);
+    Py_DECREF((PyObject *)pool);
+}
+
+/* -- clearing --------------------------------------------------------------------------------- */
+
+static bool has_processes(const Pool *pool)
+{
+    bool any = pool->spawner_pidfd >= 0;
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS && !any; worker++)
+        any = atomic_load(&pool->segment->workers[worker].pidfd) >= 0;
+    return any;
+}
+
+static Pool *next_to_clear(uint32_t round)
+{
+    for (Pool *pool = open_pools; pool; pool = pool->next_open)
+        if (pool->fork_count == fork_count && !pool->closed && pool->cleared != round &&
+            has_processes(pool))
+            return pool;
+    return NULL;
+}
+
+/* False: the pool has been closed meanwhile. */
+static bool await_workers(Pool *pool, uint64_t until_ns)
+{
+    struct pa_segment *segment = pool->segment;
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        struct pa_worker *record = &segment->workers[worker];
+        int pidfd = atomic_load(&record->pidfd);
+        if (pidfd < 0)
+            continue;
+        await_death(pidfd, atomic_load(&record->pid), until_ns);
+        if (pool->segment != segment)
+            return false;
+        bury_worker(pool, worker);
+    }
+    return true;
+}
+
+static void kill_workers(Pool *pool)
+{
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
+        int pidfd = atomic_load(&pool->segment->workers[worker].pidfd);
         if (pidfd < 0)
             continue;
         pool->condemned[worker / 64] |= UINT64_C(1) << worker % 64;
         kill_child(pidfd);
-        await_death(pidfd, atomic_load(&segment->workers[worker].pid), until_ns);
-        if (pool->segment == segment)
-            bury_worker(pool, worker);
     }
-    if (pool->segment == segment)
-        go_on(pool);
 }
+
+static void pool_clear(Pool *pool, bool patiently)
+{
+    struct pa_segment *segment = pool->segment;
+    uint64_t until_ns = pa_now_ns() + PA_DEATH_NS;
+    if (patiently)
+        pool_tell_identity(pool, ++identity_number);
+    else if (pool->spawner_pidfd >= 0)
+        kill_child(pool->spawner_pidfd);
+    replace_spawner(pool);
+    if (pool->segment != segment || (patiently && !await_workers(pool, until_ns)))
+        return;
+    kill_workers(pool);
+    await_workers(pool, pa_now_ns() + PA_DEATH_NS);
+}
+
+/* The program is about to become another one (execve), which knows nothing of its processes, or to
+ * share no longer with them what it shares.  Requests that are executed then are those of dead
+ * workers: some are run again if it does not come to that.  Patiently: what ends soon may end. */
+void pools_clear(bool patiently)
+{
+    static uint32_t round;
+    uint32_t this_round = ++round;
+    Pool *pool;
+    clearing++;
+    while ((pool = next_to_clear(this_round))) {
+        Py_INCREF((PyObject *)pool);
+        pool->cleared = this_round;
+        pool_clear(pool, patiently);
+        Py_DECREF((PyObject *)pool);
+    }
+}
+
+void pools_go_on(void)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    clearing -= clearing > 0;
+    for (Pool *pool = open_pools; pool; pool = pool->next_open)
+        if (pool->fork_count == fork_count && pool->nreqs > 0 && pool->spawner_pid == 0)
+            try_spawner_at(pool, pa_now_ns() + RETRY_NS);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* -- closing ---------------------------------------------------------------------------------- */
 
 /* The workers hold nothing that their death could hurt: requests have ended or are given up.  If
  * other threads have closed the pool meanwhile, all is done. */

@@ -553,6 +553,7 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
     if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
         return;
     if (unlikely(slot->call_flags & PA_REFUSED)) {
+        identity_doubted(pool);
         accept_refusal(pool, request, slot);
         return;
     }

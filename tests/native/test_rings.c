@@ -75,7 +75,8 @@ static uint32_t random_below(uint32_t limit)
 
 static void *work(void *number)
 {
-    pa_worker_loop(segment, (uint32_t)(uintptr_t)number, 0, 0);
+    const struct pa_rights rights = {.watched = false};
+    pa_worker_loop(segment, (uint32_t)(uintptr_t)number, &rights, 0);
     return NULL;
 }
 

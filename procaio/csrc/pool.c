@@ -718,8 +718,11 @@ void pools_go_on(void)
     PyErr_Fetch(&type, &value, &traceback);
     clearing -= clearing > 0;
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
-        if (pool->fork_count == fork_count && pool->nreqs > 0 && pool->spawner_pid == 0)
+        if (pool->fork_count == fork_count && pool->nreqs > 0 && !pool->closed &&
+            pool_ensure_spawner(pool) < 0) {
+            PyErr_Clear(); /* whoever polls will be told, should it fail again */
             try_spawner_at(pool, pa_now_ns() + RETRY_NS);
+        }
     PyErr_Restore(type, value, traceback);
 }
 

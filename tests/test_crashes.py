@@ -339,8 +339,10 @@ def ended(pool: procaio.Pool, requests: list[procaio.Request[Any]]) -> None:
 
 
 def open_files() -> set[int]:
-    """Descriptors, less what a pool needs for itself: pidfds, a timer, shared memory."""
-    own = ("anon_inode:", "/dev/shm/", "/memfd:")
+    """Descriptors, less what a pool needs for itself: pidfds, a timer, shared memory, and what its
+    spawner looks at.
+    """
+    own = ("anon_inode:", "/dev/shm/", "/memfd:", "/proc/")
     return {fd for fd, what in descriptors().items() if not what.startswith(own)}
 
 

@@ -290,7 +290,10 @@ def test_program_is_warned_once_and_all_is_well_when_the_cause_is_gone(looping: 
     for episode in (1, 2):
         waiting = is_warned(looping)
         deaths = pool.statistics().worker_deaths
-        looping.waits_for(deaths + 2)  # any other warning would be an error
+        with warnings.catch_warnings(record=True) as more:
+            warnings.simplefilter("always")
+            looping.waits_for(deaths + 2)
+        assert more == []
         assert (waiting.state, pool.statistics().died) == ("ready", 0)
         testing.disarm(pool)
         assert waiting.wait(timeout=30) == os.stat("/")
@@ -332,7 +335,6 @@ def test_warning_that_is_an_error_goes_where_those_of_callbacks_go(
     assert caught == [procaio.CrashLoopWarning]
 
 
-@pytest.mark.filterwarnings("ignore::procaio.CrashLoopWarning")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("how", ["timeout", "abort", "cancel", "group", "composite"])
 def test_requests_end_while_no_worker_lives(told: Told, how: str, number: int) -> None:
@@ -369,7 +371,6 @@ def test_requests_end_while_no_worker_lives(told: Told, how: str, number: int) -
     assert waiting.wait(timeout=30) == os.stat("/")
 
 
-@pytest.mark.filterwarnings("ignore::procaio.CrashLoopWarning")
 def test_loop_sleeps_while_workers_die(looping: Told) -> None:
     """The pauses grow, and the descriptor is not readable in between."""
     pool = looping.pool

@@ -262,7 +262,6 @@ def check_statistics(pool: procaio.Pool, clients: list[Client], others: int) -> 
     assert statistics.aborted <= early + cancelled
 
 
-@pytest.mark.filterwarnings("ignore::procaio.CrashLoopWarning")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_storm_over_requests_of_all_kinds_loses_nothing_and_leaves_nothing(

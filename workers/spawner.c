@@ -193,8 +193,10 @@ static bool has_stopped(char state)
     return state == 'T' || state == 't';
 }
 
-/* Takes the permits of workers that are stuck.  Gives the number of permits that are in use. */
-static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint64_t *slowest_ns)
+/* Takes the permits of workers that are stuck: of those that execute nothing only if requests are
+ * waiting.  Gives the number of permits that are in use. */
+static uint32_t revoke_stuck(struct monitor *monitor, bool waiting, uint64_t elapsed_ns,
+                             uint64_t *slowest_ns)
 {
     struct pa_segment *segment = monitor->segment;
     struct pa_header *header = &segment->header;
@@ -215,7 +217,7 @@ static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint6
         bool idle = taken == monitor->taken[worker] &&
                     used - monitor->cpu_ns[worker] < elapsed_ns / 2;
         /* Little processor time may also mean that the machine is busy. */
-        char state = idle ? state_of(pid) : 'R';
+        char state = idle && (running || waiting) ? state_of(pid) : 'R';
         bool stuck = running ? state != 'R' : has_stopped(state);
         uint32_t spinner = holder;
         if (has_stopped(state)) /* nobody relies on its looking at the lanes */
@@ -241,7 +243,7 @@ static bool look(struct monitor *monitor)
     monitor->looked_at_ns = now;
     uint32_t depth = pa_lanes_depth(monitor->segment);
     uint64_t slowest_ns;
-    uint32_t in_use = revoke_stuck(monitor, elapsed, &slowest_ns);
+    uint32_t in_use = revoke_stuck(monitor, depth > 0, elapsed, &slowest_ns);
     if (depth == 0)
         return false;
     if (in_use > 0 && (depth * slowest_ns < BACKLOG_NS || pa_crowded(monitor->segment)))

@@ -288,9 +288,9 @@ bool pool_is_pidfd_of(int fd, int pid)
     return found != 0 && (found == pid || found == -1);
 }
 
-/* True once the process has ended; it is reaped, and the descriptor closed.  `crashed`: not by
- * leaving as it should.  The program's own children are cloned otherwise: whatever descriptor has
- * the number by now, none of them is reaped. */
+/* True once the process has ended; it is reaped.  `crashed`: not by leaving as it should.  The
+ * program's own children are cloned otherwise: whatever descriptor has the number by now, none of
+ * them is reaped. */
 static bool reap(int pidfd, int pid, bool *crashed)
 {
     siginfo_t info = {.si_pid = 0};
@@ -300,9 +300,15 @@ static bool reap(int pidfd, int pid, bool *crashed)
         failed = !pool_is_pidfd_of(pidfd, pid);
     else if (!failed)
         failed = info.si_pid == 0;
-    if (!failed)
-        close(pidfd);
     return !failed;
+}
+
+/* It was reaped.  A copy of the descriptor may be in another process, so closing it is not enough. */
+static void drop_pidfd(const Pool *pool, int pidfd)
+{
+    if (pa_has_mark(pool->epoll_fd, PA_MARK_SET))
+        epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pidfd, NULL);
+    close(pidfd);
 }
 
 /* Whether it is a pidfd of a child that was cloned as ours are; the child is not reaped. */
@@ -395,6 +401,7 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     bool crashed;
     if (pidfd < 0 || !reap(pidfd, atomic_load(&record->pid), &crashed))
         return false;
+    drop_pidfd(pool, pidfd);
     bool by_itself = !was_condemned(pool, worker);
     if (crashed) {
         pool->totals.worker_deaths += by_itself;
@@ -445,6 +452,7 @@ static bool bury_spawner(Pool *pool)
     bool crashed;
     if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, pool->spawner_pid, &crashed))
         return false;
+    drop_pidfd(pool, pool->spawner_pidfd);
     orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
@@ -497,6 +505,7 @@ static void bury_undead(void)
     bool crashed;
     for (int i = undead.count; i-- > 0;)
         if (reap(undead.pidfds[i], undead.pids[i], &crashed)) {
+            close(undead.pidfds[i]);
             undead.pidfds[i] = undead.pidfds[--undead.count];
             undead.pids[i] = undead.pids[undead.count];
         }
@@ -544,9 +553,10 @@ static void end_child(int pidfd, int pid, uint64_t until_ns)
 {
     bool crashed;
     await_death(pidfd, pid, until_ns);
-    if (reap(pidfd, pid, &crashed) || !pool_is_pidfd_of(pidfd, pid))
+    bool reaped = reap(pidfd, pid, &crashed);
+    if (!reaped && !pool_is_pidfd_of(pidfd, pid))
         return;
-    if (undead.count == PA_MAX_WORKERS) {
+    if (reaped || undead.count == PA_MAX_WORKERS) {
         close(pidfd);
         return;
     }

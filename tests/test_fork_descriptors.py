@@ -254,15 +254,17 @@ def test_any_descriptor_of_a_pool_may_be_closed_by_mistake(
             return
         os.close(ours[which])
         others.take(1)
-        for _ in range(5):
+        rounds: list[set[int]] = []
+        for _ in range(8):
             requests: list[Any] = [procaio.aio_load(data_file, pool=pool) for _ in range(20)]
             requests.append(procaio.aio_read(os.open(data_file, os.O_RDONLY), 0, LARGE, pool=pool))
+            late = procaio.aio_busy(60, pool=pool, timeout=0.01)
             pool.flush()
-            assert {request.errno for request in requests} <= {0, errno.EBADF}
-        assert {request.errno for request in requests} == {0}
-        late = procaio.aio_busy(60, pool=pool, timeout=0.01)
-        pool.flush()
-        assert late.errno == errno.ETIMEDOUT
+            assert late.errno in {errno.ETIMEDOUT, errno.EBADF}
+            rounds.append({request.errno for request in (*requests, late)})
+        right = {0, errno.ETIMEDOUT}
+        assert set().union(*rounds) <= {*right, errno.EBADF}
+        assert rounds.count(right) >= len(rounds) - 1, "it fails once, at the most"
         pool.close()
         others.check()
 
@@ -365,10 +367,12 @@ def test_program_without_standard_streams_may_open_them_later(data_file: Path, c
         with procaio.Pool() as pool:
             assert procaio.aio_load(sys.argv[1], pool=pool).wait() == open(sys.argv[1], "rb").read()
             for number in (0, 1, 2):
+                if os.path.lexists(f"/proc/self/fd/{number}"):
+                    what = os.readlink(f"/proc/self/fd/{number}")
+                    assert "anon_inode" not in what and "/dev/shm" not in what
                 os.dup2(os.open("/dev/null", os.O_RDWR), number)
             procaio.aio_nop(pool=pool).wait()
             assert pool.statistics().spawner_deaths == 0
-            assert pool.statistics().submitted == 2, "it has begun anew"
         os._exit(42)
     """
     command = ["sh", "-c", f'exec "$0" "$@" {closed}', sys.executable, "-c"]

@@ -298,13 +298,10 @@ bool pool_is_pidfd_of(int fd, int pid)
     return found != 0 && (found == pid || found == -1);
 }
 
-enum { NO_SET = -1 };
-
-/* True once the process has ended; it is reaped, and the descriptor closed, which may be in the epoll
- * `set`.  `exitcode`: 0 if it has left as it should, the negated number of the signal that has ended
- * it.  The program's own children are cloned otherwise: whatever descriptor has the number by now,
- * none of them is reaped. */
-static bool reap(int set, int pidfd, int pid, int *exitcode)
+/* True once the process has ended; it is reaped.  `exitcode`: 0 if it has left as it should, the
+ * negated number of the signal that has ended it.  The program's own children are cloned otherwise:
+ * whatever descriptor has the number by now, none of them is reaped. */
+static bool reap(int pidfd, int pid, int *exitcode)
 {
     siginfo_t info = {.si_pid = 0};
     int failed = waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, (int)(WEXITED | WNOHANG | __WCLONE));
@@ -315,12 +312,15 @@ static bool reap(int set, int pidfd, int pid, int *exitcode)
         failed = !pool_is_pidfd_of(pidfd, pid);
     else if (!failed)
         failed = info.si_pid == 0;
-    if (failed)
-        return false;
-    if (pa_has_mark(set, PA_MARK_SET)) /* it would stay in it while a forked child has a copy */
-        epoll_ctl(set, EPOLL_CTL_DEL, pidfd, NULL);
+    return !failed;
+}
+
+/* It was reaped.  A copy of the descriptor may be in another process, so closing it is not enough. */
+static void drop_pidfd(const Pool *pool, int pidfd)
+{
+    if (pa_has_mark(pool->epoll_fd, PA_MARK_SET))
+        epoll_ctl(pool->epoll_fd, EPOLL_CTL_DEL, pidfd, NULL);
     close(pidfd);
-    return true;
 }
 
 /* Whether it is a pidfd of a child that was cloned as ours are; the child is not reaped. */
@@ -410,8 +410,9 @@ static bool bury_worker(Pool *pool, uint32_t worker)
     struct pa_worker *record = &segment->workers[worker];
     int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
     int exitcode;
-    if (pidfd < 0 || !reap(pool->epoll_fd, pidfd, atomic_load(&record->pid), &exitcode))
+    if (pidfd < 0 || !reap(pidfd, atomic_load(&record->pid), &exitcode))
         return false;
+    drop_pidfd(pool, pidfd);
     bool by_us = was_condemned(pool, worker), has_died = exitcode != 0 && !by_us;
     if (exitcode != 0)
         orphans_look_for(pool, worker);
@@ -463,8 +464,9 @@ static void adopt_workers(Pool *pool)
 static bool bury_spawner(Pool *pool)
 {
     int exitcode;
-    if (pool->spawner_pidfd < 0 || !reap(pool->epoll_fd, pool->spawner_pidfd, pool->spawner_pid, &exitcode))
+    if (pool->spawner_pidfd < 0 || !reap(pool->spawner_pidfd, pool->spawner_pid, &exitcode))
         return false;
+    drop_pidfd(pool, pool->spawner_pidfd);
     orphans_of_spawner(pool, pool->spawner_pid);
     pool->spawner_pidfd = -1;
     pool->spawner_pid = 0;
@@ -522,7 +524,8 @@ static void bury_undead(void)
 {
     int count = undead.count, exitcode;
     for (int i = undead.count; i-- > 0;)
-        if (reap(NO_SET, undead.pidfds[i], undead.pids[i], &exitcode)) {
+        if (reap(undead.pidfds[i], undead.pids[i], &exitcode)) {
+            close(undead.pidfds[i]);
             undead.pidfds[i] = undead.pidfds[--undead.count];
             undead.pids[i] = undead.pids[undead.count];
         }
@@ -573,9 +576,10 @@ static void end_child(int pidfd, int pid, uint64_t until_ns)
 {
     int exitcode;
     await_death(pidfd, pid, until_ns);
-    if (reap(NO_SET, pidfd, pid, &exitcode) || !pool_is_pidfd_of(pidfd, pid))
+    bool reaped = reap(pidfd, pid, &exitcode);
+    if (!reaped && !pool_is_pidfd_of(pidfd, pid))
         return;
-    if (undead.count == PA_MAX_WORKERS) {
+    if (reaped || undead.count == PA_MAX_WORKERS) {
         close(pidfd);
         return;
     }

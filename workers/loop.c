@@ -39,6 +39,7 @@ struct self {
     uint32_t taken;
     uint32_t withdrawn; /* of the header, as it was seen last */
     uint32_t identity;
+    int event_fd;
     struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
     struct mapping mappings[PA_MAX_SEGMENTS];
@@ -147,7 +148,7 @@ static void refuse(struct self *self, struct pa_slot *slot, uint32_t entry)
                        self->index + 1, generation, PA_WORKER))
         _exit(1);
     pa_result_push(self->segment, self->index, entry);
-    pa_signal_program(self->segment);
+    pa_signal_program(self->segment, self->event_fd);
 }
 
 static void run_request(struct self *self, uint32_t entry)
@@ -188,7 +189,7 @@ static void run_request(struct self *self, uint32_t entry)
     pa_fault(segment, PA_FAULT_DONE);
     pa_result_push(segment, self->index, entry);
     pa_fault(segment, PA_FAULT_PUBLISHED);
-    pa_signal_program(segment);
+    pa_signal_program(segment, self->event_fd);
     pa_fault(segment, PA_FAULT_SIGNALLED);
 }
 
@@ -302,17 +303,18 @@ static void leave(struct self *self)
         pa_monitor_ring(segment);
 }
 
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity)
+void pa_worker_loop(struct pa_segment *segment, const struct pa_setup *setup, uint32_t worker,
+                    uint32_t identity)
 {
     struct self self = {
         .segment = segment,
         .record = &segment->workers[worker],
         .index = worker,
         .identity = identity,
+        .event_fd = setup->event_fd,
         .permit = pa_permit_held(segment, worker),
         .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
-        .spin = {.limit_ns = segment->header.spin_limit_ns,
-                 .ns = segment->header.spin_limit_ns},
+        .spin = {.limit_ns = setup->spin_limit_ns, .ns = setup->spin_limit_ns},
     };
     while (!told_to_leave(&self)) {
         uint32_t entry;

@@ -36,6 +36,9 @@
 #define CLONE_AS (CLONE_FILES | CLONE_FS | CLONE_PIDFD)
 static_assert(sizeof(_Atomic int32_t) == sizeof(int), "the kernel writes pidfd and pid as ints");
 
+/* The longest time that the program lets starting wait. */
+#define LONGEST_PAUSE_NS UINT64_C(2000000000)
+
 struct monitor {
     struct pa_birth *birth;
     struct pa_segment *segment;
@@ -43,6 +46,7 @@ struct monitor {
     uint64_t checked_at_ns;
     uint32_t taken[PA_MAX_WORKERS];  /* by each worker, at the last look */
     uint64_t cpu_ns[PA_MAX_WORKERS]; /* used by each worker, at the last look */
+    int pidfds[PA_MAX_WORKERS];      /* as they were written, here or by a spawner before */
 };
 
 static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
@@ -51,7 +55,8 @@ static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
     *vacant = PA_MAX_WORKERS;
     for (uint32_t worker = PA_MAX_WORKERS; worker-- > 0;) {
         uint32_t life = atomic_load_explicit(&segment->workers[worker].life, memory_order_acquire);
-        if (life == PA_VACANT)
+        int pidfd = atomic_load_explicit(&segment->workers[worker].pidfd, memory_order_relaxed);
+        if (life == PA_VACANT && pidfd < 0) /* both were written by whoever buried the last one */
             *vacant = worker;
         else if (life != PA_RETIRED)
             count++;
@@ -59,19 +64,21 @@ static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
     return count;
 }
 
-static int reserve_results(struct pa_segment *segment, uint32_t worker)
+static int reserve_results(const struct pa_birth *birth, uint32_t worker)
 {
-    off_t at = (off_t)(offsetof(struct pa_segment, results) + worker * sizeof segment->results[0]);
-    if (fallocate(segment->header.segment_fd, 0, at, sizeof segment->results[0]) == 0)
+    const size_t size = sizeof birth->segment->results[0];
+    off_t at = (off_t)(offsetof(struct pa_segment, results) + worker * size);
+    if (fallocate(birth->setup.segment_fd, 0, at, (off_t)size) == 0)
         return 0;
     return -errno;
 }
 
-static int clone_worker(struct pa_birth *birth, uint32_t worker)
+static int clone_worker(struct monitor *monitor, uint32_t worker)
 {
+    struct pa_birth *birth = monitor->birth;
     struct pa_segment *segment = birth->segment;
     struct pa_worker *record = &segment->workers[worker];
-    int error = reserve_results(segment, worker);
+    int error = reserve_results(birth, worker);
     if (error)
         return error;
     if (worker >= atomic_load_explicit(&segment->header.worker_limit, memory_order_relaxed))
@@ -95,9 +102,10 @@ static int clone_worker(struct pa_birth *birth, uint32_t worker)
         atomic_store_explicit(&record->life, PA_VACANT, memory_order_release);
         return error;
     }
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-    epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD,
-              atomic_load_explicit(&record->pidfd, memory_order_relaxed), &event);
+    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_relaxed);
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = PA_EVENT_OF(worker, pidfd)};
+    epoll_ctl(birth->setup.epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
+    monitor->pidfds[worker] = pidfd;
     return 0;
 }
 
@@ -111,9 +119,10 @@ static bool start_worker(struct monitor *monitor)
         vacant == PA_MAX_WORKERS)
         return false;
     uint64_t now = pa_now_ns();
-    if (now < atomic_load_explicit(&header->start_not_before_ns, memory_order_relaxed))
+    uint64_t then = atomic_load_explicit(&header->start_not_before_ns, memory_order_relaxed);
+    if (now < then && then - now < LONGEST_PAUSE_NS)
         return false;
-    int error = clone_worker(monitor->birth, vacant);
+    int error = clone_worker(monitor, vacant);
     atomic_store_explicit(&header->start_errno, -error, memory_order_relaxed);
     if (error) /* no memory, too many processes: try again a little later */
         atomic_store_explicit(&header->start_not_before_ns, now + 10 * LOOK_MAX_NS,
@@ -157,13 +166,18 @@ static uint32_t revoke_stuck(struct monitor *monitor, uint64_t elapsed_ns, uint6
     struct pa_header *header = &segment->header;
     uint32_t in_use = 0;
     *slowest_ns = 0;
-    for (uint32_t permit = 0; permit < header->permit_count; permit++) {
+    for (uint32_t permit = 0; permit < monitor->birth->setup.permit_count; permit++) {
         uint32_t holder =
             atomic_load_explicit(&header->permits[permit], memory_order_acquire);
-        if (holder == 0 || holder > PA_MAX_WORKERS)
+        if (holder == 0)
             continue;
         uint32_t worker = holder - 1;
-        struct pa_worker *record = &segment->workers[worker];
+        struct pa_worker *record = &segment->workers[worker % PA_MAX_WORKERS];
+        if (worker >= PA_MAX_WORKERS ||
+            atomic_load_explicit(&record->life, memory_order_relaxed) == PA_VACANT) {
+            pa_permit_revoke(segment, permit, worker); /* nobody else does */
+            continue;
+        }
         uint32_t taken = atomic_load_explicit(&record->taken, memory_order_acquire);
         bool same = taken == monitor->taken[worker] &&
                     atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_RUNNING;
@@ -199,20 +213,20 @@ static bool look(struct monitor *monitor)
         return false;
     if (pa_wake_one(monitor->segment))
         return true;
-    return in_use < monitor->segment->header.permit_count && start_worker(monitor);
+    return in_use < monitor->birth->setup.permit_count && start_worker(monitor);
 }
 
 /* False: the program has become another one (execve), which knows nothing of us.  Our descriptors
  * are in the old table, and in its new one no descriptor of the segment is open. */
-static bool program_is_there(const struct pa_segment *segment)
+static bool program_is_there(const struct pa_setup *setup)
 {
     char path[64] = "", *at = path;
     pa_text(&at, "/proc/");
-    pa_text_number(&at, (uint32_t)segment->header.program_pid);
+    pa_text_number(&at, (uint32_t)setup->program_pid);
     pa_text(&at, "/fd/");
-    pa_text_number(&at, (uint32_t)segment->header.segment_fd);
+    pa_text_number(&at, (uint32_t)setup->segment_fd);
     struct stat ours, its;
-    if (fstat(segment->header.segment_fd, &ours) < 0)
+    if (fstat(setup->segment_fd, &ours) < 0)
         return true;
     if (stat(path, &its) < 0)
         return errno != ENOENT;
@@ -220,13 +234,14 @@ static bool program_is_there(const struct pa_segment *segment)
 }
 
 /* Nobody waits for what the workers do. */
-static void end_workers(struct pa_segment *segment)
+static void end_workers(const struct monitor *monitor)
 {
+    struct pa_segment *segment = monitor->segment;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_load(&segment->workers[worker].pidfd);
-        if (pidfd >= 0)
+        if (pidfd >= 0 && pidfd == monitor->pidfds[worker])
             syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
     }
 }
@@ -237,8 +252,8 @@ static void check_program(struct monitor *monitor)
     if (now - monitor->checked_at_ns < CHECK_NS)
         return;
     monitor->checked_at_ns = now;
-    if (!program_is_there(monitor->segment))
-        end_workers(monitor->segment);
+    if (!program_is_there(&monitor->birth->setup))
+        end_workers(monitor);
 }
 
 static bool told_to_leave(const struct pa_segment *segment, uint32_t identity)
@@ -294,24 +309,26 @@ static void watch(struct monitor *monitor)
     }
 }
 
-static void title_of(char *title, const char *role, const struct pa_header *header)
+static void title_of(char *title, const char *role, const struct pa_setup *setup)
 {
     pa_text(&title, "procaio: ");
     pa_text(&title, role);
     pa_text(&title, " of ");
-    pa_text_number(&title, (uint32_t)header->program_pid);
+    pa_text_number(&title, (uint32_t)setup->program_pid);
 }
 
 int pa_spawner_main(void *context)
 {
     struct pa_birth *birth = context;
     char title[64];
-    title_of(title, "spawner", &birth->segment->header);
+    title_of(title, "spawner", &birth->setup);
     pa_child_settle(birth);
     pa_child_shed(birth);
     pa_child_show_title(birth, title);
     prctl(PR_SET_NAME, "procaio-spawner", 0, 0, 0);
     struct monitor monitor = {.birth = birth, .segment = birth->segment};
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
+        monitor.pidfds[worker] = atomic_load(&birth->segment->workers[worker].pidfd);
     watch(&monitor);
     return 0;
 }
@@ -333,7 +350,7 @@ int pa_worker_main(void *context)
     pa_text(&at, "worker ");
     pa_text_number(&at, birth->worker);
     char title[64];
-    title_of(title, role, &segment->header);
+    title_of(title, role, &birth->setup);
     pa_child_settle(birth); /* and it has nothing to shed: the spawner has done so */
     pa_child_show_title(birth, title);
     memcpy(role, "procaio-", 8);
@@ -344,17 +361,19 @@ int pa_worker_main(void *context)
     give_way();
     struct pa_worker *record = &segment->workers[birth->worker];
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
-    pa_worker_loop(segment, birth->worker, birth->identity);
+    pa_worker_loop(segment, &birth->setup, birth->worker, birth->identity);
     return 0;
 }
 
-int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)
+int pa_spawner_start(struct pa_segment *segment, char *region, const struct pa_setup *setup,
+                     uint32_t identity, int *pidfd)
 {
     struct pa_birth *birth = (struct pa_birth *)region;
     *birth = (struct pa_birth){
         .segment = segment,
         .worker_stack = region + PA_STACK_SIZE,
-        .identity = atomic_load_explicit(&segment->header.identity, memory_order_acquire),
+        .identity = identity,
+        .setup = *setup,
     };
     pa_keep_collect(&birth->keep, segment, region);
     /* A signal between the clone and the child's own settings would run the program's handler. */

@@ -27,11 +27,13 @@ struct pa_birth {
     char *worker_stack; /* PA_STACK_SIZE bytes; each worker has its own copy of it */
     uint32_t worker;    /* the one that is being born */
     uint32_t identity;  /* of the program, when the spawner was cloned */
+    struct pa_setup setup;
 };
 
 /* Program: clone the spawner.  Gives its pid and sets *pidfd, or a negated errno.  `region` is
  * 2 * PA_STACK_SIZE bytes of private memory that stays mapped for as long as the pool lives. */
-int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd);
+int pa_spawner_start(struct pa_segment *segment, char *region, const struct pa_setup *setup,
+                     uint32_t identity, int *pidfd);
 
 /* The children themselves; clone(2) ends them with what these return, and nothing else runs. */
 int pa_spawner_main(void *birth);
@@ -42,7 +44,8 @@ bool pa_is_blocked(pid_t pid);
 
 /* A worker's work without its process: takes requests until it is told to leave.  Tests and the
  * benchmark's limit program run it in threads. */
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, uint32_t identity);
+void pa_worker_loop(struct pa_segment *segment, const struct pa_setup *setup, uint32_t worker,
+                    uint32_t identity);
 
 /* The program is still the user that it was. */
 static inline bool pa_has_identity(const struct pa_segment *segment, uint32_t identity)

@@ -73,7 +73,7 @@ static Pool *next_old_pool(void)
 {
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
         if (pool->fork_count == fork_count && !pool->is_inline &&
-            pool->segment->header.identity != identity_number)
+            pool->identity != identity_number)
             return pool;
     return NULL;
 }

@@ -32,7 +32,7 @@ static struct {
     bool on;
 } hunt;
 
-static bool is_marked(int fd)
+bool orphans_is_one(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
     return flags >= 0 && flags & O_ASYNC && fcntl(fd, F_GETOWN) == 0 &&
@@ -61,7 +61,7 @@ static void each_descriptor(void (*visit)(int fd))
 
 static void suspect(int fd)
 {
-    if (!is_marked(fd))
+    if (!orphans_is_one(fd))
         return;
     if (hunt.count == hunt.room) {
         size_t room = hunt.room ? 2 * hunt.room : 16;
@@ -102,8 +102,9 @@ void orphans_hunt(void)
 /* Called before the dead worker's requests are looked at. */
 void orphans_look_for(Pool *pool, uint32_t worker)
 {
-    if (atomic_load_explicit(&pool->segment->workers[worker].activity, memory_order_relaxed) !=
-        PA_RUNNING)
+    uint32_t activity =
+        atomic_load_explicit(&pool->segment->workers[worker].activity, memory_order_relaxed);
+    if (activity == PA_SEARCHING || activity == PA_SLEEPING)
         return;
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         Request *request = pool->in_flight[index];
@@ -156,7 +157,7 @@ void orphans_sweep(void)
             return;
     for (size_t i = 0; i < hunt.count; i++) {
         int fd = hunt.suspects[i];
-        if (is_marked(fd) && fcntl(fd, F_GETSIG) == SUSPECT && !is_parked(fd))
+        if (orphans_is_one(fd) && fcntl(fd, F_GETSIG) == SUSPECT && !is_parked(fd))
             close(fd);
     }
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
@@ -172,7 +173,7 @@ void orphans_adopt(int fd)
 
 static void close_marked(int fd)
 {
-    if (is_marked(fd))
+    if (orphans_is_one(fd))
         close(fd);
 }
 
@@ -197,7 +198,7 @@ static struct {
 static bool is_worker(const Pool *pool, int pid)
 {
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
-        if (atomic_load(&pool->segment->workers[worker].pid) == pid)
+        if (pool->pids[worker] == pid)
             return true;
     return false;
 }
@@ -221,6 +222,7 @@ static void close_what_spawner_read(int fd)
 
 void orphans_of_spawner(Pool *pool, int pid)
 {
+    pool_know_workers(pool);
     dead_spawner.pool = pool;
     dead_spawner.pid = pid;
     each_descriptor(close_what_spawner_read);

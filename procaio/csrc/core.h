@@ -163,7 +163,9 @@ struct Request {
     bool ended_early : 1; /* by abort() or its deadline */
     bool aborted : 1;     /* likewise, but a worker is still at it, or has to remove its part */
     bool is_husk : 1;     /* what is left of one that has ended: see queue_detach() */
-    bool was_seen : 1;    /* a husk: when it was looked at a worker was removing its part */
+    /* When it was looked at before: of a husk a worker was removing the part; of another one it seemed
+     * that nobody was going to bring it. */
+    bool was_seen : 1;
     bool lost : 1;        /* nobody knows which worker has it: its slot says what cannot be */
     bool garbled : 1;     /* its slot, or its block, holds what no worker of ours writes */
 };
@@ -306,6 +308,7 @@ void pool_distrust(Pool *pool, uint32_t worker);
 void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64]);
 bool pool_is_wild(const Pool *pool, uint32_t worker);
 bool pool_has_wild(const Pool *pool);
+void pool_mend(Pool *pool);
 void pool_know_workers(Pool *pool);
 int pool_pid_of(Pool *pool, uint32_t worker); /* 0: it has none */
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
@@ -356,6 +359,8 @@ bool queue_abort(Pool *pool, Request *request, int error); /* false: it has ende
 void queue_detach(Pool *pool, Request *request);
 void queue_watch_husk(Pool *pool, Request *husk);
 void queue_inspect(Pool *pool); /* for slots that say what cannot be */
+void queue_search(Pool *pool);  /* likewise, when nothing has happened for long */
+bool queue_expire(Pool *pool, Request *request); /* false: it is done, and will be delivered */
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);

@@ -228,7 +228,7 @@ int poll_sleep(Pool *pool, double timeout)
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);
     else if (pool->segment == segment && !awake && milliseconds == LONGEST_SLEEP_MS)
-        queue_inspect(pool); /* so long a silence may have a reason */
+        queue_search(pool); /* so long a silence may have a reason */
     if (pool->followers > 0)
         poll_tell_others(pool);
     return signals(pool, segment);

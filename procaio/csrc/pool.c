@@ -463,6 +463,13 @@ void pool_distrust(Pool *pool, uint32_t worker)
     syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 }
 
+/* Nothing has happened for long. */
+void pool_mend(Pool *pool)
+{
+    pool_know_workers(pool);
+    write_header(pool);
+}
+
 void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64])
 {
     pool_know_workers(pool);

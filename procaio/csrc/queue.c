@@ -314,6 +314,7 @@ static bool publish(Pool *pool, Request *request, uint32_t index)
 /* The next step of a request goes into the same slot. */
 static void fill_next_step(const Request *request, struct pa_slot *slot)
 {
+    slot->op = request->op;
     slot->fd = request->fd;
     slot->file_offset = request->offset;
     slot->length = request->length;
@@ -470,7 +471,7 @@ void queue_request(Pool *pool, Request *request)
 
 /* -- results ---------------------------------------------------------------------------------- */
 
-static void send_again(Pool *pool, Request *request)
+static void send(Pool *pool, Request *request)
 {
     if (!publish(pool, request, request->slot)) {
         request->error = EAGAIN;
@@ -481,7 +482,17 @@ static void send_again(Pool *pool, Request *request)
 static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
 {
     fill_next_step(request, slot);
-    send_again(pool, request);
+    send(pool, request);
+}
+
+/* Nobody has begun it, but that is what the slot says: it is filled anew. */
+static void send_again(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    if (request->step_open)
+        fill_next_step(request, slot);
+    else
+        fill(pool, request, slot); /* it has its block: that cannot fail */
+    send(pool, request);
 }
 
 /* Small data that are about to be copied: ask for all cache lines now, while other results are seen
@@ -515,9 +526,8 @@ static bool accept_result(Pool *pool, uint32_t owner, uint32_t entry)
                  entry != pa_entry(index, generation)))
         return false;
     if (unlikely(slot->call_flags & PA_REFUSED)) {
-        slot->call_flags &= (uint16_t)~PA_REFUSED;
         if (may_be_refused(pool)) {
-            send_again(pool, request);
+            send_again(pool, request, slot);
             return true;
         }
         request->garbled = true;
@@ -810,6 +820,75 @@ static bool abort_executing(Pool *pool, Request *request, uint32_t word, int err
     return true;
 }
 
+/* Whether nobody is going to bring the result, as it seems just now. */
+static bool seems_lost(const Pool *pool, const Request *request, uint32_t word)
+{
+    if (!is_sound(pool, request, word))
+        return true;
+    if (pa_state_phase(word) == PA_READY || memory_is_for(request->op))
+        return false;
+    uint32_t worker = pa_state_owner(word) - 1;
+    const struct pa_worker *record = &pool->segment->workers[worker];
+    return pa_state_phase(word) == PA_DONE || pool->pids[worker] <= 0 ||
+           atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_SLEEPING;
+}
+
+/* Slots whose entries are in a lane. */
+static void mark_queued(const Pool *pool, uint64_t queued[PA_NSLOTS / 64])
+{
+    const struct pa_segment *segment = pool->segment;
+    for (uint32_t lane = 0; lane < PA_NLANES; lane++) {
+        uint32_t tail = pool->lanes.tails[lane];
+        uint32_t count = tail - atomic_load(&segment->header.heads[lane]);
+        for (; count - 1 < PA_NSLOTS; count--) {
+            uint32_t entry = atomic_load_explicit(
+                &segment->lanes[lane][(tail - count) & (PA_NSLOTS - 1)], memory_order_relaxed);
+            uint32_t index = pa_entry_index(entry);
+            if (index < PA_NSLOTS && pa_entry_generation(entry) == pool->generations[index])
+                queued[index / 64] |= UINT64_C(1) << index % 64;
+        }
+    }
+}
+
+/* What has been READY for long, and is in no lane any more, goes there again. */
+static void queue_again(Pool *pool, const Request *request)
+{
+    uint32_t index = request->slot;
+    pa_lane_push(pool->segment, &pool->lanes, lane_of(request),
+                 pa_entry(index, pool->generations[index]));
+}
+
+void queue_search(Pool *pool)
+{
+    uint64_t queued[PA_NSLOTS / 64] = {0};
+    bool lost = false, waits = false;
+    if (pool->is_inline || pool->nreqs == 0)
+        return;
+    pool_mend(pool);
+    mark_queued(pool, queued);
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        Request *request = pool->in_flight[index];
+        if (!request || request->place != AT_SLOT || request->lost || request->is_husk)
+            continue;
+        uint32_t word =
+            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
+        bool seen = request->was_seen;
+        request->was_seen = seems_lost(pool, request, word);
+        if (request->was_seen && seen) {
+            lose(pool, request, EIO);
+            lost = true;
+        } else if (pa_state_phase(word) == PA_READY && !memory_is_for(request->op)) {
+            waits = true;
+            if (!(queued[index / 64] & UINT64_C(1) << index % 64))
+                queue_again(pool, request);
+        }
+    }
+    if (waits)
+        pa_wake_all(pool->segment);
+    if (lost)
+        end_suspects(pool);
+}
+
 static bool abort_in_slot(Pool *pool, Request *request, int error)
 {
     struct pa_slot *slot = &pool->segment->slots[request->slot];
@@ -860,6 +939,22 @@ bool queue_abort(Pool *pool, Request *request, int error)
         return false;
     request->ended_early = true;
     return true;
+}
+
+bool queue_expire(Pool *pool, Request *request)
+{
+    if (queue_abort(pool, request, ETIMEDOUT) || request->place != AT_SLOT || pool->is_inline)
+        return true;
+    queue_harvest(pool);
+    if (request->place != AT_SLOT)
+        return true;
+    if (!request->was_seen) {
+        request->was_seen = true;
+        return false;
+    }
+    lose(pool, request, ETIMEDOUT); /* its entry is gone */
+    end_suspects(pool);
+    return request->ended_early = true;
 }
 
 /* The request ends, though a worker that cannot die is still at it, or none has come to remove its

@@ -336,7 +336,9 @@ def leftovers(before: set[str]) -> None:
 def end(made: list[procaio.Request], pool: procaio.Pool) -> dict[str, int]:
     """All end, and in one of the ways in which requests do."""
     counts = {"value": 0, "error": 0}
-    assert pool._flush(PATIENCE), "requests that never end"
+    if not pool._flush(PATIENCE):
+        left = [request for request in made if request.state not in ("done", "cancelled")]
+        raise AssertionError(f"requests that never end: {left} of {pool._snapshot()}")
     for request in made:
         try:
             request.wait(0)

@@ -214,6 +214,7 @@ struct Pool {
     struct pa_setup setup;
     uint32_t wanted, max_idle, idle_timeout_ms, identity;
     bool renewed; /* the identity has changed */
+    bool lags;    /* and the spawner is still the one from before */
     uint32_t worker_limit;
     struct pa_lanes lanes;
     int pidfds[PA_MAX_WORKERS], pids[PA_MAX_WORKERS]; /* -1: not known, see know_workers() */
@@ -302,7 +303,8 @@ bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if so
 #define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
 void pool_after_fork(void);
 void pool_clear(Pool *pool);
-void pool_renew(Pool *pool, uint32_t identity);
+void pool_identify(Pool *pool, uint32_t identity);
+void pool_renew(Pool *pool);
 void pool_condemn(Pool *pool, uint32_t worker);
 void pool_distrust(Pool *pool, uint32_t worker);
 void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64]);

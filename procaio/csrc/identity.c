@@ -72,20 +72,23 @@ void identity_note(void)
 static Pool *next_old_pool(void)
 {
     for (Pool *pool = open_pools; pool; pool = pool->next_open)
-        if (pool->fork_count == fork_count && !pool->is_inline &&
-            pool->identity != identity_number)
+        if (pool->fork_count == fork_count && !pool->is_inline && pool->lags)
             return pool;
     return NULL;
 }
 
-/* Other threads may run meanwhile, so the list is looked through anew each time. */
+/* All pools know before other threads may run and make requests: that is while a spawner is waited
+ * for, so the list is looked through anew each time. */
 static void renew_pools(void)
 {
     Pool *pool;
     identity_number++;
+    for (pool = open_pools; pool; pool = pool->next_open)
+        if (pool->fork_count == fork_count && !pool->is_inline)
+            pool_identify(pool, identity_number);
     while ((pool = next_old_pool())) {
         Py_INCREF((PyObject *)pool);
-        pool_renew(pool, identity_number);
+        pool_renew(pool);
         Py_DECREF((PyObject *)pool);
     }
 }

@@ -100,7 +100,7 @@ static void reset_private_state(Pool *pool)
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
         pool->pidfds[worker] = pool->pids[worker] = -1;
     pool->worker_limit = 0;
-    pool->renewed = false;
+    pool->renewed = pool->lags = false;
     pool->asking = true;
     pool->rung = pool->somebody_sleeps = pool->lacks_spawner = false;
     pool->followers = 0;
@@ -672,13 +672,19 @@ static void end_spawner(Pool *pool, uint64_t until_ns)
     atomic_store(&segment->header.monitor_asleep, 0);
 }
 
+/* Who is older begins nothing from here on. */
+void pool_identify(Pool *pool, uint32_t identity)
+{
+    pool->identity = identity;
+    pool->renewed = pool->lags = true;
+    atomic_store(&pool->segment->header.identity, identity);
+}
+
 /* A new spawner, and so new workers: the program is somebody else now, or about to be. */
-void pool_renew(Pool *pool, uint32_t identity)
+void pool_renew(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
-    pool->identity = identity;
-    pool->renewed = true;
-    atomic_store(&segment->header.identity, identity);
+    pool->lags = false;
     pa_wake_all(segment);
     pa_monitor_ring(segment);
     end_spawner(pool, pa_now_ns() + PA_DEATH_NS); /* it leaves by itself */

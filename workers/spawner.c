@@ -73,6 +73,24 @@ static int reserve_results(const struct pa_birth *birth, uint32_t worker)
     return -errno;
 }
 
+/* Whether it is a pidfd of that process, as far as the system tells ("Pid:", TAB, number). */
+static bool is_pidfd_of(int pidfd, pid_t pid)
+{
+    char text[512], wanted[32] = "\nPid:\t", *at = text;
+    pa_text(&at, "/proc/self/fdinfo/");
+    pa_text_number(&at, (uint32_t)pidfd);
+    int fd = pidfd < 0 ? -1 : open(text, O_RDONLY | O_CLOEXEC); /* see orphans.c */
+    if (fd < 0)
+        return pidfd >= 0;
+    ssize_t size = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[size > 0 ? size : 0] = '\0';
+    at = wanted + strlen(wanted);
+    pa_text_number(&at, (uint32_t)pid);
+    pa_text(&at, "\n");
+    return strstr(text, wanted) != NULL;
+}
+
 static int clone_worker(struct monitor *monitor, uint32_t worker)
 {
     struct pa_birth *birth = monitor->birth;
@@ -103,6 +121,10 @@ static int clone_worker(struct monitor *monitor, uint32_t worker)
         return error;
     }
     int pidfd = atomic_load_explicit(&record->pidfd, memory_order_relaxed);
+    if (!is_pidfd_of(pidfd, pid)) { /* somebody has just written over it */
+        pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        atomic_store_explicit(&record->pidfd, pidfd, memory_order_relaxed);
+    }
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = PA_EVENT_OF(worker, pidfd)};
     epoll_ctl(birth->setup.epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
     monitor->pidfds[worker] = pidfd;

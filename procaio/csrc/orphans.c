@@ -203,7 +203,8 @@ static bool is_worker(const Pool *pool, int pid)
     return false;
 }
 
-/* Its own maps (child.c), or a worker's stat, marked with O_DSYNC (spawner.c). */
+/* Its own maps (child.c), what is told of a descriptor, or a worker's stat, marked with O_DSYNC
+ * (spawner.c). */
 static void close_what_spawner_read(int fd)
 {
     char path[64], text[64], name[8], after;
@@ -211,7 +212,10 @@ static void close_what_spawner_read(int fd)
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     ssize_t size = readlink(path, text, sizeof text - 1);
     text[size > 0 ? size : 0] = '\0';
-    if (sscanf(text, "/proc/%d/%7[a-z]%c", &pid, name, &after) != 2)
+    int count = sscanf(text, "/proc/%d/%7[a-z]%c", &pid, name, &after);
+    if (count == 3 && after == '/' && strcmp(name, "fdinfo") == 0 && pid == dead_spawner.pid)
+        close(fd);
+    if (count != 2)
         return;
     bool maps = strcmp(name, "maps") == 0 && pid == dead_spawner.pid;
     bool stat = strcmp(name, "stat") == 0 && fcntl(fd, F_GETFL) & O_DSYNC &&

@@ -459,6 +459,7 @@ void pool_distrust(Pool *pool, uint32_t worker)
         return;
     }
     pool->wild[worker / 64] |= UINT64_C(1) << worker % 64;
+    orphans_hunt();
     write_header(pool);
     syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 }
@@ -745,7 +746,10 @@ static void end_children(Pool *pool)
         atomic_store(&segment->workers[worker].pidfd, -1);
         if (pidfd >= 0) {
             end_child(pidfd, pool->pids[worker], until_ns);
-            orphans_look_for(pool, worker);
+            if (pool_is_wild(pool, worker))
+                orphans_hunt();
+            else
+                orphans_look_for(pool, worker);
         }
     }
     bury_undead();

@@ -823,11 +823,9 @@ static bool abort_executing(Pool *pool, Request *request, uint32_t word, int err
 /* Whether nobody is going to bring the result, as it seems just now. */
 static bool seems_lost(const Pool *pool, const Request *request, uint32_t word)
 {
-    if (!is_sound(pool, request, word))
-        return true;
+    uint32_t worker = pa_state_owner(word) - 1;
     if (pa_state_phase(word) == PA_READY || memory_is_for(request->op))
         return false;
-    uint32_t worker = pa_state_owner(word) - 1;
     const struct pa_worker *record = &pool->segment->workers[worker];
     return pa_state_phase(word) == PA_DONE || pool->pids[worker] <= 0 ||
            atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_SLEEPING;
@@ -872,9 +870,9 @@ void queue_search(Pool *pool)
             continue;
         uint32_t word =
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        bool seen = request->was_seen;
-        request->was_seen = seems_lost(pool, request, word);
-        if (request->was_seen && seen) {
+        bool sound = is_sound(pool, request, word), seen = request->was_seen;
+        request->was_seen = sound && seems_lost(pool, request, word);
+        if (!sound || (request->was_seen && seen)) {
             lose(pool, request, EIO);
             lost = true;
         } else if (pa_state_phase(word) == PA_READY && !memory_is_for(request->op)) {
@@ -1256,6 +1254,7 @@ uint64_t queue_copied(const Request *request)
 
 static void distrust_owner(Pool *pool, const struct pa_slot *slot)
 {
+    orphans_hunt(); /* what it has really opened */
     uint32_t owner = pa_state_owner(atomic_load(&slot->state));
     if (owner > 0 && owner <= PA_MAX_WORKERS && !pool->is_inline)
         pool_distrust(pool, owner - 1);
@@ -1273,14 +1272,14 @@ void queue_conclude(Pool *pool, Request *request)
         request->error = 0;
     } else if (!request->error && slot) {
         PyObject *value = result_take(request, slot);
-        if (unlikely(request->garbled))
-            distrust_owner(pool, slot);
         if (!value && !request->error) { /* no memory, or a bytearray that others hold */
             request->error = PyErr_ExceptionMatches(PyExc_BufferError) ? EBUSY : ENOMEM;
             PyErr_Clear();
         }
         request->value = value;
     }
+    if (slot && unlikely(request->garbled))
+        distrust_owner(pool, slot);
     if (request->is_group)
         group_conclude(request);
     close_step(request);

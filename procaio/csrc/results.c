@@ -864,10 +864,12 @@ void result_discard(Request *request, const struct pa_slot *slot)
     int64_t result = result_of(slot);
     if (result < 0)
         return;
-    if (request->kind == RESULT_FILE && result <= INT32_MAX) {
-        fd = (int)result;
-        if (request->flags & O_PATH && is_path_only(fd))
+    if (request->kind == RESULT_FILE) {
+        fd = result <= INT32_MAX ? (int)result : INT32_MAX;
+        if (request->flags & O_PATH && is_path_only(fd)) {
             close(fd);
+            return;
+        }
     } else if (request->kind == RESULT_LISTING || request->kind == RESULT_REMOVAL) {
         struct pa_tree_answer answer;
         memcpy(&answer, slot->payload, sizeof answer);
@@ -875,4 +877,6 @@ void result_discard(Request *request, const struct pa_slot *slot)
     }
     if (fd >= 0 && orphans_is_one(fd))
         close(fd);
+    else if (fd >= 0)
+        request->garbled = true;
 }

@@ -473,6 +473,7 @@ void queue_request(Pool *pool, Request *request)
 
 static void send(Pool *pool, Request *request)
 {
+    request->was_seen = false;
     if (!publish(pool, request, request->slot)) {
         request->error = EAGAIN;
         queue_push_pending(pool, request);
@@ -821,14 +822,19 @@ static bool abort_executing(Pool *pool, Request *request, uint32_t word, int err
 }
 
 /* Whether nobody is going to bring the result, as it seems just now. */
-static bool seems_lost(const Pool *pool, const Request *request, uint32_t word)
+static bool seems_lost(Pool *pool, const Request *request, uint32_t word)
 {
     uint32_t worker = pa_state_owner(word) - 1;
     if (pa_state_phase(word) == PA_READY || memory_is_for(request->op))
         return false;
     const struct pa_worker *record = &pool->segment->workers[worker];
-    return pa_state_phase(word) == PA_DONE || pool->pids[worker] <= 0 ||
+    return pa_state_phase(word) == PA_DONE || pool_pid_of(pool, worker) == 0 ||
            atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_SLEEPING;
+}
+
+static bool is_done_by_somebody(Pool *pool, uint32_t word)
+{
+    return pa_state_phase(word) == PA_DONE && pool_pid_of(pool, pa_state_owner(word) - 1) > 0;
 }
 
 /* Slots whose entries are in a lane. */
@@ -862,6 +868,9 @@ void queue_search(Pool *pool)
     bool lost = false, waits = false;
     if (pool->is_inline || pool->nreqs == 0)
         return;
+    queue_harvest(pool);
+    if (queue_anything_pending(pool))
+        return;
     pool_mend(pool);
     mark_queued(pool, queued);
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
@@ -872,7 +881,9 @@ void queue_search(Pool *pool)
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
         bool sound = is_sound(pool, request, word), seen = request->was_seen;
         request->was_seen = sound && seems_lost(pool, request, word);
-        if (!sound || (request->was_seen && seen)) {
+        if (request->was_seen && seen && is_done_by_somebody(pool, word)) {
+            pool_distrust(pool, pa_state_owner(word) - 1); /* when it is dead the result is taken */
+        } else if (!sound || (request->was_seen && seen)) {
             lose(pool, request, EIO);
             lost = true;
         } else if (pa_state_phase(word) == PA_READY && !memory_is_for(request->op)) {
@@ -950,7 +961,13 @@ bool queue_expire(Pool *pool, Request *request)
         request->was_seen = true;
         return false;
     }
-    lose(pool, request, ETIMEDOUT); /* its entry is gone */
+    uint32_t word =
+        atomic_load_explicit(&pool->segment->slots[request->slot].state, memory_order_acquire);
+    if (is_done_by_somebody(pool, word)) { /* its entry is gone: as in queue_search() */
+        pool_distrust(pool, pa_state_owner(word) - 1);
+        return true;
+    }
+    lose(pool, request, ETIMEDOUT);
     end_suspects(pool);
     return request->ended_early = true;
 }
@@ -1046,6 +1063,7 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     clear_after_death(pool, request);
     if (again) {
         request->tries++;
+        request->was_seen = false;
         pool->totals.rerun++;
         if (takes_steps(request)) { /* from the start */
             close_step(request);

@@ -130,7 +130,7 @@ def requests(pool: procaio.Pool, tree: Tree, rnd: random.Random) -> list[procaio
     """Some of many kinds; few of them are held in a worker."""
     shared = procaio.Buffer(20_000, pool=pool)
     kinds: list[Callable[..., procaio.Request]] = [
-        lambda **k: procaio.aio_nop(**k),
+        procaio.aio_nop,
         lambda **k: procaio.aio_busy(0.001, **k),
         lambda **k: procaio.aio_read(tree.fd, rnd.randrange(1 << 20), 5000, **k),
         lambda **k: procaio.aio_read(tree.fd, 0, 300_000, bytearray(300_000), **k),

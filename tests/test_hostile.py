@@ -1,4 +1,4 @@
-"""Garbage in shared memory: it fails requests, and costs workers, but nothing that is the program's."""
+"""Garbage in shared memory: it fails requests and costs workers, but nothing of the program's."""
 
 from __future__ import annotations
 
@@ -129,7 +129,6 @@ def test_ring_of_a_number_without_a_worker_is_not_read(
 ) -> None:
     before = pids(workers)
     memory.put(memory.record(200, "result_tail"), 7)
-    memory.put(HEADER["monitor_bell"] - 64 + 4, 0)
     assert works(workers)
     assert before <= pids(workers)
 
@@ -214,7 +213,9 @@ def test_request_that_waits_ends_though_its_slot_is_overwritten(
     workers.max_parallel(0)
     waits = procaio.aio_nop(pool=workers, timeout=0.01)
     memory.put(memory.slot(the_slot(memory, READY)), 0)
-    with pytest.raises((TimeoutError, procaio.WorkerDied)):  # the idle worker leaves: what is first?
+    with pytest.raises(
+        (TimeoutError, procaio.WorkerDied)
+    ):  # the idle worker leaves: what is first?
         waits.wait(timeout=30)
     workers.min_parallel(1)
     assert works(workers)

@@ -124,6 +124,26 @@ def test_worker_whose_results_cannot_be_is_replaced(
     assert pid not in pids(workers)
 
 
+def test_worker_that_tells_of_anothers_result_is_replaced_and_the_other_is_not(
+    workers: procaio.Pool, memory: Memory, gate: Gate
+) -> None:
+    (held,) = gate.hold(workers)
+    (liar,) = workers.statistics().workers
+    request = procaio.aio_nop(pool=workers)
+    index = the_slot(memory, DONE)
+    honest = pids(workers) - {liar.pid}
+    at = memory.record(liar.number, "result_tail")
+    entry = generation(memory, index) << 12 | index
+    memory.put(memory.result(liar.number, memory.get(at)), entry)
+    memory.put(at, memory.get(at) + 1)
+    assert request.wait(timeout=30) is None
+    with pytest.raises(procaio.WorkerDied):
+        held.wait(timeout=30)
+    assert works(workers)
+    assert honest <= pids(workers)
+    assert liar.pid not in pids(workers)
+
+
 def test_ring_of_a_number_without_a_worker_is_not_read(
     workers: procaio.Pool, memory: Memory
 ) -> None:

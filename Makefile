@@ -7,7 +7,7 @@ C_HEADERS = $(wildcard procaio/csrc/*.h shm/*.h workers/*.h)
 STRICT = -std=c11 -D_GNU_SOURCE -O2 -fPIC -Wall -Wextra -Wconversion -Wshadow -Werror
 INCLUDE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 
-.PHONY: help demo test slow soak quick check format docs bench model model-deep tsan asan clean
+.PHONY: help demo test slow soak quick check format docs bench model model-deep tsan asan fuzz clean
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,7 +61,7 @@ docs: $(VENV)/.installed $(VENV)/.docs ## the documentation, as a site in build/
 model: ## check the models of the protocol with spin (Debian package: spin)
 	$(PYTHON) tests/model/check.py
 
-model-deep: ## the model of wake-ups with more deaths and permits: half an hour, 11 GB
+model-deep: ## the models with more deaths, requests and permits: half an hour, 11 GB
 	$(PYTHON) tests/model/check.py --deep
 
 # The rings, the slots and the arena without Python and without processes.
@@ -117,6 +117,10 @@ asan: build/test_rings_asan build/test_arena_asan build/test_memory_asan build/a
 	cd build && $(ASAN_RUN) ../$(ASAN_BIN)/python ../$(ASAN_BIN)/pytest -c ../pyproject.toml -q -m 'not slow' \
 		-p no:cacheprovider --capture=sys --timeout 300 --ignore ../tests/test_native.py \
 		--ignore ../tests/test_benchmarks.py --ignore ../tests/test_slowfs.py $(or $(ASAN_TESTS),../tests)
+
+SECONDS = 60
+fuzz: build/asan-venv/.installed ## garbage at random in shared memory, under the sanitizers: SECONDS=60
+	$(ASAN_RUN) $(ASAN_BIN)/python tests/fuzz.py --first $(or $(FIRST),$$(date +%s)) --seconds $(SECONDS)
 
 build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) $(C_HEADERS)
 	mkdir -p build

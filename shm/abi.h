@@ -312,8 +312,9 @@ struct pa_data_segment {
     uint32_t reserved;
 };
 
-struct pa_header {
-    /* Written once, before any worker lives. */
+/* What never changes while the pool lives.  Everybody has a copy, for numbers of descriptors and
+ * processes are not taken from where anybody can write. */
+struct pa_setup {
     uint32_t magic;
     int32_t program_pid;
     int32_t segment_fd;
@@ -323,6 +324,13 @@ struct pa_header {
     uint64_t title_at; /* address and size of the argument area, for the process title */
     uint64_t title_size;
     uint32_t spin_limit_ns; /* 0: never spin */
+};
+
+/* What an event of a worker's pidfd says in the program's set. */
+#define PA_EVENT_OF(worker, pidfd) ((uint64_t)(uint32_t)(pidfd) << 32 | (worker))
+
+struct pa_header {
+    struct pa_setup setup; /* written by the program only */
 
     /* Settings: written by the program, read by all. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t shutdown;
@@ -342,8 +350,6 @@ struct pa_header {
 
     /* Written by the program at every submission. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];
-    /* The program's own: the heads as it saw them last, so that it need not look at each push. */
-    alignas(PA_CACHE_LINE) uint32_t known_heads[PA_NLANES];
     /* Advanced by whoever passes an entry. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES];
     /* 1: ring event_fd at the next result.  Program sets, the worker that rings clears. */
@@ -363,14 +369,13 @@ struct pa_header {
 };
 PA_AT(pa_header, shutdown, 64);
 PA_AT(pa_header, tails, 128);
-PA_AT(pa_header, known_heads, 192);
-PA_AT(pa_header, heads, 256);
-PA_AT(pa_header, want_signal, 320);
-PA_AT(pa_header, spinner, 384);
-PA_AT(pa_header, monitor_bell, 448);
-PA_AT(pa_header, permits, 512);
-PA_AT(pa_header, op_ns, 768);
-PA_AT(pa_header, data_segments, 1280);
+PA_AT(pa_header, heads, 192);
+PA_AT(pa_header, want_signal, 256);
+PA_AT(pa_header, spinner, 320);
+PA_AT(pa_header, monitor_bell, 384);
+PA_AT(pa_header, permits, 448);
+PA_AT(pa_header, op_ns, 704);
+PA_AT(pa_header, data_segments, 1216);
 static_assert(PA_NOPS <= 128, "op_ns has a place for each");
 
 struct pa_segment {

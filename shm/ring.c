@@ -16,17 +16,39 @@
 
 #define MASK (PA_NSLOTS - 1u)
 
-bool pa_lane_push(struct pa_segment *segment, uint32_t lane, uint32_t entry)
+/* No lane holds more than it has places for.  If its words say so, somebody has overwritten them:
+ * whatever has a place is looked at again.  `head` was read before `tail`; if it is still the same
+ * it was so when `tail` was read. */
+static bool mend(struct pa_header *header, uint32_t lane, uint32_t *head, uint32_t tail)
+{
+    if (tail - *head <= PA_NSLOTS)
+        return false;
+    if (atomic_compare_exchange_strong_explicit(&header->heads[lane], head, tail - PA_NSLOTS,
+                                                memory_order_acq_rel, memory_order_acquire))
+        *head = tail - PA_NSLOTS;
+    return true;
+}
+
+static uint32_t head_of(struct pa_segment *segment, uint32_t lane, uint32_t tail)
 {
     struct pa_header *header = &segment->header;
-    uint32_t tail = atomic_load_explicit(&header->tails[lane], memory_order_relaxed);
-    if (tail - header->known_heads[lane] >= PA_NSLOTS) {
+    uint32_t head = atomic_load_explicit(&header->heads[lane], memory_order_acquire);
+    while (mend(header, lane, &head, tail))
+        ;
+    return head;
+}
+
+bool pa_lane_push(struct pa_segment *segment, struct pa_lanes *lanes, uint32_t lane, uint32_t entry)
+{
+    struct pa_header *header = &segment->header;
+    uint32_t tail = lanes->tails[lane];
+    if (tail - lanes->heads[lane] >= PA_NSLOTS) {
         /* Heads only advance, so what was known is never more than what is. */
-        header->known_heads[lane] =
-            atomic_load_explicit(&header->heads[lane], memory_order_acquire);
-        if (tail - header->known_heads[lane] >= PA_NSLOTS)
+        lanes->heads[lane] = head_of(segment, lane, tail);
+        if (tail - lanes->heads[lane] >= PA_NSLOTS)
             return false;
     }
+    lanes->tails[lane] = tail + 1;
     atomic_store_explicit(&segment->lanes[lane][tail & MASK], entry, memory_order_relaxed);
     /* Release: whoever sees the tail sees the entry, and the slot that was filled before it. */
     atomic_store_explicit(&header->tails[lane], tail + 1, memory_order_release);
@@ -42,11 +64,10 @@ static struct pa_slot *ready_slot(struct pa_segment *segment, uint32_t entry, ui
     return ready ? slot : NULL;
 }
 
-void pa_lane_skip_stale(struct pa_segment *segment, uint32_t lane)
+void pa_lane_skip_stale(struct pa_segment *segment, const struct pa_lanes *lanes, uint32_t lane)
 {
     struct pa_header *header = &segment->header;
-    uint32_t tail = atomic_load_explicit(&header->tails[lane], memory_order_relaxed);
-    uint32_t head = atomic_load_explicit(&header->heads[lane], memory_order_acquire);
+    uint32_t tail = lanes->tails[lane], head = head_of(segment, lane, tail);
     while (head != tail) {
         uint32_t word;
         uint32_t entry =
@@ -56,6 +77,8 @@ void pa_lane_skip_stale(struct pa_segment *segment, uint32_t lane)
         if (atomic_compare_exchange_strong_explicit(&header->heads[lane], &head, head + 1,
                                                     memory_order_acq_rel, memory_order_acquire))
             head++;
+        if (mend(header, lane, &head, tail))
+            return;
     }
 }
 
@@ -68,6 +91,8 @@ static bool lane_claim(struct pa_segment *segment, uint32_t lane, uint32_t worke
         uint32_t tail = atomic_load_explicit(&header->tails[lane], memory_order_acquire);
         if (head == tail)
             return false;
+        if (mend(header, lane, &head, tail))
+            continue;
         *entry = atomic_load_explicit(&segment->lanes[lane][head & MASK], memory_order_relaxed);
         uint32_t word;
         struct pa_slot *slot = ready_slot(segment, *entry, &word);
@@ -129,7 +154,9 @@ bool pa_result_pop(struct pa_segment *segment, uint32_t worker, uint32_t *head, 
         atomic_load_explicit(&segment->workers[worker].result_tail, memory_order_acquire);
     if (tail == *head)
         return false;
-    *entry = atomic_load_explicit(&segment->results[worker][*head & MASK], memory_order_relaxed);
+    *entry = tail - *head <= PA_NSLOTS
+                 ? atomic_load_explicit(&segment->results[worker][*head & MASK], memory_order_relaxed)
+                 : PA_NO_ENTRY;
     ++*head;
     return true;
 }

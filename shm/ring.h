@@ -6,11 +6,19 @@
 
 #include "abi.h"
 
+/* The program's own: where it is with each lane.  The heads are as it saw them last, so that it need
+ * not look at each push. */
+struct pa_lanes {
+    uint32_t tails[PA_NLANES], heads[PA_NLANES];
+};
+
+#define PA_NO_ENTRY UINT32_MAX /* its index is that of no slot */
+
 /* Program: append a READY slot to a lane.  False: the lane is full of stale entries. */
-bool pa_lane_push(struct pa_segment *segment, uint32_t lane, uint32_t entry);
+bool pa_lane_push(struct pa_segment *segment, struct pa_lanes *lanes, uint32_t lane, uint32_t entry);
 
 /* Program: pass entries at the head that name no READY slot.  Workers do so too. */
-void pa_lane_skip_stale(struct pa_segment *segment, uint32_t lane);
+void pa_lane_skip_stale(struct pa_segment *segment, const struct pa_lanes *lanes, uint32_t lane);
 
 /* Where in its lane an entry was. */
 struct pa_place {
@@ -29,7 +37,8 @@ bool pa_lanes_empty(struct pa_segment *segment);
 /* Worker: publish that a slot is DONE. */
 void pa_result_push(struct pa_segment *segment, uint32_t worker, uint32_t entry);
 
-/* Program: take the next entry; `head` is the program's own count of what it took. */
+/* Program: take the next entry; `head` is the program's own count of what it took.  PA_NO_ENTRY if the
+ * ring says that it holds more than it can. */
 bool pa_result_pop(struct pa_segment *segment, uint32_t worker, uint32_t *head, uint32_t *entry);
 
 #endif

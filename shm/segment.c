@@ -33,10 +33,10 @@ void pa_segment_unmap(struct pa_segment *segment)
 void pa_segment_init(struct pa_segment *segment, uint32_t cores)
 {
     struct pa_header *header = &segment->header;
-    header->magic = PA_MAGIC;
-    header->program_pid = getpid();
-    header->permit_count = cores < PA_MAX_PERMITS ? cores : PA_MAX_PERMITS;
-    header->spin_limit_ns = cores > 1 ? SPIN_LIMIT_NS : 0;
+    header->setup.magic = PA_MAGIC;
+    header->setup.program_pid = getpid();
+    header->setup.permit_count = cores < PA_MAX_PERMITS ? cores : PA_MAX_PERMITS;
+    header->setup.spin_limit_ns = cores > 1 ? SPIN_LIMIT_NS : 0;
     atomic_store(&header->want_signal, 1);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
         atomic_store(&segment->workers[worker].pidfd, -1);

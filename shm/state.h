@@ -57,6 +57,13 @@ static inline uint32_t pa_entry_generation(uint32_t entry)
     return entry >> PA_INDEX_BITS;
 }
 
+/* Move a slot that nobody but the program can move now, whatever its word says: it is FREE or DONE, or
+ * whoever had it is dead. */
+static inline void pa_state_set(struct pa_slot *slot, enum pa_phase to, uint32_t generation)
+{
+    atomic_store_explicit(&slot->state, pa_state_word(to, 0, generation), memory_order_release);
+}
+
 /* Move a slot whose word was read as `from`.  False: somebody else moved it first. */
 bool pa_state_move(struct pa_slot *slot, uint32_t from, enum pa_phase to, uint32_t owner,
                    uint32_t generation, enum pa_mover mover);

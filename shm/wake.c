@@ -34,10 +34,17 @@ void pa_futex_wake(_Atomic uint32_t *word, int count)
     syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
+/* Never more than there are words. */
+static uint32_t permits(const struct pa_segment *segment)
+{
+    uint32_t count = segment->header.setup.permit_count;
+    return count < PA_MAX_PERMITS ? count : PA_MAX_PERMITS;
+}
+
 uint32_t pa_permit_take(struct pa_segment *segment, uint32_t worker)
 {
     struct pa_header *header = &segment->header;
-    for (uint32_t permit = 0; permit < header->permit_count; permit++) {
+    for (uint32_t permit = 0, count = permits(segment); permit < count; permit++) {
         uint32_t nobody = 0;
         if (atomic_load_explicit(&header->permits[permit], memory_order_relaxed) == 0 &&
             atomic_compare_exchange_strong_explicit(&header->permits[permit], &nobody, worker + 1,
@@ -50,7 +57,7 @@ uint32_t pa_permit_take(struct pa_segment *segment, uint32_t worker)
 uint32_t pa_permit_held(struct pa_segment *segment, uint32_t worker)
 {
     struct pa_header *header = &segment->header;
-    for (uint32_t permit = 0; permit < header->permit_count; permit++)
+    for (uint32_t permit = 0, count = permits(segment); permit < count; permit++)
         if (atomic_load_explicit(&header->permits[permit], memory_order_acquire) == worker + 1)
             return permit;
     return PA_NO_PERMIT;
@@ -65,7 +72,7 @@ bool pa_permit_revoke(struct pa_segment *segment, uint32_t permit, uint32_t hold
 
 void pa_permits_return(struct pa_segment *segment, uint32_t worker)
 {
-    for (uint32_t permit = 0; permit < segment->header.permit_count; permit++)
+    for (uint32_t permit = 0, count = permits(segment); permit < count; permit++)
         if (atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed) ==
             worker + 1)
             pa_permit_revoke(segment, permit, worker);
@@ -73,7 +80,7 @@ void pa_permits_return(struct pa_segment *segment, uint32_t worker)
 
 static bool any_permit_held(struct pa_segment *segment)
 {
-    for (uint32_t permit = 0; permit < segment->header.permit_count; permit++)
+    for (uint32_t permit = 0, count = permits(segment); permit < count; permit++)
         if (atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed))
             return true;
     return false;
@@ -81,10 +88,10 @@ static bool any_permit_held(struct pa_segment *segment)
 
 bool pa_crowded(struct pa_segment *segment)
 {
-    uint32_t awake = !pa_signal_requested(segment);
-    for (uint32_t permit = 0; permit < segment->header.permit_count; permit++)
+    uint32_t awake = !pa_signal_requested(segment), count = permits(segment);
+    for (uint32_t permit = 0; permit < count; permit++)
         awake += atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed) != 0;
-    return awake >= segment->header.permit_count;
+    return awake >= count;
 }
 
 static bool sleeper_take(struct pa_segment *segment, uint32_t worker)
@@ -188,7 +195,7 @@ void pa_wake_after_push(struct pa_segment *segment)
     pa_monitor_ensure(segment);
 }
 
-void pa_signal_program(struct pa_segment *segment)
+void pa_signal_program(struct pa_segment *segment, int event_fd)
 {
     struct pa_header *header = &segment->header;
     /* The result was published; look whether the program asked.  Pairs with the fence in
@@ -198,8 +205,8 @@ void pa_signal_program(struct pa_segment *segment)
         return;
     if (atomic_exchange_explicit(&header->want_signal, 0, memory_order_acq_rel)) {
         uint64_t one = 1;
-        if (pa_has_mark(header->event_fd, PA_MARK_BELL))
-            (void)!write(header->event_fd, &one, sizeof one);
+        if (pa_has_mark(event_fd, PA_MARK_BELL))
+            (void)!write(event_fd, &one, sizeof one);
     }
 }
 

@@ -52,8 +52,8 @@ void pa_wake_all(struct pa_segment *segment);
 void pa_monitor_ring(struct pa_segment *segment);
 void pa_monitor_ensure(struct pa_segment *segment);
 
-/* Worker: after pa_result_push().  Rings the program's descriptor if it asked. */
-void pa_signal_program(struct pa_segment *segment);
+/* Worker: after pa_result_push().  Rings the program's descriptor, `event_fd`, if it asked. */
+void pa_signal_program(struct pa_segment *segment, int event_fd);
 
 /* Program: ask to be rung at the next result.  The caller must look at the rings once more before
  * it sleeps; pa_signal_withdraw() says whether somebody has rung already. */

@@ -253,20 +253,20 @@ void pa_text_number(char **at, uint32_t value)
  * byte is no longer NUL.  Both are the program's own copy here: nobody reads them any more. */
 void pa_child_show_title(const struct pa_birth *birth, const char *title)
 {
-    const struct pa_header *header = &birth->segment->header;
-    char *area = (char *)(uintptr_t)header->title_at;
-    if (header->title_size < 2)
+    const struct pa_setup *setup = &birth->setup;
+    char *area = (char *)(uintptr_t)setup->title_at;
+    if (setup->title_size < 2)
         return;
     size_t length = strlen(title);
-    if (length > header->title_size - 1)
-        length = header->title_size - 1;
+    if (length > setup->title_size - 1)
+        length = setup->title_size - 1;
     memcpy(area, title, length);
-    memset(area + length, 0, header->title_size - length);
+    memset(area + length, 0, setup->title_size - length);
 }
 
 void pa_child_settle(const struct pa_birth *birth)
 {
-    expected_parent = birth->segment->header.program_pid;
+    expected_parent = birth->setup.program_pid;
     settle_signals();
     prctl(PR_SET_PDEATHSIG, PARENT_DIED, 0, 0, 0);
     /* It may have died before that. */

@@ -46,6 +46,7 @@ struct self {
     uint32_t checked[PA_NLANES]; /* what stood in the lanes before this was made by who we are */
     bool doubtful;               /* the program has other rights by now */
     uint32_t limits; /* of the header, when this worker's own were set */
+    int event_fd;
     struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
     struct mapping mappings[PA_MAX_SEGMENTS];
@@ -81,12 +82,12 @@ static bool take_limit(pid_t program, int kind)
     return most.rlim_cur != ours.rlim_cur && prlimit(0, kind, &most, NULL) == 0;
 }
 
-bool pa_take_limits(const struct pa_segment *segment)
+bool pa_take_limits(pid_t program)
 {
     static const int kinds[] = {RLIMIT_NOFILE, RLIMIT_FSIZE, RLIMIT_NPROC, RLIMIT_AS, RLIMIT_CPU};
     bool changed = false;
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        changed |= take_limit(segment->header.program_pid, kinds[i]);
+        changed |= take_limit(program, kinds[i]);
     return changed;
 }
 
@@ -98,7 +99,7 @@ static void follow_limits(struct self *self)
     if (limits == self->limits)
         return;
     self->limits = limits;
-    pa_take_limits(self->segment);
+    pa_take_limits(self->rights->pid);
 }
 
 /* What has failed for the sake of a limit that the program has no more, and has done nothing, is
@@ -107,7 +108,7 @@ static bool is_worth_another_try(struct self *self, const struct pa_slot *slot, 
 {
     if (result != -EMFILE && result != -EFBIG)
         return false;
-    if (!pa_take_limits(self->segment) || slot->op >= PA_NOPS)
+    if (!pa_take_limits(self->rights->pid) || slot->op >= PA_NOPS)
         return false;
     const struct pa_op *op = &pa_ops[slot->op];
     bool writes_in_slot =
@@ -203,7 +204,7 @@ static int64_t perform(struct self *self, struct pa_slot *slot)
     int fd = -1;
     if (slot->arena_segment != PA_NO_SEGMENT) {
         int error = map_data(self, slot->arena_segment, &fd, &base);
-        if (error == -ENOMEM && pa_take_limits(self->segment))
+        if (error == -ENOMEM && pa_take_limits(self->rights->pid))
             error = map_data(self, slot->arena_segment, &fd, &base);
         if (error)
             return error;
@@ -290,7 +291,7 @@ static void refuse(struct self *self, struct pa_slot *slot, uint32_t entry)
                        self->index + 1, generation, PA_WORKER))
         _exit(1);
     pa_result_push(self->segment, self->index, entry);
-    pa_signal_program(self->segment);
+    pa_signal_program(self->segment, self->event_fd);
 }
 
 static void run_request(struct self *self, uint32_t entry, const struct pa_place *place)
@@ -334,7 +335,7 @@ static void run_request(struct self *self, uint32_t entry, const struct pa_place
     pa_fault(segment, PA_FAULT_DONE);
     pa_result_push(segment, self->index, entry);
     pa_fault(segment, PA_FAULT_PUBLISHED);
-    pa_signal_program(segment);
+    pa_signal_program(segment, self->event_fd);
     pa_fault(segment, PA_FAULT_SIGNALLED);
 }
 
@@ -448,8 +449,8 @@ static void leave(struct self *self)
         pa_monitor_ring(segment);
 }
 
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, const struct pa_rights *rights,
-                    uint32_t limits)
+void pa_worker_loop(struct pa_segment *segment, const struct pa_setup *setup, uint32_t worker,
+                    const struct pa_rights *rights, uint32_t limits)
 {
     struct self self = {
         .segment = segment,
@@ -457,10 +458,10 @@ void pa_worker_loop(struct pa_segment *segment, uint32_t worker, const struct pa
         .index = worker,
         .rights = rights,
         .limits = limits,
+        .event_fd = setup->event_fd,
         .permit = pa_permit_held(segment, worker),
         .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
-        .spin = {.limit_ns = segment->header.spin_limit_ns,
-                 .ns = segment->header.spin_limit_ns},
+        .spin = {.limit_ns = setup->spin_limit_ns, .ns = setup->spin_limit_ns},
     };
     while (!told_to_leave(&self)) {
         uint32_t entry;

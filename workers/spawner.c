@@ -40,6 +40,9 @@
 #define CLONE_AS (CLONE_FILES | CLONE_FS | CLONE_PIDFD)
 static_assert(sizeof(_Atomic int32_t) == sizeof(int), "the kernel writes pidfd and pid as ints");
 
+/* The longest time that the program lets starting wait. */
+#define LONGEST_PAUSE_NS UINT64_C(2000000000)
+
 struct monitor {
     struct pa_birth *birth;
     struct pa_segment *segment;
@@ -47,6 +50,7 @@ struct monitor {
     uint64_t checked_at_ns;
     uint32_t taken[PA_MAX_WORKERS];  /* by each worker, at the last look */
     uint64_t cpu_ns[PA_MAX_WORKERS]; /* used by each worker, at the last look */
+    int pidfds[PA_MAX_WORKERS];      /* as they were written, here or by a spawner before */
 };
 
 static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
@@ -55,7 +59,8 @@ static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
     *vacant = PA_MAX_WORKERS;
     for (uint32_t worker = PA_MAX_WORKERS; worker-- > 0;) {
         uint32_t life = atomic_load_explicit(&segment->workers[worker].life, memory_order_acquire);
-        if (life == PA_VACANT)
+        int pidfd = atomic_load_explicit(&segment->workers[worker].pidfd, memory_order_relaxed);
+        if (life == PA_VACANT && pidfd < 0) /* both were written by whoever buried the last one */
             *vacant = worker;
         else if (life != PA_RETIRED)
             count++;
@@ -63,13 +68,13 @@ static uint32_t living(struct pa_segment *segment, uint32_t *vacant)
     return count;
 }
 
-static int reserve_results(struct pa_segment *segment, uint32_t worker)
+static int reserve_results(const struct pa_birth *birth, uint32_t worker)
 {
-    off_t at = (off_t)(offsetof(struct pa_segment, results) + worker * sizeof segment->results[0]);
-    int fd = segment->header.segment_fd;
-    if (!pa_has_mark(fd, PA_MARK_SEGMENT))
+    const size_t size = sizeof birth->segment->results[0];
+    off_t at = (off_t)(offsetof(struct pa_segment, results) + worker * size);
+    if (!pa_has_mark(birth->setup.segment_fd, PA_MARK_SEGMENT))
         return -EBADF;
-    return fallocate(fd, 0, at, sizeof segment->results[0]) == 0 ? 0 : -errno;
+    return fallocate(birth->setup.segment_fd, 0, at, (off_t)size) == 0 ? 0 : -errno;
 }
 
 /* As pa_make_own() does. */
@@ -89,15 +94,34 @@ static void follow_limits(struct pa_birth *birth, bool look)
     uint32_t limits =
         atomic_load_explicit(&birth->segment->header.limits, memory_order_acquire);
     if (look || limits != birth->limits)
-        pa_take_limits(birth->segment);
+        pa_take_limits(birth->rights.pid);
     birth->limits = limits;
 }
 
-static int clone_worker(struct pa_birth *birth, uint32_t worker)
+/* Whether it is a pidfd of that process, as far as the system tells ("Pid:", TAB, number). */
+static bool is_pidfd_of(int pidfd, pid_t pid)
 {
+    char text[512], wanted[32] = "\nPid:\t", *at = text;
+    pa_text(&at, "/proc/self/fdinfo/");
+    pa_text_number(&at, (uint32_t)pidfd);
+    int fd = pidfd < 0 ? -1 : open(text, O_RDONLY | O_CLOEXEC); /* see orphans.c */
+    if (fd < 0)
+        return pidfd >= 0;
+    ssize_t size = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[size > 0 ? size : 0] = '\0';
+    at = wanted + strlen(wanted);
+    pa_text_number(&at, (uint32_t)pid);
+    pa_text(&at, "\n");
+    return strstr(text, wanted) != NULL;
+}
+
+static int clone_worker(struct monitor *monitor, uint32_t worker)
+{
+    struct pa_birth *birth = monitor->birth;
     struct pa_segment *segment = birth->segment;
     struct pa_worker *record = &segment->workers[worker];
-    int error = reserve_results(segment, worker);
+    int error = reserve_results(birth, worker);
     if (error)
         return error;
     if (worker >= atomic_load_explicit(&segment->header.worker_limit, memory_order_relaxed))
@@ -122,10 +146,15 @@ static int clone_worker(struct pa_birth *birth, uint32_t worker)
         return error;
     }
     keep_streams_free(record);
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-    if (pa_has_mark(segment->header.epoll_fd, PA_MARK_SET))
-        epoll_ctl(segment->header.epoll_fd, EPOLL_CTL_ADD,
-                  atomic_load_explicit(&record->pidfd, memory_order_relaxed), &event);
+    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_relaxed);
+    if (!is_pidfd_of(pidfd, pid)) { /* somebody has just written over it */
+        pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+        atomic_store_explicit(&record->pidfd, pidfd, memory_order_relaxed);
+    }
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = PA_EVENT_OF(worker, pidfd)};
+    if (pa_has_mark(birth->setup.epoll_fd, PA_MARK_SET))
+        epoll_ctl(birth->setup.epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
+    monitor->pidfds[worker] = pidfd;
     return 0;
 }
 
@@ -139,10 +168,11 @@ static bool start_worker(struct monitor *monitor)
         vacant == PA_MAX_WORKERS)
         return false;
     uint64_t now = pa_now_ns();
-    if (now < atomic_load_explicit(&header->start_not_before_ns, memory_order_relaxed))
+    uint64_t then = atomic_load_explicit(&header->start_not_before_ns, memory_order_relaxed);
+    if (now < then && then - now < LONGEST_PAUSE_NS)
         return false;
     follow_limits(monitor->birth, false);
-    int error = clone_worker(monitor->birth, vacant);
+    int error = clone_worker(monitor, vacant);
     atomic_store_explicit(&header->start_errno, -error, memory_order_relaxed);
     if (error) { /* no memory, too many processes: try again a little later */
         follow_limits(monitor->birth, true);
@@ -202,13 +232,18 @@ static uint32_t revoke_stuck(struct monitor *monitor, bool waiting, uint64_t ela
     struct pa_header *header = &segment->header;
     uint32_t in_use = 0;
     *slowest_ns = 0;
-    for (uint32_t permit = 0; permit < header->permit_count; permit++) {
+    for (uint32_t permit = 0; permit < monitor->birth->setup.permit_count; permit++) {
         uint32_t holder =
             atomic_load_explicit(&header->permits[permit], memory_order_acquire);
-        if (holder == 0 || holder > PA_MAX_WORKERS)
+        if (holder == 0)
             continue;
         uint32_t worker = holder - 1;
-        struct pa_worker *record = &segment->workers[worker];
+        struct pa_worker *record = &segment->workers[worker % PA_MAX_WORKERS];
+        if (worker >= PA_MAX_WORKERS ||
+            atomic_load_explicit(&record->life, memory_order_relaxed) == PA_VACANT) {
+            pa_permit_revoke(segment, permit, worker); /* nobody else does */
+            continue;
+        }
         uint32_t taken = atomic_load_explicit(&record->taken, memory_order_acquire);
         bool running =
             atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_RUNNING;
@@ -250,7 +285,7 @@ static bool look(struct monitor *monitor)
         return false;
     if (pa_wake_one(monitor->segment))
         return true;
-    return in_use < monitor->segment->header.permit_count && start_worker(monitor);
+    return in_use < monitor->birth->setup.permit_count && start_worker(monitor);
 }
 
 /* In another root, or in a namespace of processes that has no /proc of its own, it does not. */
@@ -266,11 +301,11 @@ static bool proc_knows_us(void)
  * are in the old table, and in its new one no descriptor of the segment is open.  Where there is no
  * /proc to tell (chroot), the tables are compared; where that is not allowed it is taken to be there.
  * So it is when its first thread has ended and others go on: that one has no table. */
-static bool program_is_there(const struct pa_segment *segment)
+static bool program_is_there(const struct pa_setup *setup)
 {
-    pid_t program = segment->header.program_pid;
+    pid_t program = setup->program_pid;
     struct stat ours, its;
-    if (fstat(segment->header.segment_fd, &ours) < 0)
+    if (fstat(setup->segment_fd, &ours) < 0)
         return true;
     char path[64] = "", *at = path;
     pa_text(&at, "/proc/");
@@ -278,20 +313,21 @@ static bool program_is_there(const struct pa_segment *segment)
     pa_text(&at, "/fd/");
     if (!proc_knows_us() || stat(path, &its) < 0)
         return syscall(SYS_kcmp, program, (pid_t)syscall(SYS_getpid), KCMP_FILES, 0, 0) <= 0;
-    pa_text_number(&at, (uint32_t)segment->header.segment_fd);
+    pa_text_number(&at, (uint32_t)setup->segment_fd);
     if (stat(path, &its) < 0)
         return errno != ENOENT || state_of(program) == 'Z';
     return ours.st_dev == its.st_dev && ours.st_ino == its.st_ino;
 }
 
 /* Nobody waits for what the workers do. */
-static void end_workers(struct pa_segment *segment)
+static void end_workers(const struct monitor *monitor)
 {
+    struct pa_segment *segment = monitor->segment;
     atomic_store(&segment->header.shutdown, 1);
     pa_wake_all(segment);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         int pidfd = atomic_load(&segment->workers[worker].pidfd);
-        if (pidfd >= 0)
+        if (pidfd >= 0 && pidfd == monitor->pidfds[worker])
             syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
     }
 }
@@ -302,8 +338,8 @@ static void check_program(struct monitor *monitor)
     if (now - monitor->checked_at_ns < CHECK_NS)
         return;
     monitor->checked_at_ns = now;
-    if (!program_is_there(monitor->segment))
-        end_workers(monitor->segment);
+    if (!program_is_there(&monitor->birth->setup))
+        end_workers(monitor);
 }
 
 static bool told_to_leave(const struct monitor *monitor)
@@ -360,24 +396,26 @@ static void watch(struct monitor *monitor)
     }
 }
 
-static void title_of(char *title, const char *role, const struct pa_header *header)
+static void title_of(char *title, const char *role, const struct pa_setup *setup)
 {
     pa_text(&title, "procaio: ");
     pa_text(&title, role);
     pa_text(&title, " of ");
-    pa_text_number(&title, (uint32_t)header->program_pid);
+    pa_text_number(&title, (uint32_t)setup->program_pid);
 }
 
 int pa_spawner_main(void *context)
 {
     struct pa_birth *birth = context;
     char title[64];
-    title_of(title, "spawner", &birth->segment->header);
+    title_of(title, "spawner", &birth->setup);
     pa_child_settle(birth);
     pa_child_shed(birth);
     pa_child_show_title(birth, title);
     prctl(PR_SET_NAME, "procaio-spawner", 0, 0, 0);
     struct monitor monitor = {.birth = birth, .segment = birth->segment};
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
+        monitor.pidfds[worker] = atomic_load(&birth->segment->workers[worker].pidfd);
     watch(&monitor);
     return 0;
 }
@@ -400,7 +438,7 @@ int pa_worker_main(void *context)
     pa_text(&at, "worker ");
     pa_text_number(&at, birth->worker);
     char title[64];
-    title_of(title, role, &segment->header);
+    title_of(title, role, &birth->setup);
     pa_child_settle(birth); /* and it has nothing to shed: the spawner has done so */
     pa_child_show_title(birth, title);
     memcpy(role, "procaio-", 8);
@@ -411,7 +449,7 @@ int pa_worker_main(void *context)
     give_way();
     struct pa_worker *record = &segment->workers[birth->worker];
     atomic_store_explicit(&record->life, PA_ALIVE, memory_order_release);
-    pa_worker_loop(segment, birth->worker, &birth->rights, birth->limits);
+    pa_worker_loop(segment, &birth->setup, birth->worker, &birth->rights, birth->limits);
     return 0;
 }
 
@@ -426,7 +464,8 @@ static bool children_get_other_pids(void)
     return stat(path, &childrens) < 0 || own.st_ino != childrens.st_ino;
 }
 
-int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)
+int pa_spawner_start(struct pa_segment *segment, char *region, const struct pa_setup *setup,
+                     uint32_t identity, int *pidfd)
 {
     if (children_get_other_pids())
         return -EINVAL;
@@ -434,9 +473,8 @@ int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd)
     *birth = (struct pa_birth){
         .segment = segment,
         .worker_stack = region + PA_STACK_SIZE,
-        .rights = {.identity = atomic_load_explicit(&segment->header.identity,
-                                                    memory_order_acquire),
-                   .pid = segment->header.program_pid},
+        .setup = *setup,
+        .rights = {.identity = identity, .pid = setup->program_pid},
         .limits = atomic_load_explicit(&segment->header.limits, memory_order_acquire),
     };
     pa_capabilities(birth->rights.pid, birth->rights.effective);

@@ -37,11 +37,13 @@ struct pa_birth {
     uint32_t worker;    /* the one that is being born */
     struct pa_rights rights;
     uint32_t limits;    /* of the header, when the spawner's own were set */
+    struct pa_setup setup;
 };
 
 /* Program: clone the spawner.  Gives its pid and sets *pidfd, or a negated errno.  `region` is
  * 2 * PA_STACK_SIZE bytes of private memory that stays mapped for as long as the pool lives. */
-int pa_spawner_start(struct pa_segment *segment, char *region, int *pidfd);
+int pa_spawner_start(struct pa_segment *segment, char *region, const struct pa_setup *setup,
+                     uint32_t identity, int *pidfd);
 
 /* The children themselves; clone(2) ends them with what these return, and nothing else runs. */
 int pa_spawner_main(void *birth);
@@ -52,8 +54,8 @@ bool pa_is_blocked(pid_t pid);
 
 /* A worker's work without its process: takes requests until it is told to leave.  Tests and the
  * benchmark's limit program run it in threads. */
-void pa_worker_loop(struct pa_segment *segment, uint32_t worker, const struct pa_rights *rights,
-                    uint32_t limits);
+void pa_worker_loop(struct pa_segment *segment, const struct pa_setup *setup, uint32_t worker,
+                    const struct pa_rights *rights, uint32_t limits);
 
 /* The capabilities that the first thread of a process has in effect. */
 void pa_capabilities(pid_t pid, uint32_t effective[_LINUX_CAPABILITY_U32S_3]);
@@ -66,7 +68,7 @@ static inline bool pa_opens_all(const uint32_t effective[_LINUX_CAPABILITY_U32S_
 
 /* loop.c: limits are a process's own, so a child has those that the program had.  Sets them to what
  * the program has now; true if that has changed something. */
-bool pa_take_limits(const struct pa_segment *segment);
+bool pa_take_limits(pid_t program);
 
 /* The program is still the user that it was. */
 static inline bool pa_has_identity(const struct pa_segment *segment, uint32_t identity)

@@ -27,6 +27,7 @@
 
 static struct pa_segment *segment;
 static uint32_t heads[PA_MAX_WORKERS];
+static struct pa_lanes lanes;
 static int file = -1;
 static uint64_t blocks;
 
@@ -42,8 +43,8 @@ static void submit(uint32_t index)
     slot->file_offset = file < 0 ? 0 : (int64_t)((uint64_t)random() % blocks * BLOCK);
     slot->arena_segment = file < 0 ? PA_NO_SEGMENT : 0;
     slot->arena_offset = (uint64_t)index * BLOCK;
-    pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM);
-    pa_lane_push(segment, 4, pa_entry(index, generation));
+    pa_state_set(slot, PA_READY, generation);
+    pa_lane_push(segment, &lanes, 4, pa_entry(index, generation));
     pa_wake_after_push(segment);
 }
 
@@ -55,7 +56,7 @@ static uint32_t reap(void)
             uint32_t index = pa_entry_index(entry);
             struct pa_slot *slot = &segment->slots[index];
             uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-            pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
+            pa_state_set(slot, PA_FREE, pa_state_generation(word));
             submit(index);
             count++;
         }
@@ -88,20 +89,20 @@ int main(int argc, char **argv)
         return 2;
     pa_segment_init(segment, (uint32_t)sysconf(_SC_NPROCESSORS_ONLN));
     struct pa_header *header = &segment->header;
-    header->segment_fd = fd;
-    header->event_fd = eventfd(0, EFD_CLOEXEC);
-    header->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (pa_make_own(&header->event_fd, PA_MARK_BELL) < 0 ||
-        pa_make_own(&header->epoll_fd, PA_MARK_SET) < 0)
+    header->setup.segment_fd = fd;
+    header->setup.event_fd = eventfd(0, EFD_CLOEXEC);
+    header->setup.epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (pa_make_own(&header->setup.event_fd, PA_MARK_BELL) < 0 ||
+        pa_make_own(&header->setup.epoll_fd, PA_MARK_SET) < 0)
         return 2;
     atomic_store(&header->wanted, workers);
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = UINT64_MAX};
-    epoll_ctl(header->epoll_fd, EPOLL_CTL_ADD, header->event_fd, &event);
+    epoll_ctl(header->setup.epoll_fd, EPOLL_CTL_ADD, header->setup.event_fd, &event);
     if (argc > 4)
         open_file(argv[4]);
     char *region = mmap(NULL, 2 * PA_STACK_SIZE, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    int spawner = pa_spawner_start(segment, region, &pidfd);
+    int spawner = pa_spawner_start(segment, region, &header->setup, 0, &pidfd);
     if (spawner < 0)
         return 2;
 
@@ -117,7 +118,7 @@ int main(int argc, char **argv)
         got = reap();
         if (got == 0) {
             sleeps++;
-            epoll_wait(header->epoll_fd, &event, 1, 1000);
+            epoll_wait(header->setup.epoll_fd, &event, 1, 1000);
         }
         ops += got;
         pa_signal_withdraw(segment);

@@ -25,7 +25,7 @@ static bool would_overtake(Pool *pool, const Request *request)
     struct pa_header *header = &pool->segment->header;
     if (pool->overflow_length > 0)
         return true;
-    uint32_t wanted = atomic_load_explicit(&header->wanted, memory_order_relaxed);
+    uint32_t wanted = pool->wanted;
     if (wanted <= 1)
         return wanted == 0 || pool->free_count < PA_NSLOTS;
     for (int lane = 0; lane < 4 - request->pri; lane++)

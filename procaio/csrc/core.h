@@ -49,6 +49,7 @@
 #include "../../workers/worker.h"
 
 #define NO_SLOT UINT32_MAX
+#define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: a thread of the program (memory.c) */
 #define LONGEST_LINK 4096u /* what a symlink can say: PATH_MAX */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -165,7 +166,11 @@ struct Request {
     bool ended_early : 1; /* by abort() or its deadline */
     bool aborted : 1;     /* likewise, but a worker is still at it, or has to remove its part */
     bool is_husk : 1;     /* what is left of one that has ended: see queue_detach() */
-    bool was_seen : 1;    /* a husk: when it was looked at a worker was removing its part */
+    /* When it was looked at before: of a husk a worker was removing the part; of another one it seemed
+     * that nobody was going to bring it. */
+    bool was_seen : 1;
+    bool lost : 1;        /* nobody knows which worker has it: its slot says what cannot be */
+    bool garbled : 1;     /* its slot, or its block, holds what no worker of ours writes */
 };
 
 struct Group {
@@ -216,6 +221,14 @@ struct Pool {
     struct deadline *deadlines;
     uint32_t deadline_count, deadline_room;
     uint64_t condemned[PA_MAX_WORKERS / 64]; /* workers that are to die for an abort */
+    uint64_t wild[PA_MAX_WORKERS / 64];      /* for what they have, or may have, written */
+    /* Copies of what is in the segment, and what the program goes by: anybody can write there. */
+    struct pa_setup setup;
+    uint32_t wanted, max_idle, idle_timeout_ms, identity;
+    bool renewed; /* the identity has changed */
+    uint32_t worker_limit;
+    struct pa_lanes lanes;
+    int pidfds[PA_MAX_WORKERS], pids[PA_MAX_WORKERS]; /* -1: not known, see know_workers() */
     int spawner_pid, spawner_pidfd;
     uint64_t spawner_not_before_ns; /* 0: it may be started at once */
     unsigned fork_count;
@@ -255,6 +268,7 @@ struct Pool {
     Pool *next_open; /* of `open_pools` */
     PyObject *loop; /* the event loop that was attached last */
     Request *in_flight[PA_NSLOTS];
+    uint32_t generations[PA_NSLOTS]; /* of the slots */
     uint32_t free_slots[PA_NSLOTS];
     uint32_t result_heads[PA_MAX_WORKERS];
     struct queue overflow[PA_NLANES], pending[PA_NLANES];
@@ -323,6 +337,13 @@ void pool_renew(Pool *pool);       /* when it was told; other threads may run me
 void pools_clear(bool patiently);  /* end all processes, and start none until pools_go_on() */
 void pools_go_on(void);
 void pool_condemn(Pool *pool, uint32_t worker);
+void pool_distrust(Pool *pool, uint32_t worker);
+void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64]);
+bool pool_is_wild(const Pool *pool, uint32_t worker);
+bool pool_has_wild(const Pool *pool);
+void pool_mend(Pool *pool);
+void pool_know_workers(Pool *pool);
+int pool_pid_of(Pool *pool, uint32_t worker); /* 0: it has none */
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
 PyObject *pool_open(Pool *pool, PyObject *args); /* these are methods */
@@ -388,6 +409,7 @@ void orphans_close(Pool *pool, int fd);
 bool orphans_is_closing(int fd);
 void orphans_forget(Pool *pool);
 void orphans_adopt(int fd);
+bool orphans_is_one(int fd); /* a worker has opened it, and the program not taken it over */
 void orphans_after_fork(void);
 void orphans_close_path(uint64_t inode, uint32_t device);
 void orphans_of_spawner(Pool *pool, int pid);
@@ -402,6 +424,9 @@ bool queue_abort(Pool *pool, Request *request, int error); /* false: it has ende
 void queue_detach(Pool *pool, Request *request);
 void queue_watch_husk(Pool *pool, Request *husk);
 bool queue_close(Pool *pool, int fd);
+void queue_inspect(Pool *pool); /* for slots that say what cannot be */
+void queue_search(Pool *pool);  /* likewise, when nothing has happened for long */
+bool queue_expire(Pool *pool, Request *request); /* false: it is done, and will be delivered */
 void queue_fail(Pool *pool, Request *request, int error);
 void queue_worker_ended(Pool *pool, uint32_t worker);
 void queue_fail_all(Pool *pool, int error);
@@ -440,6 +465,7 @@ int arguments_ready(void);
 /* results.c */
 int results_ready(void);
 PyObject *result_take(Request *request, const struct pa_slot *slot); /* new value; NULL + error */
+bool result_keep_open(Request *request, int fd); /* of a step; false: a worker cannot have meant it */
 PyObject *result_on_failure(const Request *request);
 void result_discard(Request *request, const struct pa_slot *slot);
 bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot);

@@ -150,8 +150,8 @@ void deadlines_expire(Pool *pool)
             queue_watch_husk(pool, request);
         else if (request->aborted)
             queue_detach(pool, request);
-        else
-            queue_abort(pool, request, ETIMEDOUT);
+        else if (!queue_expire(pool, request))
+            deadlines_add(pool, request, now + PA_DEATH_NS); /* it should have been by then */
     }
     if (pool->deadline_count > 0)
         timer_set(pool, pool->deadlines[0].ns);

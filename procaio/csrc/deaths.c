@@ -21,7 +21,7 @@ void deaths_note(Pool *pool, uint32_t worker, int exitcode)
     pool->deaths = grown;
     pool->deaths[pool->death_count++] = (struct death){
         .worker = worker,
-        .pid = atomic_load_explicit(&record->pid, memory_order_relaxed),
+        .pid = pool->pids[worker],
         .exitcode = exitcode,
         .operation = running ? pa_ops[op].name : NULL,
     };

@@ -101,10 +101,9 @@ void identity_may_have_changed(void)
 /* A worker has left a request alone because of what it saw. */
 void identity_doubted(Pool *pool)
 {
-    struct pa_header *header = &pool->segment->header;
     identity_look();
-    if (atomic_load_explicit(&header->doubted, memory_order_relaxed) ==
-        atomic_load_explicit(&header->identity, memory_order_relaxed) + 1)
+    if (atomic_load_explicit(&pool->segment->header.doubted, memory_order_relaxed) ==
+        pool->identity + 1)
         tell_pools(); /* what it saw was of another thread, or is as it was before */
 }
 

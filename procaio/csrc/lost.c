@@ -48,8 +48,10 @@ void lost_find_workers(Pool *pool)
         struct pa_worker *record = &pool->segment->workers[worker];
         if (atomic_load(&record->life) == PA_VACANT)
             continue;
-        int pidfd = atomic_load(&record->pidfd);
-        atomic_store(&record->pidfd, find_child(pidfd, atomic_load(&record->pid)));
+        int pid = pool_pid_of(pool, worker);
+        int pidfd = pool->pidfds[worker] >= 0 ? pool->pidfds[worker] : atomic_load(&record->pidfd);
+        pool->pidfds[worker] = find_child(pidfd, pid);
+        pool->pids[worker] = pid;
     }
 }
 
@@ -62,8 +64,9 @@ static void open_again(Pool *pool)
     pool_close_descriptors(pool);
     if (pool_open_descriptors(pool, set) < 0)
         pool->epoll_fd = pool->epoll_fd < 0 ? set : pool->epoll_fd; /* poll_cb does without */
-    pool->segment->header.event_fd = pool->event_fd;
-    pool->segment->header.epoll_fd = pool->epoll_fd;
+    pool->setup.event_fd = pool->event_fd;
+    pool->setup.epoll_fd = pool->epoll_fd;
+    pool->segment->header.setup = pool->setup;
     poll_kick(pool);
     PyObject *done = PyObject_CallMethod((PyObject *)pool, "_attach_again", NULL);
     if (!done)

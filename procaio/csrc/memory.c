@@ -25,7 +25,6 @@
 
 enum { MOST_THREADS = 4, IDLE_SECONDS = 10, STACK_SIZE = 64 << 10, LARGEST_STACK = 32 << 20 };
 #define LONGEST_EXIT_NS UINT64_C(10000000)
-#define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: not the number of any worker */
 
 struct job {
     struct job *next;
@@ -103,7 +102,7 @@ static bool end(struct job *job, int64_t result)
     *(pool->jobs_done ? &pool->last_job_done->next : &pool->jobs_done) = job;
     pool->last_job_done = job;
     atomic_fetch_add_explicit(&pool->jobs_done_count, 1, memory_order_release);
-    pa_signal_program(pool->segment);
+    pa_signal_program(pool->segment, pool->event_fd);
     return true;
 }
 

@@ -40,7 +40,7 @@ static bool is_workers(int fd)
     return flags >= 0 && flags & O_ASYNC && fcntl(fd, F_GETOWN) == 0;
 }
 
-static bool is_marked(int fd)
+bool orphans_is_one(int fd)
 {
     int second = is_workers(fd) ? fcntl(fd, F_GETSIG) : TAKEN;
     return second != TAKEN && second != CLOSING;
@@ -68,7 +68,7 @@ static void each_descriptor(void (*visit)(int fd))
 
 static void suspect(int fd)
 {
-    if (!is_marked(fd))
+    if (!orphans_is_one(fd))
         return;
     if (hunt.count == hunt.room) {
         size_t room = hunt.room ? 2 * hunt.room : 16;
@@ -114,8 +114,9 @@ void orphans_hunt(void)
 /* Called before the dead worker's requests are looked at. */
 void orphans_look_for(Pool *pool, uint32_t worker)
 {
-    if (atomic_load_explicit(&pool->segment->workers[worker].activity, memory_order_relaxed) !=
-        PA_RUNNING)
+    uint32_t activity =
+        atomic_load_explicit(&pool->segment->workers[worker].activity, memory_order_relaxed);
+    if (activity == PA_SEARCHING || activity == PA_SLEEPING)
         return;
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         Request *request = pool->in_flight[index];
@@ -174,7 +175,7 @@ void orphans_sweep(Pool *pool)
             return;
     for (size_t i = 0; i < hunt.count; i++) {
         int fd = hunt.suspects[i];
-        if (is_marked(fd) && fcntl(fd, F_GETSIG) == SUSPECT && !is_parked(fd))
+        if (orphans_is_one(fd) && fcntl(fd, F_GETSIG) == SUSPECT && !is_parked(fd))
             orphans_close(pool, fd);
     }
     for (Pool *each = open_pools; each; each = each->next_open)
@@ -209,7 +210,7 @@ void orphans_adopt(int fd)
 
 static void close_marked(int fd)
 {
-    if (is_marked(fd))
+    if (orphans_is_one(fd))
         close(fd);
 }
 
@@ -234,12 +235,13 @@ static struct {
 static bool is_worker(const Pool *pool, int pid)
 {
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
-        if (atomic_load(&pool->segment->workers[worker].pid) == pid)
+        if (pool->pids[worker] == pid)
             return true;
     return false;
 }
 
-/* Its own maps (child.c), or a worker's stat, marked with O_DSYNC (spawner.c). */
+/* Its own maps (child.c), what is told of a descriptor, or a worker's stat, marked with O_DSYNC
+ * (spawner.c). */
 static void close_what_spawner_read(int fd)
 {
     char path[64], text[64], name[8], after;
@@ -247,7 +249,10 @@ static void close_what_spawner_read(int fd)
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     ssize_t size = readlink(path, text, sizeof text - 1);
     text[size > 0 ? size : 0] = '\0';
-    if (sscanf(text, "/proc/%d/%7[a-z]%c", &pid, name, &after) != 2)
+    int count = sscanf(text, "/proc/%d/%7[a-z]%c", &pid, name, &after);
+    if (count == 3 && after == '/' && strcmp(name, "fdinfo") == 0 && pid == dead_spawner.pid)
+        close(fd);
+    if (count != 2)
         return;
     bool maps = strcmp(name, "maps") == 0 && pid == dead_spawner.pid;
     bool stat = strcmp(name, "stat") == 0 && fcntl(fd, F_GETFL) & O_DSYNC &&
@@ -258,6 +263,7 @@ static void close_what_spawner_read(int fd)
 
 void orphans_of_spawner(Pool *pool, int pid)
 {
+    pool_know_workers(pool);
     dead_spawner.pool = pool;
     dead_spawner.pid = pid;
     each_descriptor(close_what_spawner_read);

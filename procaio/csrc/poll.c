@@ -242,6 +242,8 @@ int poll_sleep(Pool *pool, double timeout)
         lost_give_up(pool);
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);
+    else if (pool->segment == segment && !awake && milliseconds == LONGEST_SLEEP_MS)
+        queue_search(pool); /* so long a silence may have a reason */
     if (pool->followers > 0)
         poll_tell_others(pool);
     return signals(pool, segment);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -96,14 +97,21 @@ static void reset_private_state(Pool *pool)
     for (uint32_t i = 0; i < PA_NSLOTS; i++)
         pool->free_slots[i] = PA_NSLOTS - 1 - i;
     memset(pool->result_heads, 0, sizeof pool->result_heads);
+    memset(pool->generations, 0, sizeof pool->generations);
+    memset(&pool->lanes, 0, sizeof pool->lanes);
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
+        pool->pidfds[worker] = pool->pids[worker] = -1;
+    pool->worker_limit = 0;
+    pool->renewed = false;
     pool->asking = true;
     pool->rung = pool->somebody_sleeps = pool->lacks_spawner = pool->spawner_is_old = false;
     pool->followers = 0;
     deaths_forget(pool);
     pool->timer_ns = 0;
     memset(pool->condemned, 0, sizeof pool->condemned);
+    memset(pool->wild, 0, sizeof pool->wild);
     pool->at_once_skip = pool->at_once_pause = 0;
-    uint32_t limit_ns = pool->segment->header.spin_limit_ns;
+    uint32_t limit_ns = pool->setup.spin_limit_ns;
     pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     pool->fork_count = fork_count;
 }
@@ -182,6 +190,17 @@ static void give_back(Pool *pool)
     pool->region = NULL;
 }
 
+/* What the program has said there is said again, in case somebody has written over it. */
+static void write_header(Pool *pool)
+{
+    struct pa_header *header = &pool->segment->header;
+    header->setup = pool->setup;
+    atomic_store(&header->identity, pool->identity);
+    atomic_store(&header->wanted, pool->wanted);
+    atomic_store(&header->max_idle, pool->max_idle);
+    atomic_store(&header->idle_timeout_ms, pool->idle_timeout_ms);
+}
+
 PyObject *pool_open(Pool *pool, PyObject *args)
 {
     int segment_fd, cores, is_inline;
@@ -210,15 +229,17 @@ PyObject *pool_open(Pool *pool, PyObject *args)
         struct pa_header *header = &pool->segment->header;
         pool->arena = pa_arena_new(header->data_segments, make_shared_memory, pool);
         error = pool->arena ? 0 : -ENOMEM;
-        header->segment_fd = pool->segment_fd;
-        header->event_fd = pool->event_fd;
-        header->epoll_fd = pool->epoll_fd;
-        header->title_at = title_at;
-        header->title_size = title_size;
-        atomic_store(&header->identity, identity_number);
-        atomic_store(&header->wanted, workers);
-        atomic_store(&header->max_idle, max_idle);
-        atomic_store(&header->idle_timeout_ms, idle_timeout_ms);
+        pool->setup = header->setup;
+        pool->setup.segment_fd = pool->segment_fd;
+        pool->setup.event_fd = pool->event_fd;
+        pool->setup.epoll_fd = pool->epoll_fd;
+        pool->setup.title_at = title_at;
+        pool->setup.title_size = title_size;
+        pool->identity = identity_number;
+        pool->wanted = workers;
+        pool->max_idle = max_idle;
+        pool->idle_timeout_ms = idle_timeout_ms;
+        write_header(pool);
     }
     if (error) {
         give_back(pool);
@@ -258,7 +279,9 @@ int pool_ensure_spawner(Pool *pool)
     }
     identity_look(); /* it gets the rights that this thread has, and what it is known for */
     int pidfd;
-    int pid = pa_spawner_start(pool->segment, pool->region, &pidfd);
+    write_header(pool);
+    atomic_store(&pool->segment->header.shutdown, 0);
+    int pid = pa_spawner_start(pool->segment, pool->region, &pool->setup, pool->identity, &pidfd);
     if (pid == -EAGAIN || pid == -ENOMEM || pid == -EMFILE || pid == -ENFILE) {
         try_spawner_at(pool, pa_now_ns() + RETRY_NS);
         return 0;
@@ -282,20 +305,36 @@ int pool_ensure_spawner(Pool *pool)
     return 0;
 }
 
-/* Whether `fd` is a pidfd at all, of that process or of one that was reaped. */
+static FILE *open_fdinfo(int fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    return fopen(path, "re");
+}
+
+enum { REAPED = -1, UNTOLD = -2 };
+
+/* Of a pidfd; 0: it is none. */
+static int pid_of(int pidfd)
+{
+    char line[256];
+    int pid = 0;
+    FILE *info = open_fdinfo(pidfd);
+    if (!info) /* no /proc here, or no descriptor left to look with */
+        return fcntl(pidfd, F_GETFD) < 0 ? 0 : UNTOLD;
+    while (pid == 0 && fgets(line, sizeof line, info))
+        if (sscanf(line, "Pid: %d", &pid) != 1)
+            pid = 0;
+    fclose(info);
+    return pid;
+}
+
+/* Whether it is a pidfd at all, of that process or of one that was reaped.  What cannot be looked at
+ * is believed. */
 bool pool_is_pidfd_of(int fd, int pid)
 {
-    char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
-    int info = open(path, O_RDONLY | O_CLOEXEC);
-    if (info < 0) /* no /proc here, or no descriptor left: then it has to be believed */
-        return fcntl(fd, F_GETFD) >= 0;
-    ssize_t size = read(info, text, sizeof text - 1);
-    close(info);
-    text[size > 0 ? size : 0] = '\0';
-    const char *line = strstr(text, "\nPid:");
-    int found = line ? atoi(line + strlen("\nPid:")) : 0;
-    return found != 0 && (found == pid || found == -1);
+    int found = pid_of(fd);
+    return found != 0 && (found == pid || found == REAPED || found == UNTOLD);
 }
 
 /* True once the process has ended; it is reaped.  `exitcode`: 0 if it has left as it should, the
@@ -323,13 +362,92 @@ static void drop_pidfd(const Pool *pool, int pidfd)
     close(pidfd);
 }
 
-/* Whether it is a pidfd of a child that was cloned as ours are; the child is not reaped. */
-bool pool_is_our_child(int pidfd)
+/* Whether it is the pid, or a pidfd, of a child that was cloned as ours are; it is not reaped. */
+static bool is_our_child(int kind, int id)
 {
     siginfo_t info;
     int flags = (int)(WEXITED | WNOHANG | WNOWAIT | __WCLONE);
-    return waitid((idtype_t)P_PIDFD, (id_t)pidfd, &info, flags) == 0;
+    return id >= (kind == P_PID) && waitid((idtype_t)kind, (id_t)id, &info, flags) == 0;
 }
+
+bool pool_is_our_child(int pidfd)
+{
+    return is_our_child(P_PIDFD, pidfd);
+}
+
+/* -- which worker is which ----------------------------------------------------------------------- */
+
+/* The number of a pidfd in a worker's record is not trusted, since anybody can write there: what is
+ * killed or closed by it might be somebody else's.  But every worker's spawner has entered it into
+ * the pool's set, of which the kernel tells what it holds. */
+void pool_know_workers(Pool *pool)
+{
+    char line[256];
+    int pidfd;
+    unsigned long long data;
+    FILE *set = open_fdinfo(pool->epoll_fd);
+    while (set && fgets(line, sizeof line, set)) {
+        if (sscanf(line, "tfd: %d events: %*x data: %llx", &pidfd, &data) != 2)
+            continue;
+        uint32_t worker = (uint32_t)data;
+        if (worker >= PA_MAX_WORKERS || data != PA_EVENT_OF(worker, pidfd) ||
+            pool->pidfds[worker] == pidfd)
+            continue;
+        pool->pidfds[worker] = pidfd;
+        pool->pids[worker] = pid_of(pidfd);
+    }
+    if (set)
+        fclose(set);
+}
+
+/* Of any pool. */
+static bool is_known(int pidfd)
+{
+    for (Pool *pool = open_pools; pool; pool = pool->next_open) {
+        if (pool->fork_count != fork_count)
+            continue;
+        pool_know_workers(pool);
+        bool known = pidfd == pool->spawner_pidfd;
+        for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
+            known = known || pool->pidfds[worker] == pidfd;
+        if (known)
+            return true;
+    }
+    return false;
+}
+
+/* One that is not in the set yet, or no descriptor is left to look into it with: what the record says
+ * will do if it can be meant. */
+static int pidfd_if_known(Pool *pool, uint32_t worker)
+{
+    if (pool->pidfds[worker] >= 0)
+        return pool->pidfds[worker];
+    int pidfd = atomic_load(&pool->segment->workers[worker].pidfd);
+    return is_our_child(P_PIDFD, pidfd) && !is_known(pidfd) ? pidfd : -1;
+}
+
+static int pidfd_of(Pool *pool, uint32_t worker)
+{
+    if (pool->pidfds[worker] < 0)
+        pool_know_workers(pool);
+    return pidfd_if_known(pool, worker);
+}
+
+int pool_pid_of(Pool *pool, uint32_t worker)
+{
+    if (pool->pids[worker] > 0)
+        return pool->pids[worker];
+    int pid = atomic_load(&pool->segment->workers[worker].pid);
+    return is_our_child(P_PID, pid) ? pid : 0;
+}
+
+static int watch_worker(Pool *pool, int how, uint32_t worker, int pidfd)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = PA_EVENT_OF(worker, pidfd)};
+    return epoll_ctl(pool->epoll_fd, how, pidfd, &event);
+}
+
+/* -- the dead ------------------------------------------------------------------------------------ */
 
 /* The reading end of a pipe that nobody writes to: what aio_close puts in the place of a foreign
  * file's descriptor. */
@@ -368,7 +486,7 @@ static uint64_t pause_after_death(Pool *pool, int exitcode)
 static void end_its_wakings(struct pa_segment *segment)
 {
     struct pa_header *header = &segment->header;
-    for (uint32_t permit = 0; permit < header->permit_count; permit++) {
+    for (uint32_t permit = 0; permit < PA_MAX_PERMITS; permit++) {
         uint32_t holder = atomic_load(&header->permits[permit]);
         if (holder > 0 && holder <= PA_MAX_WORKERS &&
             atomic_load(&segment->workers[holder - 1].life) == PA_VACANT)
@@ -390,9 +508,53 @@ void pool_condemn(Pool *pool, uint32_t worker)
     pool->condemned[worker / 64] |= UINT64_C(1) << worker % 64;
     pool->totals.aborted++;
     atomic_store_explicit(&record->life, PA_RETIRED, memory_order_release);
-    kill_child(atomic_load_explicit(&record->pidfd, memory_order_acquire));
+    kill_child(pidfd_of(pool, worker));
     if (!pa_lanes_empty(pool->segment))
         pa_monitor_ring(pool->segment);
+}
+
+bool pool_is_wild(const Pool *pool, uint32_t worker)
+{
+    return pool->wild[worker / 64] & UINT64_C(1) << worker % 64;
+}
+
+bool pool_has_wild(const Pool *pool)
+{
+    for (size_t i = 0; i < sizeof pool->wild / sizeof pool->wild[0]; i++)
+        if (pool->wild[i])
+            return true;
+    return false;
+}
+
+/* It has written what no worker of ours writes, or may have: it is ended, and another one started. */
+void pool_distrust(Pool *pool, uint32_t worker)
+{
+    int pidfd = pidfd_of(pool, worker);
+    if (pool_is_wild(pool, worker))
+        return;
+    if (pidfd < 0) { /* there is none: somebody else has written into its place */
+        atomic_store(&pool->segment->workers[worker].result_tail, pool->result_heads[worker]);
+        return;
+    }
+    pool->wild[worker / 64] |= UINT64_C(1) << worker % 64;
+    orphans_hunt();
+    write_header(pool);
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+}
+
+/* Nothing has happened for long. */
+void pool_mend(Pool *pool)
+{
+    pool_know_workers(pool);
+    write_header(pool);
+}
+
+void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64])
+{
+    pool_know_workers(pool);
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
+        if (pool->pidfds[worker] >= 0 && !(except[worker / 64] & UINT64_C(1) << worker % 64))
+            pool_distrust(pool, worker);
 }
 
 /* Whether it was we who wanted that. */
@@ -404,22 +566,29 @@ static bool was_condemned(Pool *pool, uint32_t worker)
     return was;
 }
 
-static bool bury_worker(Pool *pool, uint32_t worker)
+/* `pidfd` is what the event said: that may be older than the burial. */
+static bool bury_worker(Pool *pool, uint32_t worker, int pidfd)
 {
     struct pa_segment *segment = pool->segment;
     struct pa_worker *record = &segment->workers[worker];
-    int pidfd = atomic_load_explicit(&record->pidfd, memory_order_acquire);
     int exitcode;
-    if (pidfd < 0 || !reap(pidfd, atomic_load(&record->pid), &exitcode))
+    if (pool->pids[worker] <= 0)
+        pool->pids[worker] = pid_of(pidfd);
+    if (watch_worker(pool, EPOLL_CTL_MOD, worker, pidfd) < 0 ||
+        !reap(pidfd, pool->pids[worker], &exitcode))
         return false;
     drop_pidfd(pool, pidfd);
     bool by_us = was_condemned(pool, worker), has_died = exitcode != 0 && !by_us;
+    if (pool_is_wild(pool, worker)) /* its records may say nothing of what it has open */
+        orphans_hunt();
+    pool->wild[worker / 64] &= ~(UINT64_C(1) << worker % 64);
     if (exitcode != 0)
         orphans_look_for(pool, worker);
     if (has_died) {
         pool->totals.worker_deaths++;
         deaths_note(pool, worker, exitcode);
     }
+    pool->pidfds[worker] = pool->pids[worker] = -1;
     queue_worker_ended(pool, worker);
     /* What it held of the common good goes back; only then may its number be used again.  Its bit
      * first: while it stands, somebody may give it another permit and ring for it. */
@@ -442,22 +611,21 @@ static bool bury_worker(Pool *pool, uint32_t worker)
 static void adopt_workers(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
+    pool_know_workers(pool);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
         struct pa_worker *record = &segment->workers[worker];
         uint32_t life = atomic_load(&record->life);
-        if (life == PA_VACANT)
+        if (life == PA_VACANT || pool->pidfds[worker] >= 0)
             continue;
         int pidfd = atomic_load(&record->pidfd);
-        bool exists = pidfd >= 0 && pool_is_our_child(pidfd);
-        if (!exists && life == PA_STARTING && atomic_load(&record->pid) == 0) {
+        bool is_ours = is_our_child(P_PIDFD, pidfd) || (pidfd >= 0 && pid_of(pidfd) == REAPED);
+        if (is_ours && !is_known(pidfd)) {
+            watch_worker(pool, EPOLL_CTL_ADD, worker, pidfd);
+        } else if (life == PA_STARTING && atomic_load(&record->pid) == 0) {
             pa_permits_return(segment, worker);
             atomic_store(&record->pidfd, -1);
             atomic_store(&record->life, PA_VACANT);
-            continue;
         }
-        struct epoll_event event = {.events = EPOLLIN, .data.u64 = worker};
-        if (pa_has_mark(pool->epoll_fd, PA_MARK_SET))
-            epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pidfd, &event); /* most are in it already */
     }
 }
 
@@ -501,8 +669,8 @@ bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
             deadlines_expire(pool);
         } else if (pool->lacks_spawner && pool->timer_fd < 0)
             try_again(pool);
-        else if (what < PA_MAX_WORKERS)
-            buried |= bury_worker(pool, (uint32_t)what);
+        else if ((uint32_t)what < PA_MAX_WORKERS)
+            buried |= bury_worker(pool, (uint32_t)what, (int)(what >> 32));
     }
     return buried;
 }
@@ -608,10 +776,13 @@ static void end_spawner(Pool *pool, uint64_t until_ns)
     atomic_store(&segment->header.monitor_asleep, 0);
 }
 
-/* The program is somebody else now: what was started before leaves by itself. */
+/* The program is somebody else now: what was started before leaves by itself, and who is older begins
+ * nothing from here on. */
 void pool_tell_identity(Pool *pool, uint32_t identity)
 {
     struct pa_segment *segment = pool->segment;
+    pool->identity = identity;
+    pool->renewed = true;
     atomic_store(&segment->header.identity, identity);
     pool->spawner_is_old = pool->spawner_pid > 0;
     pa_wake_all(segment);
@@ -639,11 +810,12 @@ void pool_renew(Pool *pool)
 
 /* -- clearing --------------------------------------------------------------------------------- */
 
-static bool has_processes(const Pool *pool)
+static bool has_processes(Pool *pool)
 {
     bool any = pool->spawner_pidfd >= 0;
+    pool_know_workers(pool);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS && !any; worker++)
-        any = atomic_load(&pool->segment->workers[worker].pidfd) >= 0;
+        any = pidfd_if_known(pool, worker) >= 0;
     return any;
 }
 
@@ -661,14 +833,13 @@ static bool await_workers(Pool *pool, uint64_t until_ns)
 {
     struct pa_segment *segment = pool->segment;
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
-        struct pa_worker *record = &segment->workers[worker];
-        int pidfd = atomic_load(&record->pidfd);
+        int pidfd = pidfd_if_known(pool, worker);
         if (pidfd < 0)
             continue;
-        await_death(pidfd, atomic_load(&record->pid), until_ns);
+        await_death(pidfd, pool->pids[worker], until_ns);
         if (pool->segment != segment)
             return false;
-        bury_worker(pool, worker);
+        bury_worker(pool, worker, pidfd);
     }
     return true;
 }
@@ -676,7 +847,7 @@ static bool await_workers(Pool *pool, uint64_t until_ns)
 static void kill_workers(Pool *pool)
 {
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
-        int pidfd = atomic_load(&pool->segment->workers[worker].pidfd);
+        int pidfd = pidfd_if_known(pool, worker);
         if (pidfd < 0)
             continue;
         pool->condemned[worker / 64] |= UINT64_C(1) << worker % 64;
@@ -750,16 +921,25 @@ void pool_end_children(Pool *pool)
     }
     if (pool->lost)
         lost_find_workers(pool);
+    else
+        pool_know_workers(pool);
+    int pidfds[PA_MAX_WORKERS];
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
-        int pidfd = atomic_load(&segment->workers[worker].pidfd);
-        if (pidfd >= 0)
-            kill_child(pidfd);
+        pidfds[worker] = pidfd_if_known(pool, worker);
+        if (pidfds[worker] >= 0)
+            kill_child(pidfds[worker]);
     }
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS && pool->segment == segment; worker++) {
-        int pidfd = atomic_exchange(&segment->workers[worker].pidfd, -1);
+        int pidfd = pidfds[worker];
+        pool->pidfds[worker] = -1;
+        atomic_store(&segment->workers[worker].pidfd, -1);
         if (pidfd >= 0) {
-            end_child(pidfd, atomic_load(&segment->workers[worker].pid), until_ns);
-            if (pool->segment == segment)
+            end_child(pidfd, pool->pids[worker], until_ns);
+            if (pool->segment != segment)
+                return;
+            if (pool_is_wild(pool, worker))
+                orphans_hunt();
+            else
                 orphans_look_for(pool, worker);
         }
     }
@@ -856,12 +1036,11 @@ PyObject *pool_abandon(Pool *pool, PyObject *unused)
         Py_RETURN_NONE;
     }
     struct pa_segment *segment = pool->segment;
-    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) {
-        /* It may be one that the parent has opened after the fork. */
-        int pidfd = atomic_load(&segment->workers[worker].pidfd);
-        if (pidfd >= 0 && pool_is_pidfd_of(pidfd, atomic_load(&segment->workers[worker].pid)))
-            close(pidfd);
-    }
+    pool_know_workers(pool);
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++) /* one may be younger than the fork */
+        if (pool->pidfds[worker] >= 0 &&
+            pool_is_pidfd_of(pool->pidfds[worker], pool->pids[worker]))
+            close(pool->pidfds[worker]);
     bool opens = opens_something(pool);
     pool->jobs_done = NULL; /* few, small, and perhaps in a thread's hands when the fork came */
     atomic_store(&pool->jobs_done_count, 0);

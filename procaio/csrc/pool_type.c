@@ -183,7 +183,8 @@ static PyObject *set_wanted(Pool *pool, PyObject *arg)
     if (PyErr_Occurred() || pool_check(pool) < 0)
         return NULL;
     struct pa_segment *segment = pool->segment;
-    atomic_store(&segment->header.wanted, (uint32_t)wanted);
+    pool->wanted = (uint32_t)wanted;
+    atomic_store(&segment->header.wanted, pool->wanted);
     uint32_t count = count_workers(pool);
     /* The highest numbers first; a worker that was told so before may stay after all. */
     for (uint32_t worker = PA_MAX_WORKERS; worker-- > 0;) {
@@ -222,6 +223,8 @@ static PyObject *set_idle(Pool *pool, PyObject *args)
     unsigned int max_idle, idle_timeout_ms;
     if (!PyArg_ParseTuple(args, "II:_idle", &max_idle, &idle_timeout_ms) || pool_check(pool) < 0)
         return NULL;
+    pool->max_idle = max_idle;
+    pool->idle_timeout_ms = idle_timeout_ms;
     atomic_store(&pool->segment->header.max_idle, max_idle);
     atomic_store(&pool->segment->header.idle_timeout_ms, idle_timeout_ms);
     pa_wake_all(pool->segment);
@@ -257,7 +260,7 @@ static PyObject *worker_snapshot(Pool *pool, uint32_t worker)
     struct pa_worker *record = &pool->segment->workers[worker];
     uint32_t activity = atomic_load(&record->activity) % 3, op = atomic_load(&record->op);
     bool running = activity == PA_RUNNING && op < PA_NOPS;
-    return Py_BuildValue("IisIz", worker, atomic_load(&record->pid), activities[activity],
+    return Py_BuildValue("IisIz", worker, pool_pid_of(pool, worker), activities[activity],
                          atomic_load(&record->taken), running ? pa_ops[op].name : NULL);
 }
 
@@ -267,6 +270,7 @@ static PyObject *snapshot(Pool *pool, PyObject *unused)
     if (pool_check(pool) < 0)
         return NULL;
     queue_harvest(pool);
+    pool_know_workers(pool);
     PyObject *lanes = PyList_New(0), *workers = PyList_New(0);
     for (uint32_t lane = 0; lanes && lane < PA_NLANES; lane++) {
         uint64_t queued = pool->overflow[lane].length;
@@ -283,8 +287,7 @@ static PyObject *snapshot(Pool *pool, PyObject *unused)
     for (uint32_t worker = 0; workers && worker < PA_MAX_WORKERS; worker++) {
         uint32_t life = atomic_load(&pool->segment->workers[worker].life);
         /* One that has no pid yet: whoever sends signals to what is listed must not hit 0. */
-        if ((life != PA_STARTING && life != PA_ALIVE) ||
-            atomic_load(&pool->segment->workers[worker].pid) == 0)
+        if ((life != PA_STARTING && life != PA_ALIVE) || pool_pid_of(pool, worker) == 0)
             continue;
         PyObject *item = worker_snapshot(pool, worker);
         if (!item || PyList_Append(workers, item) < 0)

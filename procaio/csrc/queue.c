@@ -108,13 +108,30 @@ Request *queue_next_pending(Pool *pool)
 
 /* -- slots ------------------------------------------------------------------------------------ */
 
+static uint32_t next_generation(Pool *pool, uint32_t index)
+{
+    return pool->generations[index] = (pool->generations[index] + 1) & GENERATION_MASK;
+}
+
+/* Whether the word of a slot that holds a request can be.  If not, somebody has written over it. */
+static bool is_sound(const Pool *pool, const Request *request, uint32_t word)
+{
+    uint32_t owner = pa_state_owner(word);
+    enum pa_phase phase = pa_state_phase(word);
+    if (pa_state_generation(word) != pool->generations[request->slot])
+        return false;
+    if (phase == PA_READY)
+        return owner == 0;
+    if (phase != PA_EXECUTING && phase != PA_DONE && phase != PA_ABORTED)
+        return false;
+    return memory_is_for(request->op) ? owner == THREAD_OWNER
+                                      : owner > 0 && owner <= PA_MAX_WORKERS;
+}
+
 static void slot_free(Pool *pool, Request *request)
 {
     uint32_t index = request->slot;
-    struct pa_slot *slot = &pool->segment->slots[index];
-    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    if (pa_state_phase(word) != PA_FREE)
-        pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM);
+    pa_state_set(&pool->segment->slots[index], PA_FREE, pool->generations[index]);
     pool->in_flight[index] = NULL;
     pool->free_slots[pool->free_count++] = index;
     request->slot = NO_SLOT;
@@ -271,11 +288,6 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
     return 0;
 }
 
-static uint32_t next_generation(uint32_t word)
-{
-    return (pa_state_generation(word) + 1) & GENERATION_MASK;
-}
-
 /* To the program's own threads; what they cannot take has failed. */
 static bool submit_memory(Pool *pool, Request *request, uint32_t index)
 {
@@ -291,17 +303,14 @@ static bool submit_memory(Pool *pool, Request *request, uint32_t index)
 static bool publish(Pool *pool, Request *request, uint32_t index)
 {
     struct pa_slot *slot = &pool->segment->slots[index];
-    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    uint32_t generation = next_generation(word), lane = lane_of(request);
-    if (!pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM))
-        return false;
+    uint32_t generation = next_generation(pool, index), lane = lane_of(request);
+    pa_state_set(slot, PA_READY, generation);
     if (unlikely(memory_is_for(request->op)))
         return submit_memory(pool, request, index);
-    if (!pa_lane_push(pool->segment, lane, pa_entry(index, generation))) {
-        pa_lane_skip_stale(pool->segment, lane);
-        if (!pa_lane_push(pool->segment, lane, pa_entry(index, generation))) {
-            pa_state_move(slot, pa_state_word(PA_READY, 0, generation), PA_FREE, 0, generation,
-                          PA_PROGRAM);
+    if (!pa_lane_push(pool->segment, &pool->lanes, lane, pa_entry(index, generation))) {
+        pa_lane_skip_stale(pool->segment, &pool->lanes, lane);
+        if (!pa_lane_push(pool->segment, &pool->lanes, lane, pa_entry(index, generation))) {
+            pa_state_set(slot, PA_FREE, generation);
             return false;
         }
     }
@@ -312,6 +321,7 @@ static bool publish(Pool *pool, Request *request, uint32_t index)
 /* The next step of a request goes into the same slot. */
 static void fill_next_step(const Request *request, struct pa_slot *slot)
 {
+    slot->op = request->op;
     slot->fd = request->fd;
     slot->file_offset = request->offset;
     slot->length = request->length;
@@ -327,15 +337,14 @@ static void fill_next_step(const Request *request, struct pa_slot *slot)
 static void run_inline(Pool *pool, Request *request, uint32_t index)
 {
     struct pa_slot *slot = &pool->segment->slots[index];
-    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    uint32_t generation = next_generation(word);
-    pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM);
+    uint32_t generation = next_generation(pool, index);
+    pa_state_set(slot, PA_READY, generation);
     pa_state_move(slot, pa_state_word(PA_READY, 0, generation), PA_EXECUTING, INLINE_OWNER,
                   generation, PA_WORKER);
     char *base = NULL, *address = request->address;
     bool own_memory = memory_is_for(request->op);
     int fd = -1;
-    if (slot->arena_segment != PA_NO_SEGMENT) {
+    if (slot->arena_segment != PA_NO_SEGMENT) { /* there is no worker that could write here */
         const struct pa_data_segment *data =
             &pool->segment->header.data_segments[slot->arena_segment];
         base = pa_arena_base(pool->arena, slot->arena_segment);
@@ -352,14 +361,13 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
         return;
     }
     queue_push_pending(pool, request);
-    pa_signal_program(pool->segment);
+    pa_signal_program(pool->segment, pool->event_fd);
 }
 
 /* max_parallel(0): the program's own threads do nothing then, as there are no workers. */
 static bool is_stopped(const Pool *pool)
 {
-    return !pool->is_inline &&
-           atomic_load_explicit(&pool->segment->header.wanted, memory_order_relaxed) == 0;
+    return !pool->is_inline && pool->wanted == 0;
 }
 
 static void clean_up(Pool *pool, Request *request);
@@ -420,7 +428,7 @@ static void make_room(Pool *pool, uint32_t lane)
     uint32_t entry;
     for (uint32_t victim = PA_NLANES - 1; victim > lane && taken < TAKE_BACK; victim--) {
         uint32_t head = atomic_load_explicit(&segment->header.heads[victim], memory_order_acquire);
-        uint32_t tail = atomic_load_explicit(&segment->header.tails[victim], memory_order_relaxed);
+        uint32_t tail = pool->lanes.tails[victim];
         for (; tail - head - 1 < PA_NSLOTS && taken < TAKE_BACK; tail--) {
             entry = atomic_load_explicit(
                 &segment->lanes[victim][(tail - 1) & (PA_NSLOTS - 1u)], memory_order_relaxed);
@@ -463,7 +471,7 @@ void queue_request(Pool *pool, Request *request)
     }
     if (at_once_run(pool, request)) {
         queue_push_pending(pool, request);
-        pa_signal_program(pool->segment);
+        pa_signal_program(pool->segment, pool->event_fd);
         return;
     }
     if (likely(pool->overflow_length == 0) && likely(dispatch(pool, request)))
@@ -476,8 +484,9 @@ void queue_request(Pool *pool, Request *request)
 
 /* -- results ---------------------------------------------------------------------------------- */
 
-static void send_again(Pool *pool, Request *request)
+static void send(Pool *pool, Request *request)
 {
+    request->was_seen = false;
     if (!publish(pool, request, request->slot)) {
         request->error = EAGAIN;
         queue_push_pending(pool, request);
@@ -487,7 +496,17 @@ static void send_again(Pool *pool, Request *request)
 static void send_on(Pool *pool, Request *request, struct pa_slot *slot)
 {
     fill_next_step(request, slot);
-    send_again(pool, request);
+    send(pool, request);
+}
+
+/* Nobody has begun it, but that is what the slot says: it is filled anew. */
+static void send_again(Pool *pool, Request *request, struct pa_slot *slot)
+{
+    if (request->step_open)
+        fill_next_step(request, slot);
+    else
+        fill(pool, request, slot); /* it has its block: that cannot fail */
+    send(pool, request);
 }
 
 /* Small data that are about to be copied: ask for all cache lines now, while other results are seen
@@ -535,7 +554,7 @@ static void accept_refusal(Pool *pool, Request *request, struct pa_slot *slot)
     slot->call_flags &= (uint16_t)~PA_REFUSED;
     bool wanted = !request->cancelled && !request->error;
     if (wanted || leaves_part(request) || is_unclosed(request)) {
-        send_again(pool, request);
+        send_again(pool, request, slot);
         return;
     }
     slot_free(pool, request);
@@ -543,19 +562,36 @@ static void accept_refusal(Pool *pool, Request *request, struct pa_slot *slot)
     queue_push_pending(pool, request);
 }
 
-static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
+/* A worker refuses only what it was given after the program has become another user; or if somebody
+ * has written over what it goes by. */
+static bool may_be_refused(const Pool *pool)
 {
+    return pool->renewed || atomic_load_explicit(&pool->segment->header.identity,
+                                                 memory_order_relaxed) != pool->identity;
+}
+
+/* False: whoever says that it is done cannot have done it. */
+static bool accept_result(Pool *pool, uint32_t owner, uint32_t entry)
+{
+    uint32_t index = pa_entry_index(entry);
     Request *request = index < PA_NSLOTS ? pool->in_flight[index] : NULL;
-    if (!request || request->place != AT_SLOT)
-        return;
+    if (unlikely(!request || request->place != AT_SLOT))
+        return false;
     struct pa_slot *slot = &pool->segment->slots[index];
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    if (pa_state_phase(word) != PA_DONE || pa_state_generation(word) != generation)
-        return;
+    uint32_t generation = pool->generations[index];
+    if (unlikely(word != pa_state_word(PA_DONE, owner, generation) ||
+                 entry != pa_entry(index, generation)))
+        return false;
     if (unlikely(slot->call_flags & PA_REFUSED)) {
         identity_doubted(pool);
-        accept_refusal(pool, request, slot);
-        return;
+        if (may_be_refused(pool)) {
+            accept_refusal(pool, request, slot);
+            return true;
+        }
+        request->garbled = true;
+        queue_fail(pool, request, EIO);
+        return false;
     }
     pool->deaths_in_a_row = 0;
     pool->in_crash_loop = false;
@@ -566,20 +602,30 @@ static void accept_result(Pool *pool, uint32_t index, uint32_t generation)
         fetch_ahead(request, slot->result);
         queue_push_pending(pool, request);
     }
+    return true;
 }
 
 static void harvest_worker(Pool *pool, uint32_t worker)
 {
     uint32_t entry;
     while (pa_result_pop(pool->segment, worker, &pool->result_heads[worker], &entry))
-        accept_result(pool, pa_entry_index(entry), pa_entry_generation(entry));
+        if (unlikely(!accept_result(pool, worker + 1, entry))) {
+            pool_distrust(pool, worker);
+            break;
+        }
 }
 
-static uint32_t worker_limit(const Pool *pool)
+/* It only grows. */
+static uint32_t worker_limit(Pool *pool)
 {
     uint32_t limit =
         atomic_load_explicit(&pool->segment->header.worker_limit, memory_order_relaxed);
-    return limit < PA_MAX_WORKERS ? limit : PA_MAX_WORKERS;
+    uint32_t known = __atomic_load_n(&pool->worker_limit, __ATOMIC_RELAXED);
+    if (likely(limit <= known))
+        return known;
+    known = limit < PA_MAX_WORKERS ? limit : PA_MAX_WORKERS;
+    __atomic_store_n(&pool->worker_limit, known, __ATOMIC_RELAXED);
+    return known;
 }
 
 void queue_harvest(Pool *pool)
@@ -588,7 +634,7 @@ void queue_harvest(Pool *pool)
         harvest_worker(pool, worker);
     uint32_t entry;
     while (unlikely(memory_next_done(pool, &entry)))
-        accept_result(pool, pa_entry_index(entry), pa_entry_generation(entry));
+        accept_result(pool, THREAD_OWNER, entry);
 }
 
 bool queue_anything_pending(Pool *pool)
@@ -599,7 +645,8 @@ bool queue_anything_pending(Pool *pool)
     for (uint32_t worker = 0, limit = worker_limit(pool); worker < limit; worker++)
         if (atomic_load_explicit(&pool->segment->workers[worker].result_tail,
                                  memory_order_acquire) !=
-            __atomic_load_n(&pool->result_heads[worker], __ATOMIC_RELAXED))
+                __atomic_load_n(&pool->result_heads[worker], __ATOMIC_RELAXED) &&
+            !pool_is_wild(pool, worker))
             return true;
     return false;
 }
@@ -635,7 +682,7 @@ void queue_fail(Pool *pool, Request *request, int error)
     if (!request->error)
         request->error = error;
     queue_push_pending(pool, request);
-    pa_signal_program(pool->segment);
+    pa_signal_program(pool->segment, pool->event_fd);
 }
 
 bool queue_withdraw(Request *request)
@@ -665,7 +712,7 @@ bool queue_withdraw(Request *request)
     close_step(request); /* now: nobody knows any more whose descriptor that is (orphans.c) */
     reopen_handle(request);
     queue_push_pending(pool, request);
-    pa_signal_program(pool->segment);
+    pa_signal_program(pool->segment, pool->event_fd);
     queue_refill(pool);
     return true;
 }
@@ -723,11 +770,78 @@ static bool abort_ready(Pool *pool, Request *request, uint32_t word, int error)
     return true;
 }
 
+static void end_aborted(Pool *pool, Request *request, bool begun);
+
+/* Nobody can have them any more. */
+static void end_lost(Pool *pool)
+{
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        Request *request = pool->in_flight[index];
+        if (!request || request->place != AT_SLOT || !request->lost || memory_is_for(request->op))
+            continue;
+        request->lost = false;
+        end_aborted(pool, request, true);
+    }
+}
+
+static void mark_busy(const Pool *pool, uint64_t busy[PA_MAX_WORKERS / 64])
+{
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        const Request *request = pool->in_flight[index];
+        uint32_t word =
+            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
+        uint32_t worker = pa_state_owner(word) - 1;
+        if (request && request->place == AT_SLOT && !memory_is_for(request->op) &&
+            is_sound(pool, request, word) && pa_state_phase(word) == PA_EXECUTING)
+            busy[worker / 64] |= UINT64_C(1) << worker % 64;
+    }
+}
+
+/* Whoever may have one that is lost is ended: every worker but those that have another one. */
+static void end_suspects(Pool *pool)
+{
+    uint64_t busy[PA_MAX_WORKERS / 64] = {0};
+    mark_busy(pool, busy);
+    pool_distrust_all(pool, busy);
+    if (!pool_has_wild(pool))
+        end_lost(pool);
+}
+
+static void lose(Pool *pool, Request *request, int error)
+{
+    request->lost = request->garbled = true;
+    end_soon(pool, request, error);
+    if (memory_is_for(request->op)) /* a thread has it, or nobody; see abort_executing() */
+        queue_detach(pool, request);
+}
+
+void queue_inspect(Pool *pool)
+{
+    bool found = false;
+    for (uint32_t index = 0; index < PA_NSLOTS && !pool->is_inline; index++) {
+        Request *request = pool->in_flight[index];
+        uint32_t word =
+            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
+        if (!request || request->place != AT_SLOT || request->lost ||
+            is_sound(pool, request, word))
+            continue;
+        lose(pool, request, EIO);
+        found = true;
+    }
+    if (found)
+        end_suspects(pool);
+}
+
 /* False: the worker has done it. */
-static bool end_worker_of(Pool *pool, const Request *request, uint32_t word)
+static bool end_worker_of(Pool *pool, Request *request, uint32_t word)
 {
     struct pa_slot *slot = &pool->segment->slots[request->slot];
     uint32_t owner = pa_state_owner(word);
+    if (!is_sound(pool, request, word)) {
+        lose(pool, request, EIO);
+        end_suspects(pool);
+        return true;
+    }
     if (!pa_state_move(slot, word, PA_ABORTED, owner, pa_state_generation(word), PA_PROGRAM))
         return false;
     pool_condemn(pool, owner - 1);
@@ -747,10 +861,92 @@ static bool abort_executing(Pool *pool, Request *request, uint32_t word, int err
     return true;
 }
 
+/* Whether nobody is going to bring the result, as it seems just now. */
+static bool seems_lost(Pool *pool, const Request *request, uint32_t word)
+{
+    uint32_t worker = pa_state_owner(word) - 1;
+    if (pa_state_phase(word) == PA_READY || memory_is_for(request->op))
+        return false;
+    const struct pa_worker *record = &pool->segment->workers[worker];
+    return pa_state_phase(word) == PA_DONE || pool_pid_of(pool, worker) == 0 ||
+           atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_SLEEPING;
+}
+
+static bool is_done_by_somebody(Pool *pool, uint32_t word)
+{
+    return pa_state_phase(word) == PA_DONE && pool_pid_of(pool, pa_state_owner(word) - 1) > 0;
+}
+
+/* Slots whose entries are in a lane. */
+static void mark_queued(const Pool *pool, uint64_t queued[PA_NSLOTS / 64])
+{
+    const struct pa_segment *segment = pool->segment;
+    for (uint32_t lane = 0; lane < PA_NLANES; lane++) {
+        uint32_t tail = pool->lanes.tails[lane];
+        uint32_t count = tail - atomic_load(&segment->header.heads[lane]);
+        for (; count - 1 < PA_NSLOTS; count--) {
+            uint32_t entry = atomic_load_explicit(
+                &segment->lanes[lane][(tail - count) & (PA_NSLOTS - 1)], memory_order_relaxed);
+            uint32_t index = pa_entry_index(entry);
+            if (index < PA_NSLOTS && pa_entry_generation(entry) == pool->generations[index])
+                queued[index / 64] |= UINT64_C(1) << index % 64;
+        }
+    }
+}
+
+/* What has been READY for long, and is in no lane any more, goes there again. */
+static void queue_again(Pool *pool, const Request *request)
+{
+    uint32_t index = request->slot;
+    pa_lane_push(pool->segment, &pool->lanes, lane_of(request),
+                 pa_entry(index, pool->generations[index]));
+}
+
+void queue_search(Pool *pool)
+{
+    uint64_t queued[PA_NSLOTS / 64] = {0};
+    bool lost = false, waits = false;
+    if (pool->is_inline || pool->nreqs == 0)
+        return;
+    queue_harvest(pool);
+    if (queue_anything_pending(pool))
+        return;
+    pool_mend(pool);
+    mark_queued(pool, queued);
+    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
+        Request *request = pool->in_flight[index];
+        if (!request || request->place != AT_SLOT || request->lost || request->is_husk)
+            continue;
+        uint32_t word =
+            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
+        bool sound = is_sound(pool, request, word), seen = request->was_seen;
+        request->was_seen = sound && seems_lost(pool, request, word);
+        if (request->was_seen && seen && is_done_by_somebody(pool, word)) {
+            pool_distrust(pool, pa_state_owner(word) - 1); /* when it is dead the result is taken */
+        } else if (!sound || (request->was_seen && seen)) {
+            lose(pool, request, EIO);
+            lost = true;
+        } else if (pa_state_phase(word) == PA_READY && !memory_is_for(request->op)) {
+            waits = true;
+            if (!(queued[index / 64] & UINT64_C(1) << index % 64))
+                queue_again(pool, request);
+        }
+    }
+    if (waits)
+        pa_wake_all(pool->segment);
+    if (lost)
+        end_suspects(pool);
+}
+
 static bool abort_in_slot(Pool *pool, Request *request, int error)
 {
     struct pa_slot *slot = &pool->segment->slots[request->slot];
     uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (unlikely(!is_sound(pool, request, word))) {
+        lose(pool, request, error);
+        end_suspects(pool);
+        return true;
+    }
     if (pa_state_phase(word) == PA_READY) {
         if (abort_ready(pool, request, word, error))
             return true;
@@ -800,6 +996,28 @@ bool queue_abort(Pool *pool, Request *request, int error)
     return true;
 }
 
+bool queue_expire(Pool *pool, Request *request)
+{
+    if (queue_abort(pool, request, ETIMEDOUT) || request->place != AT_SLOT || pool->is_inline)
+        return true;
+    queue_harvest(pool);
+    if (request->place != AT_SLOT)
+        return true;
+    if (!request->was_seen) {
+        request->was_seen = true;
+        return false;
+    }
+    uint32_t word =
+        atomic_load_explicit(&pool->segment->slots[request->slot].state, memory_order_acquire);
+    if (is_done_by_somebody(pool, word)) { /* its entry is gone: as in queue_search() */
+        pool_distrust(pool, pa_state_owner(word) - 1);
+        return true;
+    }
+    lose(pool, request, ETIMEDOUT);
+    end_suspects(pool);
+    return request->ended_early = true;
+}
+
 /* The request ends, though a worker that cannot die is still at it, or none has come to remove its
  * part.  What that one may read and write stays until it is dead, and so does the slot. */
 void queue_detach(Pool *pool, Request *request)
@@ -821,7 +1039,7 @@ void queue_detach(Pool *pool, Request *request)
     if (husk->given_up)
         queue_watch_husk(pool, husk);
     queue_push_pending(pool, request);
-    pa_signal_program(pool->segment);
+    pa_signal_program(pool->segment, pool->event_fd);
 }
 
 /* A worker is to remove what the husk has left.  It may be long until one comes to that, but none
@@ -906,6 +1124,7 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
     clear_after_death(pool, request);
     if (again) {
         request->tries++;
+        request->was_seen = false;
         pool->totals.rerun++;
         if (takes_steps(request)) { /* from the start */
             close_step(request);
@@ -946,22 +1165,29 @@ static void end_aborted(Pool *pool, Request *request, bool begun)
 
 void queue_worker_ended(Pool *pool, uint32_t worker)
 {
-    uint32_t activity =
-        atomic_load_explicit(&pool->segment->workers[worker].activity, memory_order_relaxed);
+    struct pa_worker *record = &pool->segment->workers[worker];
+    uint32_t activity = atomic_load_explicit(&record->activity, memory_order_relaxed);
+    bool begun = activity != PA_SEARCHING && activity != PA_SLEEPING;
     harvest_worker(pool, worker);
+    /* If there is more, it is nothing that could be taken. */
+    atomic_store_explicit(&record->result_tail, pool->result_heads[worker], memory_order_relaxed);
+    queue_inspect(pool);
     for (uint32_t index = 0; index < PA_NSLOTS; index++) {
         Request *request = pool->in_flight[index];
         uint32_t word =
             atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        if (!request || request->place != AT_SLOT || pa_state_owner(word) != worker + 1)
+        if (!request || request->place != AT_SLOT || pa_state_owner(word) != worker + 1 ||
+            request->lost || !is_sound(pool, request, word))
             continue;
         if (pa_state_phase(word) == PA_DONE) /* it died before it could publish it */
-            accept_result(pool, index, pa_state_generation(word));
+            accept_result(pool, worker + 1, pa_entry(index, pa_state_generation(word)));
         else if (pa_state_phase(word) == PA_ABORTED)
-            end_aborted(pool, request, activity == PA_RUNNING);
+            end_aborted(pool, request, begun);
         else if (pa_state_phase(word) == PA_EXECUTING)
-            rerun_or_fail(pool, request, activity == PA_RUNNING);
+            rerun_or_fail(pool, request, begun);
     }
+    if (!pool_has_wild(pool))
+        end_lost(pool);
     queue_refill(pool);
 }
 
@@ -1004,12 +1230,13 @@ void queue_fail_all(Pool *pool, int error)
         if (!request || request->place != AT_SLOT)
             continue;
         struct pa_slot *slot = &pool->segment->slots[index];
-        enum pa_phase phase = pa_state_phase(atomic_load(&slot->state));
+        uint32_t word = atomic_load(&slot->state);
+        enum pa_phase phase =
+            is_sound(pool, request, word) ? pa_state_phase(word) : PA_ABORTED;
         if (phase == PA_READY)
             reopen_handle(request);
         if (phase == PA_DONE && slot->call_flags & PA_MORE) {
-            request->fd = slot->fd;
-            request->step_open = true;
+            result_keep_open(request, slot->fd);
         } else if (phase == PA_DONE) {
             queue_push_pending(pool, request);
             continue;
@@ -1035,7 +1262,7 @@ void queue_group(Pool *pool, Request *group)
     pool->nreqs++;
     pool->totals.submitted++;
     queue_push_pending(pool, group);
-    pa_signal_program(pool->segment);
+    pa_signal_program(pool->segment, pool->event_fd);
 }
 
 void queue_let_wait(Pool *pool, Request *group)
@@ -1049,7 +1276,7 @@ void queue_wake_group(Request *group)
     Pool *pool = group->pool;
     unlink_(&pool->groups, group);
     queue_push_pending(pool, group);
-    pa_signal_program(pool->segment);
+    pa_signal_program(pool->segment, pool->event_fd);
 }
 
 /* In a forked child, or when a pool goes: no callback, no trace.  Letting go of a request may run
@@ -1112,6 +1339,14 @@ uint64_t queue_copied(const Request *request)
     return __atomic_load_n(&request->pool->segment->slots[request->slot].copied, __ATOMIC_RELAXED);
 }
 
+static void distrust_owner(Pool *pool, const struct pa_slot *slot)
+{
+    orphans_hunt(); /* what it has really opened */
+    uint32_t owner = pa_state_owner(atomic_load(&slot->state));
+    if (owner > 0 && owner <= PA_MAX_WORKERS && !pool->is_inline)
+        pool_distrust(pool, owner - 1);
+}
+
 /* Takes the value out of the slot, whatever became of it. */
 void queue_conclude(Pool *pool, Request *request)
 {
@@ -1130,6 +1365,8 @@ void queue_conclude(Pool *pool, Request *request)
         }
         request->value = value;
     }
+    if (slot && unlikely(request->garbled))
+        distrust_owner(pool, slot);
     if (request->is_group)
         group_conclude(request);
     close_step(request);

@@ -146,6 +146,11 @@ static void dealloc(Request *self)
 
 static PyObject *build_error(const Request *self)
 {
+    if (self->garbled && !self->ended_early)
+        return PyObject_CallFunction(hooks.WorkerDied, "isO", self->error,
+                                     "a worker has written what cannot be, and was ended; whether "
+                                     "the call was made is unknown",
+                                     self->path ? self->path : Py_None);
     if (self->worker_died)
         return PyObject_CallFunction(hooks.WorkerDied, "isO", self->error,
                                      "the worker died; whether the call was made is unknown",

@@ -1,6 +1,8 @@
 /* procaio/csrc/results.c - what a slot holds, turned into Python objects.
  *
- * The slot is shared memory: numbers are checked against what was asked for before they are used.
+ * Slot and block are shared memory, where a worker that has gone wild may write whatever it likes, at
+ * any time: a number is read once, and checked against what was asked for before it is used.  What no
+ * worker of ours writes fails the request (garbage()).
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -64,6 +66,19 @@ int results_ready(void)
     zero = PyLong_FromLong(0);
     Statx_Type = PyStructSequence_NewType(&statx_description);
     return stat_type && statvfs_type && minus_one && zero && Statx_Type ? 0 : -1;
+}
+
+/* New value of a request whose worker has written what cannot be: none. */
+static PyObject *garbage(Request *request)
+{
+    request->garbled = true;
+    request->error = EIO;
+    return NULL;
+}
+
+static int64_t result_of(const struct pa_slot *slot)
+{
+    return __atomic_load_n(&slot->result, __ATOMIC_RELAXED);
 }
 
 static void copy_out(void *to, const void *from, size_t size)
@@ -198,16 +213,21 @@ static uint8_t rank_of(const char *name, size_t length, uint8_t type)
     return (uint8_t)(length < 250 ? 2 + length : 252);
 }
 
-/* The next record of [at, at + left) that is not . or ..; NULL at the end or where they are broken. */
+/* The next record of [at, at + left) that is not . or ..; NULL at the end, or, with *left > 0, where they
+ * are broken. */
 static const char *next_entry(const char *at, size_t *left, struct entry *entry)
 {
-    while (*left >= RECORD_NAME + 1) {
+    while (*left > 0) {
         struct record record;
+        if (*left < RECORD_NAME + 1)
+            return NULL;
         memcpy(&record, at, RECORD_NAME);
         if (record.size < RECORD_NAME + 1 || record.size > *left)
             return NULL;
         const char *name = at + RECORD_NAME;
         size_t length = strnlen(name, record.size - RECORD_NAME);
+        if (record.type != DT_SECTION && memchr(name, '/', length))
+            return NULL;
         at += record.size;
         *left -= record.size;
         if (length == 0 || (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.'))))
@@ -286,8 +306,7 @@ static int append(PyObject *list, PyObject *item)
     return failed;
 }
 
-static PyObject *list_unsorted(const Request *request, const char *records, size_t size,
-                               bool *unknown)
+static PyObject *list_unsorted(Request *request, const char *records, size_t size, bool *unknown)
 {
     PyObject *list = PyList_New(0);
     struct entry entry;
@@ -296,11 +315,14 @@ static PyObject *list_unsorted(const Request *request, const char *records, size
         if (append(list, entry_object(request, &entry)) < 0)
             Py_CLEAR(list);
     }
+    if (list && size > 0) {
+        Py_DECREF(list);
+        return garbage(request);
+    }
     return list;
 }
 
-static PyObject *list_sorted(const Request *request, const char *records, size_t size,
-                             bool *unknown)
+static PyObject *list_sorted(Request *request, const char *records, size_t size, bool *unknown)
 {
     size_t most = size / (RECORD_NAME + 1) + 1, count = 0;
     struct entry *entries = malloc(most * sizeof *entries);
@@ -314,6 +336,10 @@ static PyObject *list_sorted(const Request *request, const char *records, size_t
     }
     sort_entries(entries, count, request->flags);
     Py_END_ALLOW_THREADS
+    if (size > 0) {
+        free(entries);
+        return garbage(request);
+    }
     PyObject *list = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; list && i < count; i++) {
         PyObject *item = entry_object(request, &entries[i]);
@@ -396,14 +422,14 @@ static bool fiemap_wants_more(Request *request, size_t count)
 
 /* How large a block the next step gets.  A file says how much is left of it, and gets one byte more,
  * so that this step finds its end; but no more than is still asked for. */
-static uint64_t next_step(const Request *request, const struct pa_slot *slot)
+static uint64_t next_step(const Request *request, const struct pa_slot *slot, uint64_t result)
 {
     enum { LARGE_STEP = 1 << 20 };
     const uint64_t most = UINT64_C(1) << 30;
     if (request->op != PA_OP_LOAD)
         return LARGE_STEP;
     uint64_t rest, step = LARGE_STEP;
-    uint64_t got = request->gathered_size + (uint64_t)slot->result;
+    uint64_t got = request->gathered_size + result;
     uint64_t wanted = request->limit > got ? request->limit - got : 1;
     memcpy(&rest, slot->payload, sizeof rest);
     if (rest > 0)
@@ -413,27 +439,40 @@ static uint64_t next_step(const Request *request, const struct pa_slot *slot)
 
 bool result_may_be_a_step(const Request *request, const struct pa_slot *slot)
 {
+    int64_t result = result_of(slot);
     if (request->op == PA_OP_FIEMAP)
-        return request->wants_all && slot->result > 0 &&
-               fiemap_is_full(request, (size_t)slot->result);
+        return request->wants_all && result > 0 && fiemap_is_full(request, (size_t)result);
     return slot->call_flags & PA_MORE;
+}
+
+/* The descriptor is the program's to close from now on. */
+bool result_keep_open(Request *request, int fd)
+{
+    bool meant = request->step_open ? fd == request->fd : fd >= 0 && orphans_is_one(fd);
+    if (!meant) {
+        garbage(request);
+        return false;
+    }
+    request->fd = fd;
+    request->step_open = true;
+    return true;
 }
 
 /* What did not fit: keep what came, and send the request on with a larger block. */
 bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
 {
+    int64_t result = result_of(slot);
     if (request->op == PA_OP_FIEMAP)
-        return slot->result > 0 && fiemap_wants_more(request, (size_t)slot->result);
-    if (!(slot->call_flags & PA_MORE) || slot->result < 0 ||
-        (request->op != PA_OP_READDIR && request->op != PA_OP_LOAD))
+        return result > 0 && fiemap_wants_more(request, (size_t)result);
+    if (!(slot->call_flags & PA_MORE) || result < 0 ||
+        (request->op != PA_OP_READDIR && request->op != PA_OP_LOAD) ||
+        !result_keep_open(request, slot->fd))
         return false;
-    request->fd = slot->fd;
-    request->step_open = true;
-    if (request->cancelled || (uint64_t)slot->result > request->length)
+    if (request->cancelled || (uint64_t)result > request->length)
         return false;
-    uint64_t step = next_step(request, slot);
+    uint64_t step = next_step(request, slot, (uint64_t)result);
     struct pa_block larger = {.at = NULL};
-    if (gather(request, (size_t)slot->result) < 0 ||
+    if (gather(request, (size_t)result) < 0 ||
         (request->block.size < step &&
          pool_alloc(pool, step, step <= PA_LARGEST_BLOCK, &larger) != 0)) {
         PyErr_Clear();
@@ -572,16 +611,17 @@ static int append_extents(PyObject *list, const char *extents, size_t count)
     return 0;
 }
 
-static PyObject *take_extents(const Request *request, size_t count)
+static PyObject *take_extents(Request *request, size_t count)
 {
     const size_t size = sizeof(struct fiemap_extent);
     size_t room = (request->length - sizeof(struct fiemap)) / size;
+    if (count > room)
+        return garbage(request);
     PyObject *list = PyList_New(0);
     if (!list)
         return NULL;
     if (append_extents(list, request->gathered, request->gathered_size / size) < 0 ||
-        append_extents(list, request->block.at + sizeof(struct fiemap),
-                       count < room ? count : room) < 0)
+        append_extents(list, request->block.at + sizeof(struct fiemap), count) < 0)
         Py_CLEAR(list);
     return list;
 }
@@ -589,10 +629,12 @@ static PyObject *take_extents(const Request *request, size_t count)
 /* -- steps of trees ------------------------------------------------------------------------------ */
 
 /* The directory, if the worker has left it open. */
-static PyObject *take_directory_handle(const Request *request, int fd)
+static PyObject *take_directory_handle(Request *request, int fd)
 {
     if (fd < 0)
         return Py_NewRef(Py_None);
+    if (!orphans_is_one(fd))
+        return garbage(request);
     PyObject *handle = filehandle_new_own(fd, request->path ? request->path : Py_None);
     if (handle)
         orphans_adopt(fd);
@@ -615,9 +657,8 @@ static int list_of_type(uint8_t type)
 static PyObject *entry_with_stat(PyObject *name, const struct entry *entry)
 {
     struct pa_tree_entry st = {.mode = 0};
-    const char *end = entry->name - RECORD_NAME + entry->size;
-    if (end - sizeof st > entry->name + entry->length)
-        memcpy(&st, end - sizeof st, sizeof st);
+    if (entry->size > RECORD_NAME + entry->length + sizeof st)
+        memcpy(&st, entry->name - RECORD_NAME + entry->size - sizeof st, sizeof st);
     PyObject *tuple = PyTuple_New(7);
     if (!tuple) {
         Py_DECREF(name);
@@ -659,7 +700,7 @@ static int begin_section(PyObject *sections, PyObject *way, PyObject *lists[NLIS
     return append(sections, section);
 }
 
-static int sort_out(const Request *request, size_t size, PyObject *const own[NLISTS],
+static int sort_out(Request *request, size_t size, PyObject *const own[NLISTS],
                     PyObject *sections)
 {
     const char *records = request->block.at;
@@ -682,14 +723,16 @@ static int sort_out(const Request *request, size_t size, PyObject *const own[NLI
         if (append(lists[list_of_type(entry.type)], name) < 0)
             return -1;
     }
-    return 0;
+    if (size > 0)
+        garbage(request);
+    return size > 0 ? -1 : 0;
 }
 
 /* (handle or None, os.stat_result, directories, others, symlinks to directories, names without a type,
  * offset of the rest or None, how many entries were looked at, sections), or of a removal (handle or
  * None, how many names were removed, directories, failures, whether there is more, the directory is
  * gone). */
-static PyObject *take_tree_answer(const Request *request, const struct pa_slot *slot, size_t size)
+static PyObject *take_tree_answer(Request *request, const struct pa_slot *slot, size_t size)
 {
     struct pa_tree_answer answer;
     PyObject *lists[NLISTS], *value = NULL, *sections = PyList_New(0);
@@ -717,8 +760,17 @@ static PyObject *take_tree_answer(const Request *request, const struct pa_slot *
     return value;
 }
 
-static PyObject *take_file(Request *request, int fd)
+static bool is_path_only(int fd)
 {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && flags & O_PATH;
+}
+
+static PyObject *take_file(Request *request, int64_t result)
+{
+    int fd = (int)result;
+    if (fd != result || !(request->flags & O_PATH ? is_path_only : orphans_is_one)(fd))
+        return garbage(request);
     PyObject *handle = filehandle_new(fd, (int)request->flags, request->path);
     if (!handle) {
         close(fd);
@@ -728,26 +780,28 @@ static PyObject *take_file(Request *request, int fd)
     return handle;
 }
 
-/* Those whose result says how much of the block, or of the caller's memory, is meant. */
+/* Those whose result says how much of the block, of the caller's memory or of what was asked for is
+ * meant. */
 static bool fills_block(const Request *request)
 {
     return request->op == PA_OP_READ || request->op == PA_OP_WRITE ||
            request->op == PA_OP_READDIR || request->op == PA_OP_READLINK ||
            request->op == PA_OP_LOAD || request->op == PA_OP_REALPATH ||
            request->op == PA_OP_GETXATTR || request->op == PA_OP_LISTXATTR ||
-           request->op == PA_OP_TYPES || request->kind == RESULT_LISTING ||
+           request->op == PA_OP_TYPES || request->op == PA_OP_SENDFILE ||
+           request->op == PA_OP_COPY_FILE_RANGE || request->op == PA_OP_SPLICE ||
+           request->op == PA_OP_TEE || request->kind == RESULT_LISTING ||
            request->kind == RESULT_REMOVAL;
 }
 
 PyObject *result_take(Request *request, const struct pa_slot *slot)
 {
-    int64_t result = slot->result;
+    int64_t result = result_of(slot);
+    if (result <= -4096 || (result > 0 && fills_block(request) &&
+                            (uint64_t)result > request->length))
+        return garbage(request);
     if (result < 0) {
-        request->error = result > -4096 ? (int)-result : EIO;
-        return NULL;
-    }
-    if (fills_block(request) && result > (int64_t)request->length) {
-        request->error = EIO; /* no worker of ours says so */
+        request->error = (int)-result;
         return NULL;
     }
     switch ((enum result_kind)request->kind) {
@@ -761,7 +815,7 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
     case RESULT_BYTES:
         return take_bytes(request, (size_t)result);
     case RESULT_FILE:
-        return take_file(request, (int)result);
+        return take_file(request, result);
     case RESULT_STAT:
         return take_stat(slot);
     case RESULT_STATVFS:
@@ -807,16 +861,22 @@ PyObject *result_on_failure(const Request *request)
 void result_discard(Request *request, const struct pa_slot *slot)
 {
     int fd = -1;
-    if (slot->result < 0)
+    int64_t result = result_of(slot);
+    if (result < 0)
         return;
-    if (request->kind == RESULT_FILE && slot->result <= INT32_MAX) {
-        fd = (int)slot->result;
+    if (request->kind == RESULT_FILE) {
+        fd = result <= INT32_MAX ? (int)result : INT32_MAX;
+        if (request->flags & O_PATH && is_path_only(fd)) {
+            close(fd);
+            return;
+        }
     } else if (request->kind == RESULT_LISTING || request->kind == RESULT_REMOVAL) {
         struct pa_tree_answer answer;
         memcpy(&answer, slot->payload, sizeof answer);
         fd = answer.fd;
     }
-    int flags = fd < 0 ? -1 : fcntl(fd, F_GETFL);
-    if (flags >= 0 && (flags & O_ASYNC || flags & O_PATH)) /* the worker's own mark */
+    if (fd >= 0 && orphans_is_one(fd))
         orphans_close(request->pool, fd);
+    else if (fd >= 0)
+        request->garbled = true;
 }

@@ -62,6 +62,7 @@ RUNS = [
     Run("ring, aborted", "ring", ABORTED),
     Run("ring, aborted, one lane", "ring", "NREQUESTS=2 DEATHS=0 WITHDRAWALS=0 ABORTS=2 NLANES=1"),
     Run("ring, aborted and a death", "ring", f"{SMALL} ABORTS=1 NLANES=1"),
+    Run("ring, a death, its results not read", "ring", f"{SMALL} RING_FORGOTTEN"),
     Run("ring, three requests", "ring", "NREQUESTS=3 DEATHS=0 WITHDRAWALS=0 NLANES=1"),
     Run("wake", "wake"),
     Run("wake, spinning", "wake", "SPIN"),
@@ -70,6 +71,8 @@ RUNS = [
     Run("wake, no monitor", "wake", "NO_MONITOR"),
     Run("signal, an event loop", "signal"),
     Run("signal, wait()", "signal", "WAITS"),
+    Run("birth", "birth"),
+    Run("identity", "identity"),
     # Without a fence.
     Run("no fence after a push", "wake", "NO_FENCE_PUSH", fails=True),
     Run("no fence before rest", "wake", "NO_FENCE_REST", fails=True),
@@ -86,7 +89,18 @@ RUNS = [
     Run("aborted slot freed at once", "ring", f"{ABORTED} FREE_ABORTED", fails=True),
     Run("aborted by a signal only", "ring", f"{ABORTED} ABORT_BY_SIGNAL", fails=True),
     Run("aborted slot forgotten", "ring", f"{ABORTED} NO_LOOK_FOR_ABORTED", fails=True),
+    Run("number used again at once", "ring", f"{SMALL} REUSED_FIRST", fails=True),
+    Run("unknown worker not adopted", "birth", "NO_ADOPTION", fails=True),
+    Run("unborn worker not forgotten", "birth", "NO_VACATING", fails=True),
+    Run("pidfd written by the spawner", "birth", "NO_KERNEL_PIDFD", fails=True),
+    Run("starting worker taken for unborn", "birth", "VACATE_STARTING", fails=True),
+    Run("vacant before its permit is back", "birth", "VACANT_FIRST", fails=True),
+    Run("identity renewed only before", "identity", "ONLY_BEFORE", fails=True),
+    Run("identity looked at only before", "identity", "LOOK_BEFORE_CLAIM", fails=True),
+    Run("refused request not sent again", "identity", "NO_SENDING_AGAIN", fails=True),
+    Run("no spawner of the new identity", "identity", "NO_NEW_SPAWNER", fails=True),
     # Errors that were in the C until a model found them.
+    Run("pools renewed one by one", "identity", "ONE_BY_ONE", fails=True),
     Run("monitor rests beside a request", "wake", "NO_ENSURE_BEFORE_RUN", fails=True),
     Run(
         "permit for a dead sleeper",
@@ -108,6 +122,8 @@ RUNS = [
     Run("silent after a sleep", "signal", "NO_ASK_AFTER_SLEEP", fails=True),
 ]
 DEEP = [
+    Run("birth, many deaths", "birth", "DEATHS=4 SPAWNER_DEATHS=4"),
+    Run("identity, three requests", "identity", "NREQUESTS=3 DEATHS=2", compact=True),
     Run("wake, spinning, a death", "wake", "DEATHS=1 SPIN", compact=True),
     Run("wake, a backlog, a death", "wake", "DEATHS=1 BACKLOG=true", compact=True),
     Run("wake, two permits", "wake", "NPERMITS=2", compact=True),

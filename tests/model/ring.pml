@@ -444,13 +444,23 @@ inline look_at_slot(who, at)
 
 inline bury(who)
 {
+#ifdef REUSED_FIRST
+    atomic { condemned[who] = false; ended[who] = false }
+#endif
+#ifndef RING_FORGOTTEN
     do
     :: results[who].head != results[who].tail -> pop_result(who)
     :: else -> break
     od;
+#endif
     look_at_slot(who, 0);
     look_at_slot(who, 1);
+#ifdef RING_FORGOTTEN
+    results[who].head = results[who].tail;
+#endif
+#ifndef REUSED_FIRST
     atomic { condemned[who] = false; ended[who] = false }
+#endif
 }
 
 active proctype Program() provided (!over)

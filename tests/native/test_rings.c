@@ -41,6 +41,7 @@ static uint8_t *endings;
 static uint32_t in_flight[PA_NSLOTS]; /* request + 1 */
 static uint32_t free_slots[PA_NSLOTS], free_count;
 static uint32_t result_heads[WORKERS];
+static struct pa_lanes lanes;
 static uint64_t seed = 88172645463325252u;
 
 static void fail(const char *what)
@@ -50,7 +51,7 @@ static void fail(const char *what)
                     " sleepers %" PRIu32 " spinner %" PRIu32 " monitor asleep %" PRIu32 "\n",
             made, ended, withdrawn, pa_lanes_depth(segment), pa_sleepers_count(segment),
             atomic_load(&segment->header.spinner), atomic_load(&segment->header.monitor_asleep));
-    for (uint32_t permit = 0; permit < segment->header.permit_count; permit++)
+    for (uint32_t permit = 0; permit < segment->header.setup.permit_count; permit++)
         fprintf(stderr, "  permit %" PRIu32 ": %" PRIu32 "\n", permit,
                 atomic_load(&segment->header.permits[permit]));
     abort();
@@ -76,14 +77,14 @@ static uint32_t random_below(uint32_t limit)
 static void *work(void *number)
 {
     const struct pa_rights rights = {.watched = false};
-    pa_worker_loop(segment, (uint32_t)(uintptr_t)number, &rights, 0);
+    pa_worker_loop(segment, &segment->header.setup, (uint32_t)(uintptr_t)number, &rights, 0);
     return NULL;
 }
 
 /* Takes the permits of workers that run the same request as at the last look. */
 static void revoke_stuck(uint32_t *taken_before)
 {
-    for (uint32_t permit = 0; permit < segment->header.permit_count; permit++) {
+    for (uint32_t permit = 0; permit < segment->header.setup.permit_count; permit++) {
         uint32_t holder =
             atomic_load_explicit(&segment->header.permits[permit], memory_order_acquire);
         if (holder == 0)
@@ -100,7 +101,7 @@ static void revoke_stuck(uint32_t *taken_before)
 static uint32_t permits_in_use(void)
 {
     uint32_t count = 0;
-    for (uint32_t permit = 0; permit < segment->header.permit_count; permit++)
+    for (uint32_t permit = 0; permit < segment->header.setup.permit_count; permit++)
         count += atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed) != 0;
     return count;
 }
@@ -173,9 +174,9 @@ static bool submit(uint32_t request)
     uint32_t generation = (pa_state_generation(word) + 1) & 0xfffffu;
     in_flight[index] = request + 1;
     check(pa_state_move(slot, word, PA_READY, 0, generation, PA_PROGRAM), "a free slot was moved");
-    if (!pa_lane_push(segment, lane, pa_entry(index, generation))) {
-        pa_lane_skip_stale(segment, lane);
-        if (!pa_lane_push(segment, lane, pa_entry(index, generation))) {
+    if (!pa_lane_push(segment, &lanes, lane, pa_entry(index, generation))) {
+        pa_lane_skip_stale(segment, &lanes, lane);
+        if (!pa_lane_push(segment, &lanes, lane, pa_entry(index, generation))) {
             slot_free(index);
             return false;
         }
@@ -226,7 +227,7 @@ static uint32_t harvest(void)
 /* poll.c: ask, look once more, sleep. */
 static void wait_for_results(void)
 {
-    struct pollfd event = {.fd = segment->header.event_fd, .events = POLLIN};
+    struct pollfd event = {.fd = segment->header.setup.event_fd, .events = POLLIN};
     pa_signal_request(segment);
     if (harvest() > 0) {
         pa_signal_withdraw(segment);
@@ -265,8 +266,8 @@ static void prepare(void)
     check(segment != MAP_FAILED && endings, "no memory");
     pa_segment_init(segment, PERMITS);
     struct pa_header *header = &segment->header;
-    header->event_fd = eventfd(0, EFD_CLOEXEC);
-    check(pa_make_own(&header->event_fd, PA_MARK_BELL) == 0, "no descriptor");
+    header->setup.event_fd = eventfd(0, EFD_CLOEXEC);
+    check(pa_make_own(&header->setup.event_fd, PA_MARK_BELL) == 0, "no descriptor");
     atomic_store(&header->wanted, WORKERS);
     atomic_store(&header->max_idle, WORKERS);
     atomic_store(&header->idle_timeout_ms, 1000);
@@ -274,6 +275,7 @@ static void prepare(void)
     for (uint32_t lane = 0; lane < PA_NLANES; lane++) {
         atomic_store(&header->heads[lane], NEARLY_WRAPPED);
         atomic_store(&header->tails[lane], NEARLY_WRAPPED);
+        lanes.heads[lane] = lanes.tails[lane] = NEARLY_WRAPPED;
     }
     for (uint32_t worker = 0; worker < WORKERS; worker++) {
         result_heads[worker] = NEARLY_WRAPPED;

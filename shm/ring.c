@@ -154,9 +154,7 @@ bool pa_result_pop(struct pa_segment *segment, uint32_t worker, uint32_t *head, 
         atomic_load_explicit(&segment->workers[worker].result_tail, memory_order_acquire);
     if (tail == *head)
         return false;
-    *entry = tail - *head <= PA_NSLOTS
-                 ? atomic_load_explicit(&segment->results[worker][*head & MASK], memory_order_relaxed)
-                 : PA_NO_ENTRY;
+    *entry = atomic_load_explicit(&segment->results[worker][*head & MASK], memory_order_relaxed);
     ++*head;
     return true;
 }

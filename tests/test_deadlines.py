@@ -1036,6 +1036,8 @@ def test_abort_while_there_is_no_spawner(workers: procaio.Pool, gate: Gate) -> N
     kill(workers.statistics().spawner_pid)
     assert held.abort()
     assert works(workers)
+    with pytest.raises(OSError, match="aborted"):
+        held.wait(timeout=30)
     assert held.errno == errno.ECANCELED
 
 

@@ -865,7 +865,9 @@ static bool abort_executing(Pool *pool, Request *request, uint32_t word, int err
 static bool seems_lost(Pool *pool, const Request *request, uint32_t word)
 {
     uint32_t worker = pa_state_owner(word) - 1;
-    if (pa_state_phase(word) == PA_READY || memory_is_for(request->op))
+    if (memory_is_for(request->op))
+        return pa_state_phase(word) == PA_DONE;
+    if (pa_state_phase(word) == PA_READY)
         return false;
     const struct pa_worker *record = &pool->segment->workers[worker];
     return pa_state_phase(word) == PA_DONE || pool_pid_of(pool, worker) == 0 ||
@@ -874,7 +876,9 @@ static bool seems_lost(Pool *pool, const Request *request, uint32_t word)
 
 static bool is_done_by_somebody(Pool *pool, uint32_t word)
 {
-    return pa_state_phase(word) == PA_DONE && pool_pid_of(pool, pa_state_owner(word) - 1) > 0;
+    uint32_t worker = pa_state_owner(word) - 1;
+    return pa_state_phase(word) == PA_DONE && worker < PA_MAX_WORKERS &&
+           pool_pid_of(pool, worker) > 0;
 }
 
 /* Slots whose entries are in a lane. */

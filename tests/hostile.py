@@ -48,7 +48,7 @@ SETUP = {
     "permit_count": 20,
 }
 
-AT_RECORDS = -(-(HEADER["data_segments"] + SEGMENTS * 24) // 64) * 64
+AT_RECORDS = -(-(HEADER["data_segments"] + SEGMENTS * 32) // 64) * 64
 AT_SLOTS = AT_RECORDS + WORKERS * RECORD_SIZE
 AT_LANES = AT_SLOTS + SLOTS * SLOT_SIZE
 AT_RESULTS = -(-(AT_LANES + LANES * SLOTS * 4) // 4096) * 4096

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno as _errno
 import os
-import resource
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
@@ -40,6 +39,7 @@ from procaio._trees import (
     errno,
     is_unknown,
     listing_flags,
+    parts,
     path_given,
     place_of,
     ways_of,
@@ -55,8 +55,6 @@ __all__ = ["aio_copytree", "copy_entries"]
 
 MOST_BEGUN: Final = 16
 """Originals that are open at a time, with their copies; fewer if the program may open few files."""
-OTHERS: Final = 32
-"""Descriptors of the program and its pool, roughly."""
 MOST_DEATHS: Final = 2
 """So often a link is made again whose worker has died."""
 CANNOT_LINK: Final = frozenset({_errno.EMLINK, _errno.EXDEV, _errno.EPERM, _errno.EOPNOTSUPP})
@@ -181,10 +179,7 @@ class _Copy(TreeJob):
         self.entries: tuple[list[bytes], list[bytes]] | None = None
         """Directories and others, if not everything in the top is to be copied."""
         self._made_parents = False
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_begun = (
-            min(MOST_BEGUN, max(1, (limit - OTHERS) // 4)) if limit > 0 else MOST_BEGUN
-        )
+        self._most_begun = parts(MOST_BEGUN, 8)
         self._begun = 0
         """Directories that may be open."""
         self._held_back: list[_Directory] = []

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import resource
 import threading
 import weakref
 from functools import partial
@@ -67,6 +68,7 @@ __all__ = [
     "is_unknown",
     "listing_flags",
     "pack_names",
+    "parts",
     "unpack_types",
 ]
 
@@ -88,6 +90,10 @@ LARGE_STEP: Final = 1 << 20
 TYPES_AT_A_TIME: Final = 32
 """Names whose types one request finds out."""
 DEFAULT_MAXREQ: Final = 4
+PLENTY: Final = 65536
+"""With such a limit of descriptors nobody counts those that are open."""
+SPARE: Final = 12
+"""Descriptors that are left to the pool, for workers to come, and to the program."""
 NO_ROOM: Final = frozenset({_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM})
 """Shortages that end when other members do."""
 
@@ -269,6 +275,22 @@ def between_calls(function: Callable[..., Any], *arguments: object, **more: Any)
     return request
 
 
+def parts(most: int, each: int) -> int:
+    """
+    In how many places of a tree to be at work at a time.
+
+    Fewer if few files may be opened: `each` takes as many descriptors.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= PLENTY:
+        return most
+    try:
+        left = limit - len(os.listdir("/proc/self/fd")) - SPARE
+    except OSError:  # none at all
+        left = 0
+    return min(most, max(1, left // each))
+
+
 class TreeJob:
     """
     A composite request at work: `group` is what the caller holds.
@@ -303,7 +325,7 @@ class TreeJob:
         self._lock = threading.RLock()
         self._yield(failed, _errno.ECANCELED)
         self._pri = self.group.pri
-        self._limit = most or min(MOST_MEMBERS, max(16, 4 * self.pool.min_parallel()))
+        self._limit = most or parts(min(MOST_MEMBERS, max(16, 4 * self.pool.min_parallel())), 4)
         self._most = self._limit
         """Members at a time: less than the limit after a shortage, until steps succeed again."""
         self._members = 0

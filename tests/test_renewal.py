@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its groups")
 
 

@@ -47,7 +47,6 @@ def test_row_has_all_columns(row: str) -> None:
     assert len(row.strip().strip("|").split("|")) == COLUMNS
 
 
-@pytest.mark.skip(reason="some rows have none yet: take this line away when all have")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[2:40])
 def test_row_names_its_tests(row: str) -> None:
     assert named_in(row)

@@ -628,12 +628,23 @@ static PyObject *take_extents(Request *request, size_t count)
 
 /* -- steps of trees ------------------------------------------------------------------------------ */
 
+/* A worker has opened it, for this request or another one, and nobody has taken it over.  O_PATH leaves
+ * no room for the mark that tells so. */
+static bool is_opened(const Request *request, int fd)
+{
+    bool may_be_path = request->kind == RESULT_FILE      ? request->flags & O_PATH
+                       : request->kind == RESULT_LISTING ? request->flags & PA_TREE_UNREAD
+                                                         : false;
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && flags & O_PATH ? may_be_path : orphans_is_one(fd);
+}
+
 /* The directory, if the worker has left it open. */
 static PyObject *take_directory_handle(Request *request, int fd)
 {
     if (fd < 0)
         return Py_NewRef(Py_None);
-    if (!orphans_is_one(fd))
+    if (!is_opened(request, fd))
         return garbage(request);
     PyObject *handle = filehandle_new_own(fd, request->path ? request->path : Py_None);
     if (handle)
@@ -760,16 +771,10 @@ static PyObject *take_tree_answer(Request *request, const struct pa_slot *slot, 
     return value;
 }
 
-static bool is_path_only(int fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-    return flags >= 0 && flags & O_PATH;
-}
-
 static PyObject *take_file(Request *request, int64_t result)
 {
     int fd = (int)result;
-    if (fd != result || !(request->flags & O_PATH ? is_path_only : orphans_is_one)(fd))
+    if (fd != result || !is_opened(request, fd))
         return garbage(request);
     PyObject *handle = filehandle_new(fd, (int)request->flags, request->path);
     if (!handle) {
@@ -866,16 +871,12 @@ void result_discard(Request *request, const struct pa_slot *slot)
         return;
     if (request->kind == RESULT_FILE) {
         fd = result <= INT32_MAX ? (int)result : INT32_MAX;
-        if (request->flags & O_PATH && is_path_only(fd)) {
-            close(fd);
-            return;
-        }
     } else if (request->kind == RESULT_LISTING || request->kind == RESULT_REMOVAL) {
         struct pa_tree_answer answer;
         memcpy(&answer, slot->payload, sizeof answer);
         fd = answer.fd;
     }
-    if (fd >= 0 && orphans_is_one(fd))
+    if (fd >= 0 && is_opened(request, fd))
         orphans_close(request->pool, fd);
     else if (fd >= 0)
         request->garbled = true;

@@ -91,6 +91,12 @@ def descriptors() -> dict[int, str]:
     return found
 
 
+def open_files() -> dict[int, str]:
+    """Of them, those that are not a pool's own, or what its spawner looks at."""
+    own = ("anon_inode:", "/dev/shm/", "/memfd:", "/proc/")
+    return {fd: what for fd, what in descriptors().items() if not what.startswith(own)}
+
+
 def shared_memory() -> set[str]:
     """Names of shared memory. Directories that others put there are none."""
     with os.scandir("/dev/shm") as entries:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import procaio
-from conftest import descriptors, eventually, kill
+from conftest import descriptors, eventually, kill, open_files
 from procaio import testing
 
 if TYPE_CHECKING:
@@ -338,14 +338,6 @@ def ended(pool: procaio.Pool, requests: list[procaio.Request[Any]]) -> None:
     assert {request.state for request in requests} == {"done"}
 
 
-def open_files() -> set[int]:
-    """Descriptors, less what a pool needs for itself: pidfds, a timer, shared memory, and what its
-    spawner looks at.
-    """
-    own = ("anon_inode:", "/dev/shm/", "/memfd:", "/proc/")
-    return {fd for fd, what in descriptors().items() if not what.startswith(own)}
-
-
 def shared_in_use(pool: procaio.Pool) -> int:
     return pool._snapshot()["shared_used"]
 
@@ -355,7 +347,7 @@ def check_death(tree: Tree, operation: Operation, point: str, signal_number: int
     calls = []
     with procaio.Pool(at_once=False) as pool:
         procaio.aio_nop(pool=pool).wait()
-        before = open_files()
+        before = set(open_files())
         testing.arm(pool, point, signal_number)
         request = operation.submit(tree, pool)
         request.cb(lambda *result: calls.append(result))
@@ -382,7 +374,7 @@ def check_death(tree: Tree, operation: Operation, point: str, signal_number: int
         procaio.aio_nop(pool=pool).wait()  # somebody has taken the dead one's place
         if not tree.has_closing():
             before.discard(tree.closing)
-        assert open_files() == before
+        assert set(open_files()) == before
 
 
 def one_of(signals: Sequence[int], *names: str) -> int:
@@ -438,7 +430,7 @@ def test_worker_dies_with_an_open_file_and_only_that_is_closed(
     """The orphan is closed; what others open meanwhile, of the same file too, stays open."""
     path = tree.path / "data"
     procaio.aio_nop(pool=workers).wait()
-    before = open_files()
+    before = set(open_files())
     for round_ in range(20):
         testing.arm(workers, "called", after=round_)
         opened: list[procaio.Request[Any]] = []
@@ -457,7 +449,7 @@ def test_worker_dies_with_an_open_file_and_only_that_is_closed(
             elif isinstance(request.result, list):
                 assert len(request.result) in {5, 600}
         eventually(
-            lambda: procaio.aio_nop(pool=workers).wait() is None and open_files() == before,
+            lambda: procaio.aio_nop(pool=workers).wait() is None and set(open_files()) == before,
             "the orphan is closed",
         )
     assert workers.statistics().worker_deaths == 20
@@ -808,7 +800,7 @@ def test_storm_of_deaths_leaves_every_result_right_and_nothing_behind(
     tree: Tree, workers: procaio.Pool, with_spawner: bool, count: int
 ) -> None:
     """Thousands of mixed requests while somebody is killed every few milliseconds."""
-    before = open_files()
+    before = set(open_files())
     mixture = Mixture(tree, workers, count)
     with procaio.Buffer(64, pool=workers), Storm(workers, count, with_spawner) as storm:
         for number in range(count):
@@ -826,7 +818,7 @@ def test_storm_of_deaths_leaves_every_result_right_and_nothing_behind(
     reported = {number for number, success in mixture.appended.items() if success}
     assert reported <= set(written) <= set(mixture.appended)
     eventually(
-        lambda: procaio.aio_nop(pool=workers).wait() is None and open_files() == before,
+        lambda: procaio.aio_nop(pool=workers).wait() is None and set(open_files()) == before,
         "only what was there before is open",
     )
     assert shared_in_use(workers) == 0

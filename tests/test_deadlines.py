@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import procaio
-from conftest import descriptors, eventually, in_child, kill, succeeds
+from conftest import eventually, in_child, kill, open_files, succeeds
 from procaio import testing
 
 if TYPE_CHECKING:
@@ -88,12 +88,6 @@ class Force:
 def force(request: pytest.FixtureRequest) -> Force:
     """A request's end before its time."""
     return Force(request.param, errno.ETIMEDOUT if request.param == "deadline" else errno.ECANCELED)
-
-
-def open_files() -> set[int]:
-    """Descriptors, less what a pool needs for itself."""
-    own = ("anon_inode:", "/dev/shm/", "/memfd:")
-    return {fd for fd, what in descriptors().items() if not what.startswith(own)}
 
 
 def has_stopped(pid: int) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import procaio
-from conftest import descriptors, eventually, kill
+from conftest import eventually, kill, open_files
 from procaio import testing
 
 if TYPE_CHECKING:
@@ -54,12 +54,6 @@ class Writer:
         """Wait until it has ended."""
         self._thread.join(10)
         assert not self._thread.is_alive()
-
-
-def open_files() -> dict[int, str]:
-    """Descriptors, less what a pool needs for itself."""
-    own = ("anon_inode:", "/dev/shm/", "/memfd:")
-    return {fd: what for fd, what in descriptors().items() if not what.startswith(own)}
 
 
 # -- to the end ------------------------------------------------------------------------------------

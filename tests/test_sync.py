@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import descriptors
+from conftest import open_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,12 +29,6 @@ def pipe() -> Iterator[int]:
     yield reader
     os.close(reader)
     os.close(writer)
-
-
-def open_files() -> dict[int, str]:
-    """Descriptors, less what a pool needs for itself."""
-    own = ("anon_inode:", "/dev/shm/", "/memfd:")
-    return {fd: what for fd, what in descriptors().items() if not what.startswith(own)}
 
 
 def failure(call: Callable[[], object]) -> OSError:

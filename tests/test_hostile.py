@@ -303,7 +303,7 @@ def test_statistics_never_tell_a_pid_that_would_be_somebody_else(
     for worker in range(256):
         memory.put(memory.record(worker, "pid"), number)
         memory.put(memory.record(worker, "life"), 2)
-    assert pids(workers) == before
+    eventually(lambda: pids(workers) == before, "the spawner has entered it into the set")
 
 
 def test_nobody_rings_at_a_descriptor_that_is_not_the_bell(

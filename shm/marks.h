@@ -28,21 +28,29 @@ static inline bool pa_has_mark(int fd, enum pa_mark mark)
     return fd >= 0 && fcntl(fd, F_GETSIG) == (int)mark;
 }
 
+/* Programs that were started with standard streams closed may open those later: a descriptor that has
+ * the number of one gets another, if there is any left. */
+static inline int pa_above_streams(int fd)
+{
+    int high = fd >= 0 && fd < 3 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    if (high < 0)
+        return fd;
+    close(fd);
+    return high;
+}
+
 /* A descriptor that was just opened (or the failure to) becomes ours: 0, or -errno and it is
- * closed.  Programs that were started with standard streams closed may open those later: it makes
- * room for them. */
+ * closed. */
 static inline int pa_make_own(int *fd, enum pa_mark mark)
 {
     if (*fd < 0)
         return -errno;
-    int high = *fd < 3 ? fcntl(*fd, F_DUPFD_CLOEXEC, 3) : *fd, error = 0;
-    if (high < 0 || fcntl(high, F_SETSIG, (int)mark) < 0)
-        error = -errno;
-    if (high != *fd)
-        close(*fd);
-    if (error && high >= 0)
-        close(high);
-    *fd = error ? -1 : high;
+    *fd = pa_above_streams(*fd);
+    if (fcntl(*fd, F_SETSIG, (int)mark) == 0)
+        return 0;
+    int error = -errno;
+    close(*fd);
+    *fd = -1;
     return error;
 }
 

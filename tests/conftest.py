@@ -75,6 +75,11 @@ def is_running(pid: int) -> bool:
     return process_state(pid)[:1] not in ([], [b"Z"], [b"X"])
 
 
+def has_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process, and none has let it go on."""
+    return process_state(pid)[:1] == [b"T"]
+
+
 def naps(pid: int) -> int:
     """How often a process has gone to sleep."""
     with open(f"/proc/{pid}/status") as file:
@@ -242,11 +247,14 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def run_fine(text: str, *prefixes: str, **keywords: Any) -> None:
-    """Run a program that says `fine`, or `skip why` where the machine does not allow it."""
+def run_fine(text: str, *prefixes: str, command: tuple[str, ...] = (), **keywords: Any) -> None:
+    """Run a program that says `fine`, or `skip why` where the machine does not allow it.
+
+    The `command` is what runs the interpreter.
+    """
     source = "".join(textwrap.dedent(part) for part in (*prefixes, text))
     done = subprocess.run(
-        [sys.executable, "-c", source],
+        [*command, sys.executable, "-c", source],
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,23 +5,26 @@ Being one of a group for a moment is enough: each pool gets a new spawner.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
+import select
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import procaio
-from conftest import eventually, kill
+from conftest import eventually, has_stopped, is_running, kill
 from procaio import testing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its groups")
@@ -52,9 +55,21 @@ def change(request: pytest.FixtureRequest, fail_to_exec: Callable[[], None]) -> 
     return fail_to_exec if request.param == "program" else become_another_user
 
 
-def has_stopped(pid: int) -> bool:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()[0] == b"T"
+def pidfds() -> dict[int, int]:
+    """Those that this process has, and the pids of whom they stand for."""
+    found = {}
+    for name in os.listdir("/proc/self/fdinfo"):
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/self/fdinfo/{name}").read_text()
+            if match := re.search(r"^Pid:\t(\d+)$", text, re.MULTILINE):
+                found[int(name)] = int(match[1])
+    return found
+
+
+def is_in_set(pool: procaio.Pool, pidfd: int) -> bool:
+    """Whether the spawner has entered it there."""
+    text = Path(f"/proc/self/fdinfo/{pool.poll_fileno()}").read_text()
+    return re.search(rf"^tfd: +{pidfd} ", text, re.MULTILINE) is not None
 
 
 def test_request_is_executed_though_its_arguments_end_the_spawner(
@@ -88,6 +103,22 @@ def test_request_of_another_thread_survives_exec_that_fails(
     thread.join()
     assert asked[0].wait(timeout=30) == os.stat("/")
     assert workers.statistics().died == 0
+
+
+def test_worker_that_was_only_just_made_is_ended_before_an_exec(
+    workers: procaio.Pool, fail_to_exec: Callable[[], None]
+) -> None:
+    """One that works already, when the spawner is killed before it has entered it into the set."""
+    procaio.aio_nop(pool=workers).wait()  # nobody has looked for the worker since
+    eventually(lambda: len(pidfds()) == 2, "the spawner and the worker have been made")
+    _spawner, (pidfd, worker) = sorted(pidfds().items())
+    eventually(lambda: is_in_set(workers, pidfd), "the spawner enters it")
+    with select.epoll.fromfd(os.dup(workers.poll_fileno())) as epoll:
+        epoll.unregister(pidfd)
+    fail_to_exec()
+    assert not is_running(worker)
+    assert worker not in pidfds().values()
+    assert procaio.aio_stat("/", pool=workers).wait(timeout=30) == os.stat("/")
 
 
 def refused(workers: procaio.Pool, path: Path, **keywords: float) -> procaio.Request[int]:

@@ -77,7 +77,7 @@ static int reserve_results(const struct pa_birth *birth, uint32_t worker)
     return fallocate(birth->setup.segment_fd, 0, at, (off_t)size) == 0 ? 0 : -errno;
 }
 
-/* As pa_make_own() does. */
+/* As pa_above_streams() does, but the record names it all the time. */
 static void keep_streams_free(struct pa_worker *record)
 {
     int pidfd = atomic_load_explicit(&record->pidfd, memory_order_relaxed);

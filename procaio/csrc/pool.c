@@ -291,17 +291,11 @@ int pool_ensure_spawner(Pool *pool)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if (pidfd < 3) { /* as pa_make_own() does */
-        int high = fcntl(pidfd, F_DUPFD_CLOEXEC, 3);
-        if (high >= 0)
-            close(pidfd);
-        pidfd = high >= 0 ? high : pidfd;
-    }
     pool->lacks_spawner = pool->spawner_is_old = false;
     pool->spawner_pid = pid;
-    pool->spawner_pidfd = pidfd;
+    pool->spawner_pidfd = pa_above_streams(pidfd);
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVENT_SPAWNER};
-    epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
+    epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pool->spawner_pidfd, &event);
     return 0;
 }
 
@@ -417,13 +411,21 @@ static bool is_known(int pidfd)
 }
 
 /* One that is not in the set yet, or no descriptor is left to look into it with: what the record says
- * will do if it can be meant. */
+ * will do if it can be meant.  Else it is what is known by now: is_known() has looked again. */
 static int pidfd_if_known(Pool *pool, uint32_t worker)
 {
-    if (pool->pidfds[worker] >= 0)
-        return pool->pidfds[worker];
     int pidfd = atomic_load(&pool->segment->workers[worker].pidfd);
-    return is_our_child(P_PIDFD, pidfd) && !is_known(pidfd) ? pidfd : -1;
+    if (pool->pidfds[worker] < 0 && is_our_child(P_PIDFD, pidfd) && !is_known(pidfd))
+        return pidfd;
+    return pool->pidfds[worker];
+}
+
+/* What waits for a worker's end has to know whom it waits for. */
+static int learn_pid(Pool *pool, uint32_t worker, int pidfd)
+{
+    if (pool->pids[worker] <= 0)
+        pool->pids[worker] = pid_of(pidfd);
+    return pool->pids[worker];
 }
 
 static int pidfd_of(Pool *pool, uint32_t worker)
@@ -444,6 +446,8 @@ int pool_pid_of(Pool *pool, uint32_t worker)
 static int watch_worker(Pool *pool, int how, uint32_t worker, int pidfd)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = PA_EVENT_OF(worker, pidfd)};
+    if (!pa_has_mark(pool->epoll_fd, PA_MARK_SET))
+        return -1;
     return epoll_ctl(pool->epoll_fd, how, pidfd, &event);
 }
 
@@ -539,7 +543,7 @@ void pool_distrust(Pool *pool, uint32_t worker)
     pool->wild[worker / 64] |= UINT64_C(1) << worker % 64;
     orphans_hunt();
     write_header(pool);
-    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+    kill_child(pidfd);
 }
 
 /* Nothing has happened for long. */
@@ -572,10 +576,8 @@ static bool bury_worker(Pool *pool, uint32_t worker, int pidfd)
     struct pa_segment *segment = pool->segment;
     struct pa_worker *record = &segment->workers[worker];
     int exitcode;
-    if (pool->pids[worker] <= 0)
-        pool->pids[worker] = pid_of(pidfd);
     if (watch_worker(pool, EPOLL_CTL_MOD, worker, pidfd) < 0 ||
-        !reap(pidfd, pool->pids[worker], &exitcode))
+        !reap(pidfd, learn_pid(pool, worker, pidfd), &exitcode))
         return false;
     drop_pidfd(pool, pidfd);
     bool by_us = was_condemned(pool, worker), has_died = exitcode != 0 && !by_us;
@@ -836,7 +838,7 @@ static bool await_workers(Pool *pool, uint64_t until_ns)
         int pidfd = pidfd_if_known(pool, worker);
         if (pidfd < 0)
             continue;
-        await_death(pidfd, pool->pids[worker], until_ns);
+        await_death(pidfd, learn_pid(pool, worker, pidfd), until_ns);
         if (pool->segment != segment)
             return false;
         bury_worker(pool, worker, pidfd);
@@ -934,7 +936,7 @@ void pool_end_children(Pool *pool)
         pool->pidfds[worker] = -1;
         atomic_store(&segment->workers[worker].pidfd, -1);
         if (pidfd >= 0) {
-            end_child(pidfd, pool->pids[worker], until_ns);
+            end_child(pidfd, learn_pid(pool, worker, pidfd), until_ns);
             if (pool->segment != segment)
                 return;
             if (pool_is_wild(pool, worker))

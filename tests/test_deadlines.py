@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import procaio
-from conftest import eventually, in_child, kill, open_files, succeeds
+from conftest import eventually, has_stopped, in_child, kill, open_files, succeeds
 from procaio import testing
 
 if TYPE_CHECKING:
@@ -88,11 +88,6 @@ class Force:
 def force(request: pytest.FixtureRequest) -> Force:
     """A request's end before its time."""
     return Force(request.param, errno.ETIMEDOUT if request.param == "deadline" else errno.ECANCELED)
-
-
-def has_stopped(pid: int) -> bool:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()[0] == b"T"
 
 
 def only_worker(pool: procaio.Pool) -> int:

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import descriptors, eventually, in_child, not_sanitized, succeeds
+from conftest import (
+    descriptors,
+    eventually,
+    in_child,
+    is_running,
+    not_sanitized,
+    run_fine,
+    succeeds,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,15 +73,6 @@ def close_all() -> None:
     """What a daemon does."""
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 - pytest's has another number
     os.closerange(3, 1024)
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
-    except OSError:
-        return False
 
 
 def processes(pool: procaio.Pool) -> list[int]:
@@ -309,21 +308,6 @@ def test_event_loop_goes_on_after_the_descriptor_that_it_watches_was_closed(
 # -- programs --------------------------------------------------------------------------------------
 
 
-def run(text: str, *command: str, **keywords: Any) -> None:
-    """Run a program of its own; it says `skip why` where the machine does not allow it."""
-    done = subprocess.run(
-        [*command, sys.executable, "-W", "error", "-c", textwrap.dedent(text)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **keywords,
-    )
-    if done.stdout.startswith("skip"):
-        pytest.skip(done.stdout.strip())
-    assert (done.stdout.strip(), done.stderr, done.returncode) == ("fine", "", 0)
-
-
 @pytest.mark.parametrize("pools", ["the default pool", "two pools"])
 def test_daemon_keeps_the_descriptors_that_it_opens_after_closing_all(
     others: Others, data_file: Path, pools: str
@@ -400,16 +384,16 @@ ROUNDS = """
 def test_program_that_changes_its_root_keeps_its_pool(tmp_path: Path) -> None:
     """There is no /proc in the new root, which says nothing about the program."""
     (tmp_path / "inside").touch()
-    run(
-        textwrap.dedent(ROUNDS)
-        + textwrap.dedent("""
+    run_fine(
+        """
         with procaio.Pool() as pool:
             procaio.aio_nop(pool=pool).wait()
-            os.chroot(sys.argv[1] if sys.argv[1:] else ".")
+            os.chroot(".")
             idle_and_work(pool)
             assert procaio.aio_readdir("/", pool=pool).wait() == ["inside"]
         print("fine")
-        """),
+        """,
+        ROUNDS,
         cwd=tmp_path,
     )
 
@@ -418,16 +402,16 @@ def test_program_that_changes_its_root_keeps_its_pool(tmp_path: Path) -> None:
 @pytest.mark.parametrize("proc", [(), ("--mount-proc",)])
 def test_program_is_process_1_of_a_namespace(proc: tuple[str, ...]) -> None:
     """As in a container; the /proc that it sees may be that of other processes."""
-    run(
-        textwrap.dedent(ROUNDS)
-        + textwrap.dedent("""
+    run_fine(
+        """
         assert os.getpid() == 1
         with procaio.Pool() as pool:
             idle_and_work(pool)
         print("fine")
-        """),
-        "unshare", "-pf", *proc,
-    )  # fmt: skip
+        """,
+        ROUNDS,
+        command=("unshare", "-pf", *proc),
+    )
 
 
 def test_mapping_outlives_the_descriptor_of_its_file(data_file: Path, others: Others) -> None:

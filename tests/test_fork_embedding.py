@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import children, eventually, in_child, kill, not_sanitized, succeeds
+from conftest import children, eventually, in_child, is_running, kill, not_sanitized, succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,15 +41,6 @@ def run(text: str, *options: str, command: tuple[str, ...] = (), **keywords: Any
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
-    except OSError:
-        return False
 
 
 # -- forks, as Python sees them --------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import eventually, kill, not_sanitized
+from conftest import eventually, is_running, kill, not_sanitized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,15 +30,6 @@ def processes(pool: procaio.Pool) -> list[int]:
     """The pids of a pool's children, the spawner's first."""
     statistics = pool.statistics()
     return [statistics.spawner_pid, *(worker.pid for worker in statistics.workers)]
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
-    except OSError:
-        return False
 
 
 def busy_workers(pool: procaio.Pool, count: int) -> list[procaio.Request[None]]:

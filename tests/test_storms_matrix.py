@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import eventually, kill
+from conftest import eventually, has_stopped, kill
 from procaio import testing
 from test_crashes import (
     DEADLY,
@@ -205,11 +205,6 @@ def stopped(tree: Tree) -> Callable[[str, str], tuple[procaio.Pool, procaio.Requ
     yield at
     for pool in pools:
         pool._close(0)
-
-
-def has_stopped(pid: int) -> bool:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()[0] == b"T"
 
 
 @pytest.mark.parametrize("name", CHANGES)

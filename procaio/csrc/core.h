@@ -5,7 +5,9 @@
  *   system.c      calls that are made at once: tee, timerfd_*, ...
  *   functions.c   aio_*: their table, and how a call is parsed
  *   builders.c    from the arguments to a Request; arguments.c has what they are made of
- *   pool.c        the pool's life: segment, spawner, dead workers, close, fork
+ *   pool.c        the pool's life: opened, closed, left behind in a forked child
+ *   children.c    its processes: started, told apart, ended, buried
+ *   clearing.c    new ones, because the program becomes something else
  *   pool_type.c   Pool: polling, counters, settings, statistics
  *   orphans.c     descriptors that a dead worker has left open
  *   queue.c       requests on their way: overflow, slots, results
@@ -320,31 +322,11 @@ extern _Thread_local bool callback_died; /* its outcome is unknown */
 /* pool.c */
 Pool *pool_of(PyObject *given); /* borrowed; the default pool for NULL or None, started if need be */
 int pool_check(Pool *pool);     /* open, and this process's own: 0, or -1 with an exception */
-int pool_ensure_spawner(Pool *pool);
-int pool_dead_fd(Pool *pool); /* reads as end of file; made on demand, -1 + exception */
-bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
-#define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
-void pool_after_fork(void);
-bool pool_some_cannot_die(void);
+int pool_dead_fd(Pool *pool);   /* reads as end of file; made on demand, -1 + exception */
 int pool_open_descriptors(Pool *pool, int fd); /* 0 or -errno */
 void pool_close_descriptors(Pool *pool);       /* but for poll_fileno */
-void pool_end_children(Pool *pool);
-bool pool_is_our_child(int pidfd);
-bool pool_is_pidfd_of(int fd, int pid);
 bool pool_release_segment(Pool *pool); /* false: another thread has made requests meanwhile */
-void pool_tell_identity(Pool *pool, uint32_t identity);
-void pool_renew(Pool *pool);       /* when it was told; other threads may run meanwhile */
-void pools_clear(bool patiently);  /* end all processes, and start none until pools_go_on() */
-void pools_go_on(void);
-void pool_condemn(Pool *pool, uint32_t worker);
-void pool_distrust(Pool *pool, uint32_t worker);
-void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64]);
-bool pool_is_wild(const Pool *pool, uint32_t worker);
-bool pool_has_wild(const Pool *pool);
-void pool_mend(Pool *pool);
-void pool_know_workers(Pool *pool);
-int pool_pid_of(Pool *pool, uint32_t worker); /* 0: it has none */
-bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
+void pool_write_header(Pool *pool);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
 PyObject *pool_open(Pool *pool, PyObject *args); /* these are methods */
 PyObject *pool_kill(Pool *pool, PyObject *args);
@@ -352,6 +334,41 @@ PyObject *pool_release(Pool *pool, PyObject *unused);
 PyObject *pool_abandon(Pool *pool, PyObject *unused);
 PyObject *pool_disown(Pool *pool, PyObject *unused);
 void pool_end(Pool *pool);
+
+/* children.c */
+#define PA_DEATH_NS UINT64_C(250000000) /* who lives so long after a SIGKILL may live longer */
+int pool_ensure_spawner(Pool *pool);
+void pool_retry_spawner(Pool *pool); /* soon */
+bool pool_look_after(Pool *pool); /* clear the signal, bury the dead; true if somebody was dead */
+bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count);
+bool pool_is_our_child(int pidfd);
+bool pool_is_pidfd_of(int fd, int pid);
+void pool_know_workers(Pool *pool);
+int pool_pidfd_of_worker(Pool *pool, uint32_t worker); /* if it is known by now: or -1 */
+int pool_pid_of(Pool *pool, uint32_t worker);          /* 0: it has none */
+int pool_learn_pid(Pool *pool, uint32_t worker, int pidfd);
+void pool_condemn(Pool *pool, uint32_t worker);
+void pool_distrust(Pool *pool, uint32_t worker);
+void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64]);
+bool pool_is_wild(const Pool *pool, uint32_t worker);
+bool pool_has_wild(const Pool *pool);
+void pool_mend(Pool *pool);
+void pool_kill_child(int pidfd);
+bool pool_await_death(int pidfd, int pid, uint64_t until_ns);
+bool pool_bury_worker(Pool *pool, uint32_t worker, int pidfd); /* false: it lives */
+void pool_end_spawner(Pool *pool, uint64_t until_ns);
+void pool_end_its_wakings(struct pa_segment *segment);
+void pool_end_children(Pool *pool);
+bool pool_some_cannot_die(void);
+void children_after_fork(void);
+
+/* clearing.c */
+void pool_tell_identity(Pool *pool, uint32_t identity);
+void pool_renew(Pool *pool);      /* when it was told; other threads may run meanwhile */
+void pools_clear(bool patiently); /* end all processes, and start none until pools_go_on() */
+void pools_go_on(void);
+bool pools_are_clear(void);
+void clearing_after_fork(void);
 
 /* deadlines.c */
 #define PA_EVENT_TIMER (UINT64_MAX - 2) /* in the pool's set */

@@ -177,7 +177,8 @@ static void forked(void)
 {
     fork_count++;
     memory_after_fork();
-    pool_after_fork();
+    children_after_fork();
+    clearing_after_fork();
 }
 
 static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyTypeObject **type)

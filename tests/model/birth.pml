@@ -2,7 +2,7 @@
  *
  * Modelled: the spawner's start_worker() and clone_worker() (workers/spawner.c), what the kernel does in
  * clone(), and the program's bury_worker(), bury_spawner() and adopt_workers()
- * (procaio/csrc/pool.c).  What becomes of the requests of the dead is in ring.pml, of who waits for
+ * (procaio/csrc/children.c).  What becomes of the requests of the dead is in ring.pml, of who waits for
  * whom in wake.pml.
  *
  * Proved: no two processes ever have one number; however many workers and spawners die, and at
@@ -127,7 +127,7 @@ inline bury_worker(w)
 #endif
 }
 
-/* pool.c: adopt_workers(), of one number.  The spawner is dead and no other is there yet. */
+/* children.c: adopt_workers(), of one number.  The spawner is dead and no other is there yet. */
 inline adopt(w)
 {
     if

@@ -1,6 +1,6 @@
 /* tests/model/identity.pml - the program becomes another user.
  *
- * Modelled: change(), renew_pools() and pool_renew() (procaio/csrc/identity.c, pool.c), accept_result() of
+ * Modelled: change(), renew_pools() and pool_renew() (procaio/csrc/identity.c, clearing.c), accept_result() of
  * what was refused (queue.c), the worker's told_to_leave(), refuse() and run_request()
  * (workers/loop.c), and of the spawner that it leaves, and whom it makes (workers/spawner.c).  How a
  * request comes to a worker and back is in ring.pml: here a claim and a result are one step each.
@@ -159,7 +159,7 @@ inline start_spawner()
     }
 }
 
-/* pool.c: pool_renew() */
+/* clearing.c: pool_renew() */
 inline renew_spawner()
 {
     !spawner_lives; /* end_spawner() waits for that */
@@ -208,7 +208,7 @@ inline accept(r)
     }
 }
 
-/* pool.c: bury_worker().  What it had begun has failed or is not repeated: here only what it had not
+/* children.c: pool_bury_worker().  What it had begun has failed or is not repeated: here only what it had not
  * begun is of interest. */
 inline bury(w)
 {

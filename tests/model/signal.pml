@@ -165,7 +165,7 @@ inline harvest(w)
     d_step { pending = pending + result_tail[w] - result_head[w]; result_head[w] = result_tail[w] }
 }
 
-/* pool.c: bury_worker().  What the worker had not published fails, or is run again: it ends. */
+/* children.c: pool_bury_worker().  What the worker had not published fails, or is run again: it ends. */
 inline bury(w)
 {
     if
@@ -197,7 +197,7 @@ inline harvest_all()
 #endif
 }
 
-/* pool.c: pool_look_after() */
+/* children.c: pool_look_after() */
 inline look_after()
 {
     d_step { died = ANY_DEAD; bell = false }

@@ -1,7 +1,7 @@
 /* tests/model/wake.pml - who sleeps, who may run, who is woken.
  *
- * Modelled: the program's pa_wake_after_push(), bury_worker() and pa_wake_all() (shm/wake.c,
- * procaio/csrc/pool.c), the whole of pa_worker_loop() (workers/loop.c: permits, spinning, sleeping,
+ * Modelled: the program's pa_wake_after_push(), pool_bury_worker() and pa_wake_all() (shm/wake.c,
+ * procaio/csrc/children.c), the whole of pa_worker_loop() (workers/loop.c: permits, spinning, sleeping,
  * leaving), and the monitor's look(), rest() and start_worker() (workers/spawner.c).  One lane,
  * and a claim in one step: what a claim is made of is in ring.pml.
  *

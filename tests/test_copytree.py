@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 import procaio
 import trees
 from conftest import children, descriptors, eventually, kill
-from copying import X86, entry, mounted, needs_root
+from copying import entry, mounted, needs_root
 from procaio import testing
+from programs import FILTER, X86, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -930,7 +931,7 @@ def test_calls_that_fail_are_told_or_done_without(
     links there are copies.
     """
     os.link(tree / "new\nline", tree / "a" / "again")
-    code = trees.REFUSE + (
+    code = FILTER + (
         "import sys, procaio\n"
         f"refuse({call}, {number})\n"
         "request = procaio.aio_copytree(*sys.argv[1:])\n"
@@ -938,11 +939,11 @@ def test_calls_that_fail_are_told_or_done_without(
         "except OSError as error:\n    print(error.errno, len(request.progress.failures))\n"
     )
     if call == 265:
-        assert trees.run_python(code, tree, copy) == "0\n"
+        assert run_python(code, tree, copy) == "0\n"
         assert missing(tree, copy) == set()
         assert (copy / "a" / "again").stat().st_nlink == 1
     else:
-        assert trees.run_python(code, tree, copy) == f"{errno.EIO} 3\n"
+        assert run_python(code, tree, copy) == f"{errno.EIO} 3\n"
         assert missing(tree, copy) == {b"new\nline", b"a/again", b"a/b/file"}
 
 
@@ -1066,16 +1067,14 @@ def test_few_descriptors_are_enough(tmp_path: Path, taken: int) -> None:
             place = top / f"{number}" / "/".join("d" * level)
             os.link(place / "file", place / "again")
             os.link(place / "file", place.parent / "and again")
-    assert trees.run_python(trees.SCARCE, taken, "aio_copytree", top, tmp_path / "copy") == "done\n"
+    assert run_python(trees.SCARCE, taken, "aio_copytree", top, tmp_path / "copy") == "done\n"
     assert trees.picture(tmp_path / "copy") == trees.picture(top)
 
 
 def test_no_descriptors_at_all_is_told(tmp_path: Path) -> None:
     """EMFILE is an answer; nothing hangs."""
     trees.make_deep(tmp_path / "tree", 10)
-    answer = trees.run_python(
-        trees.SCARCE, "all", "aio_copytree", tmp_path / "tree", tmp_path / "copy"
-    )
+    answer = run_python(trees.SCARCE, "all", "aio_copytree", tmp_path / "tree", tmp_path / "copy")
     assert answer.startswith(f"{errno.EMFILE} ")
 
 
@@ -1170,7 +1169,7 @@ def test_races_do_not_lead_out_of_the_trees(
         if path.is_file():
             path.write_text("secret")
     before = trees.picture(outside)
-    answer = trees.run_python(RACE, openat2, top, outside, side, 40, how)
+    answer = run_python(RACE, openat2, top, outside, side, 40, how)
     assert trees.picture(outside) == before
     assert answer == "False\n"
 
@@ -1179,7 +1178,7 @@ def test_without_openat2_it_is_the_same(tree: Path, copy: Path, outside: Path) -
     """And deep trees too."""
     trees.make_deep(tree / "deep", 200)
     code = trees.NO_OPENAT2 + "import procaio; print(procaio.aio_copytree(*sys.argv[2:]).wait())"
-    assert trees.run_python(code, errno.ENOSYS, tree, copy) == "0\n"
+    assert run_python(code, errno.ENOSYS, tree, copy) == "0\n"
     assert trees.picture(copy) == trees.picture(tree)
 
 

@@ -23,6 +23,7 @@ import procaio
 import trees
 from conftest import children, descriptors, eventually, kill
 from procaio import testing
+from programs import run_python
 from trees import as_root
 
 if TYPE_CHECKING:
@@ -628,14 +629,14 @@ def test_few_descriptors_are_enough(tmp_path: Path, taken: int) -> None:
     top.mkdir()
     for number in range(20):
         (tmp_path / f"x{number}").rename(top / f"{number}")
-    assert trees.run_python(trees.SCARCE, taken, "aio_rmtree", top) == "done\n"
+    assert run_python(trees.SCARCE, taken, "aio_rmtree", top) == "done\n"
     assert not top.exists()
 
 
 def test_no_descriptors_at_all_is_told(tmp_path: Path) -> None:
     """EMFILE is an answer; nothing hangs, and the rest can be removed afterwards."""
     trees.make_deep(tmp_path / "tree", 10)
-    answer = trees.run_python(trees.SCARCE, "all", "aio_rmtree", tmp_path / "tree")
+    answer = run_python(trees.SCARCE, "all", "aio_rmtree", tmp_path / "tree")
     assert answer.startswith(f"{errno.EMFILE} ")
 
 
@@ -753,7 +754,7 @@ def test_races_do_not_lead_out_of_the_tree(
     trees.make(os.fsencode(outside), shape)
     before = trees.content(outside)
     rounds = 60
-    trees.run_python(RACE, openat2, tmp_path / "tree", outside, kind, rounds, how)
+    run_python(RACE, openat2, tmp_path / "tree", outside, kind, rounds, how)
     # Those that fill the tree get out of it themselves, and add something.
     assert before.items() <= trees.content(outside).items()
 
@@ -763,7 +764,7 @@ def test_without_openat2_it_is_the_same(tree: Path, outside: Path) -> None:
     trees.make_deep(tree / "deep", 400)
     (tree / "empty" / "link").symlink_to(outside)
     code = trees.NO_OPENAT2 + "import procaio; print(procaio.aio_rmtree(sys.argv[2]).wait())"
-    assert trees.run_python(code, errno.ENOSYS, tree) == "0\n"
+    assert run_python(code, errno.ENOSYS, tree) == "0\n"
     assert not tree.exists()
 
 

@@ -24,6 +24,7 @@ import procaio
 import trees
 from conftest import descriptors, eventually, kill
 from procaio import _core, _walk, testing
+from programs import FILTER, run_python
 from trees import Busy, as_root
 
 if TYPE_CHECKING:
@@ -505,7 +506,7 @@ def test_symlink_that_takes_a_directorys_place_does_not_lead_out(
     broad(tmp_path / "tree", 20, 5)
     (tmp_path / "link").symlink_to(outside)
     code = (
-        trees.REFUSE
+        FILTER
         + """
 import asyncio, os, sys, threading, procaio
 if sys.argv[2] != "0":
@@ -539,7 +540,7 @@ procaio.close()
 print(swaps > 100)
 """.replace("OPENAT2", str(trees.OPENAT2))
     )
-    assert trees.run_python(code, tmp_path, openat2) == "True\n"
+    assert run_python(code, tmp_path, openat2) == "True\n"
 
 
 # -- size ------------------------------------------------------------------------------------------
@@ -685,7 +686,7 @@ def test_few_descriptors_are_enough(tmp_path: Path) -> None:
         trees.make_deep(top / f"{number}", 150)
     broad(top / "broad", 300)
     expected = sum(1 for _ in os.walk(top))
-    assert trees.run_python(SCARCE, top) == f"{expected}\n"
+    assert run_python(SCARCE, top) == f"{expected}\n"
 
 
 SHORTAGE = """
@@ -729,7 +730,7 @@ def test_top_that_found_no_descriptor_is_asked_for_again_as_the_top(
     top = tmp_path / "link"
     top.symlink_to("tree")
     expected = f"{errno.EMFILE} {top}\n0\n" if lasts == "lasts" else "2\n"
-    assert trees.run_python(SHORTAGE, top, lasts) == expected
+    assert run_python(SHORTAGE, top, lasts) == expected
 
 
 # -- what is asked for -----------------------------------------------------------------------------

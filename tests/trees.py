@@ -9,7 +9,6 @@ import os
 import stat
 import struct
 import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from conftest import eventually
 from copying import holes
 from procaio._core import TREE_DEEP, TREE_KEEP
+from programs import FILTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,37 +200,6 @@ def without_looks(
 
 
 OPENAT2 = 437
-REFUSE = """
-import ctypes, errno, struct
-
-def refuse(number, error):
-    "Let a system call fail from now on, in this process and those that it makes."
-    program = b"".join(struct.pack("HBBI", *line) for line in (
-        (0x20, 0, 0, 0),                   # load the number
-        (0x15, 0, 1, number),              # if it is this one
-        (0x06, 0, 0, 0x00050000 | error),  # it fails
-        (0x06, 0, 0, 0x7FFF0000),          # all others are fine
-    ))
-    text = ctypes.create_string_buffer(program, len(program))
-    what = struct.pack("HxxxxxxP", 4, ctypes.addressof(text))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0
-    assert libc.prctl(22, 2, what, 0, 0) == 0, ctypes.get_errno()
-"""
-
-
-def run_python(code: str, *arguments: object, flags: tuple[str, ...] = (), **more: Any) -> str:
-    """Run a program; what it prints. It fails the test with what it says."""
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        **more,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout
-    return done.stdout
 
 
 def set_immutable(path: str | Path, on: bool) -> None:
@@ -244,8 +213,7 @@ def set_immutable(path: str | Path, on: bool) -> None:
         os.close(fd)
 
 
-NO_OPENAT2 = f"""{REFUSE}
-import sys
+NO_OPENAT2 = f"""{FILTER}
 if sys.argv[1] != "0":
     refuse({OPENAT2}, int(sys.argv[1]))
 """

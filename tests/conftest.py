@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 import procaio
+from programs import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -253,14 +254,7 @@ def run_fine(text: str, *prefixes: str, command: tuple[str, ...] = (), **keyword
     The `command` is what runs the interpreter.
     """
     source = "".join(textwrap.dedent(part) for part in (*prefixes, text))
-    done = subprocess.run(
-        [*command, sys.executable, "-c", source],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **keywords,
-    )
+    done = run_program(source, command=command, **keywords)
     if done.stdout.startswith("skip"):
         pytest.skip(done.stdout.strip())
     assert (done.stdout.strip(), done.returncode) == ("fine", 0), done.stdout + done.stderr

@@ -13,16 +13,27 @@ import pytest
 X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
 
 
-def run_python(program: str, *arguments: object, flags: tuple[str, ...] = (), **more: Any) -> str:
-    """What a program prints. It fails the test with what it says, or skips it with `skip why`."""
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", textwrap.dedent(program), *map(str, arguments)],
+def run_program(
+    program: str,
+    *arguments: object,
+    flags: tuple[str, ...] = (),
+    command: tuple[str, ...] = (),
+    **more: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end: a crash is an exit code here. `command` runs the interpreter."""
+    return subprocess.run(
+        [*command, sys.executable, *flags, "-c", textwrap.dedent(program), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=90,
         check=False,
         **more,
     )
+
+
+def run_python(program: str, *arguments: object, **more: Any) -> str:
+    """What a program prints. It fails the test with what it says, or skips it with `skip why`."""
+    done = run_program(program, *arguments, **more)
     if done.stdout.startswith("skip"):
         pytest.skip(done.stdout.strip())
     assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout

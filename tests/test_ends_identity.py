@@ -9,7 +9,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import procaio
 from conftest import eventually, in_child, is_running, kill, process_state, succeeds
 from procaio import testing
+from programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -214,10 +214,7 @@ requests = [procaio.aio_load("{place}/secret", pool=pool) for _ in range(50)]
 pool.flush()
 print({{request.errno for request in requests}})
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert (done.stdout, done.stderr) == (f"{{{errno.EACCES}}}\n", "")
+    assert run_python(program) == f"{{{errno.EACCES}}}\n"
 
 
 def test_change_that_fails_changes_nothing(place: Path) -> None:

@@ -13,8 +13,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import textwrap
 import threading
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ from hypothesis import strategies as st
 
 import procaio
 from conftest import MemoryGate, children, eventually, is_sanitized, not_sanitized
+from programs import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,18 +77,6 @@ def resident(data: Any) -> list[bool]:
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.mincore(ctypes.c_void_p(address_of(data)), ctypes.c_size_t(len(data)), pages) == 0
     return [bool(page & 1) for page in pages]
-
-
-def run(program: str, *options: str, **keywords: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end: a crash is an exit code here."""
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *options],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        **keywords,
-    )
 
 
 def error_of(request: procaio.Request[Any]) -> int:
@@ -411,7 +398,7 @@ def test_file_that_is_truncated_under_its_mapping_is_an_error(
     tmp_path: Path, kind: str, what: str, mode: str
 ) -> None:
     """EFAULT, and never SIGBUS, however the memory was mapped and whoever looks at it (K4)."""
-    ended = run(TRUNCATED, str(tmp_path / "file"), kind, what, mode)
+    ended = run_program(TRUNCATED, str(tmp_path / "file"), kind, what, mode)
     assert (ended.returncode, ended.stderr) == (0, "")
     *lost, kept = ended.stdout.split()
     assert lost == ["EFAULT"] * 8
@@ -475,7 +462,7 @@ def test_buffer_that_is_released_is_locked_no_more(workers: procaio.Pool) -> Non
 @not_sanitized
 def test_mlockall_locks_everything_until_munlockall() -> None:
     """Asynchronously and at once; in a program of its own, for it is everything."""
-    ended = run(
+    ended = run_program(
         """
         import procaio
         def locked():
@@ -501,7 +488,7 @@ def test_mlockall_locks_everything_until_munlockall() -> None:
 @not_sanitized
 def test_mlock_beyond_the_limit_is_an_error_of_the_request() -> None:
     """ENOMEM or EPERM, as the system says."""
-    ended = run(
+    ended = run_program(
         """
         import errno, os, resource, procaio
         mapping = procaio.mmap(1 << 20, 3, 0x22)
@@ -916,7 +903,7 @@ def test_forks_while_threads_are_busy(workers: procaio.Pool) -> None:
 
 def test_exit_completes_what_is_queued() -> None:
     """At the normal end of a program, callbacks included (A19)."""
-    ended = run(
+    ended = run_program(
         """
         import procaio
         mapping = procaio.mmap(1 << 20, 3, 0x21)
@@ -929,7 +916,7 @@ def test_exit_completes_what_is_queued() -> None:
 
 def test_stuck_thread_does_not_keep_the_program(memory_gate: MemoryGate) -> None:
     """What has not ended after exit_timeout is given up, and the process leaves (A19)."""
-    ended = run(
+    ended = run_program(
         """
         import sys; sys.path.insert(0, sys.argv[1])
         import conftest, procaio
@@ -949,7 +936,7 @@ def test_stuck_thread_does_not_keep_the_program(memory_gate: MemoryGate) -> None
 @not_sanitized
 def test_no_thread_can_be_started() -> None:
     """The request fails with the reason; the next one, when it is over, does not."""
-    ended = run(
+    ended = run_program(
         """
         import errno, os, resource, procaio
         mapping = procaio.mmap(4096, 3, 0x21)
@@ -977,7 +964,7 @@ def test_library_with_much_thread_local_data(tmp_path: Path) -> None:
     source.write_text("__thread char large[1 << 20]; char *use(void) { return large; }\n")
     compile_ = ["cc", "-shared", "-fPIC", "-ftls-model=initial-exec", "-o", made, source]
     subprocess.run(compile_, check=True, timeout=60)
-    ended = run(
+    ended = run_program(
         "import procaio; print(procaio.aio_mtouch(bytearray(9)).wait())",
         env={**os.environ, "LD_PRELOAD": str(made)},
     )

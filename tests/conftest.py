@@ -241,6 +241,35 @@ def succeeds(pid: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def is_dead_in_child(request: procaio.Request[Any]) -> bool:
+    """Whether a child that is forked now finds that the request is its parent's."""
+
+    def look() -> None:
+        assert request.state == "dead"
+
+    return succeeds(in_child(look))
+
+
+@contextlib.contextmanager
+def switching_often() -> Iterator[None]:
+    """Within the block threads take turns as often as the interpreter lets them."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def errno_of(call: Callable[[], object]) -> int:
+    """What a call comes to: 0 for success."""
+    try:
+        call()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """End a process that may have ended already."""
     assert pid > 0, "that would be a whole group"

@@ -442,14 +442,19 @@ def test_copy_cancelled_in_the_middle_leaves_no_part(
         request.wait()
 
 
+def large(path: Path) -> Path:
+    """A file of 256 MiB, whose copy takes a while."""
+    piece = os.urandom(1 << 20)
+    with open(path, "wb") as file:
+        file.writelines(piece for _ in range(256))
+    return path
+
+
 def test_copy_of_a_large_file_cancelled_in_the_middle_ends_early(
     workers: procaio.Pool, target: Path
 ) -> None:
     """It looks now and then; what there is by then goes."""
-    source = target.with_name("source")
-    piece = os.urandom(1 << 20)
-    with open(source, "wb") as file:
-        file.writelines(piece for _ in range(256))
+    source = large(target.with_name("source"))
     for _ in range(20):
         request = procaio.aio_copy(source, target, pool=workers)
         eventually(lambda: request.copied > 0, "it is in the middle")  # noqa: B023
@@ -632,10 +637,7 @@ def test_copy_whose_worker_is_killed_in_the_middle_is_done_again(
     workers: procaio.Pool, target: Path
 ) -> None:
     """By another one, from the beginning; the program does not notice."""
-    source = target.with_name("source")
-    piece = os.urandom(1 << 20)
-    with open(source, "wb") as file:
-        file.writelines(piece for _ in range(256))
+    source = large(target.with_name("source"))
     rng = random.Random(5)
     for _ in range(20):
         if rng.random() < 0.5:

@@ -10,7 +10,6 @@ import random
 import signal
 import struct
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import children, descriptors, eventually, kill
+from conftest import descriptors, eventually, is_dead_in_child, kill, switching_often
 from copying import entry, mounted, needs_root
 from procaio import testing
 from programs import FILTER, X86, run_python
@@ -779,15 +778,10 @@ def test_while_another_thread_polls_it_begins_as_well(
     os.link(tree / "new\nline", tree / "a" / "b" / "again")
     wrong: list[object] = []
     procaio.on_callback_error(lambda *what: wrong.append(what))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with trees.Busy(pool.poll_cb):
-            for number in range(6):
-                request = procaio.aio_copytree(tree, tmp_path / f"{number}", pool=pool)
-                assert request.wait(timeout=30) == 0
-    finally:
-        sys.setswitchinterval(interval)
+    with switching_often(), trees.Busy(pool.poll_cb):
+        for number in range(6):
+            request = procaio.aio_copytree(tree, tmp_path / f"{number}", pool=pool)
+            assert request.wait(timeout=30) == 0
     for number in range(6):
         assert trees.picture(tmp_path / f"{number}") == trees.picture(tree)
     assert wrong == []
@@ -1026,9 +1020,7 @@ def test_directory_of_many_directories(
 ) -> None:
     """More of them than one step tells; descriptors do not grow with their number."""
     top = tmp_path / "tree"
-    top.mkdir()
-    for number in range(count):
-        (top / f"a directory with the number {number}").mkdir()
+    trees.make(os.fsencode(top), trees.many_directories(count))
     before = len(os.listdir("/proc/self/fd"))
     request = procaio.aio_copytree(top, copy, pool=pool)
     assert trees.peak_of_descriptors(pool, request) - before <= 80
@@ -1333,14 +1325,8 @@ def test_workers_killed_all_the_time_do_not_stop_it(
 def test_forked_child_leaves_it_to_its_parent(pool: procaio.Pool, tree: Path, copy: Path) -> None:
     """The child's copy is dead; the parent's goes on (P1)."""
     request = procaio.aio_copytree(tree, copy, pool=pool)
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os._exit(0 if request.state == "dead" else 1)
-        os._exit(2)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert is_dead_in_child(request)
     assert request.wait() == 0
-    assert not children() & {pid}
 
 
 # -- anything --------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import errno
 import os
 import random
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import children, descriptors, eventually, kill
+from conftest import descriptors, eventually, is_dead_in_child, kill, switching_often
 from procaio import testing
 from programs import run_python
 from trees import as_root
@@ -367,28 +366,14 @@ def test_without_its_members_it_has_failed(workers: procaio.Pool, tree: Path) ->
 
 def test_while_another_thread_polls_it_begins_as_well(pool: procaio.Pool, tmp_path: Path) -> None:
     """The other thread must not take the group for empty before its first member is there."""
-    stop = threading.Event()
     wrong: list[object] = []
-
-    def poll() -> None:
-        while not stop.is_set():
-            pool.poll_cb()
-
-    thread = threading.Thread(target=poll)
-    thread.start()
     procaio.on_callback_error(lambda *what: wrong.append(what))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
+    with switching_often(), trees.Busy(pool.poll_cb):
         for number in range(6):
             trees.make(os.fsencode(tmp_path / f"{number}"), {b"a": {b"b": None}, b"c": {}})
             request = procaio.aio_rmtree(tmp_path / f"{number}", pool=pool)
             assert request.wait(timeout=30) == 0
             assert not (tmp_path / f"{number}").exists()
-    finally:
-        sys.setswitchinterval(interval)
-        stop.set()
-        thread.join()
     assert wrong == []
 
 
@@ -599,9 +584,7 @@ def test_directory_of_100000_files(pool: procaio.Pool, tmp_path: Path) -> None:
 def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count: int) -> None:
     """More of them than one step tells; descriptors do not grow with their number."""
     top = tmp_path / "tree"
-    top.mkdir()
-    for number in range(count):
-        (top / f"a directory with the number {number}").mkdir()
+    trees.make(os.fsencode(top), trees.many_directories(count))
     before = len(os.listdir("/proc/self/fd"))
     request = procaio.aio_rmtree(top, pool=pool)
     assert trees.peak_of_descriptors(pool, request) - before <= 40
@@ -932,14 +915,8 @@ def test_workers_killed_all_the_time_do_not_stop_it(
 def test_forked_child_leaves_it_to_its_parent(pool: procaio.Pool, tree: Path) -> None:
     """The child's copy is dead; the parent's goes on (P1)."""
     request = procaio.aio_rmtree(tree, pool=pool)
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os._exit(0 if request.state == "dead" else 1)
-        os._exit(2)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert is_dead_in_child(request)
     assert request.wait() == 0
-    assert not children() & {pid}
 
 
 # -- anything --------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import socket
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 
 import procaio
 import trees
-from conftest import descriptors, eventually, kill
+from conftest import descriptors, eventually, is_dead_in_child, kill, switching_often
 from procaio import _core, testing
 from trees import Busy, as_root
 
@@ -487,27 +486,17 @@ def test_while_another_thread_polls_it_is_the_same(pool: procaio.Pool, tmp_path:
     expected = told_by_os(top)
     wrong: list[object] = []
     procaio.on_callback_error(lambda *what: wrong.append(what))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with Busy(pool.poll_cb):
-            for _ in range(2):
-                request = procaio.aio_scandir(top, pool=pool)
-                assert in_order(request.wait(timeout=30)) == expected
-    finally:
-        sys.setswitchinterval(interval)
+    with switching_often(), Busy(pool.poll_cb):
+        for _ in range(2):
+            request = procaio.aio_scandir(top, pool=pool)
+            assert in_order(request.wait(timeout=30)) == expected
     assert wrong == []
 
 
 def test_forked_child_leaves_it_to_its_parent(pool: procaio.Pool, directory: Path) -> None:
     """The child's copy is dead; the parent's goes on (P1)."""
     request = procaio.aio_scandir(directory, pool=pool)
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os._exit(0 if request.state == "dead" else 1)
-        os._exit(2)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert is_dead_in_child(request)
     assert in_order(request.wait()) == told_by_os(directory)
 
 

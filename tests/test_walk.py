@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import descriptors, eventually, kill
+from conftest import descriptors, eventually, kill, switching_often
 from procaio import _core, _walk, testing
 from programs import FILTER, run_python
 from trees import Busy, as_root
@@ -635,9 +634,7 @@ def test_depth_of_long_names(
 def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count: int) -> None:
     """More than one step tells; descriptors do not grow with their number."""
     top = tmp_path / "tree"
-    top.mkdir()
-    for number in range(count):
-        (top / f"a directory with the number {number}").mkdir()
+    trees.make(os.fsencode(top), trees.many_directories(count))
     before = len(os.listdir("/proc/self/fd"))
     dirs, _, most = run(peak(procaio.aio_walk(top, pool=pool)))
     assert dirs == count + 1
@@ -918,18 +915,14 @@ def test_loops_in_several_threads_walk_with_one_pool(pool: procaio.Pool, tmp_pat
     top = broad(tmp_path / "tree", 60, 3)
     expected = walk_of_os(top)
     found: list[list[Given]] = []
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [
-            threading.Thread(target=lambda: found.append(walked(top, pool=pool))) for _ in range(3)
-        ]
+    threads = [
+        threading.Thread(target=lambda: found.append(walked(top, pool=pool))) for _ in range(3)
+    ]
+    with switching_often():
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    finally:
-        sys.setswitchinterval(interval)
     assert found == [expected] * 3
 
 
@@ -939,16 +932,11 @@ def test_while_another_thread_polls_it_is_the_same(pool: procaio.Pool, tmp_path:
     expected = walk_of_os(top)
     wrong: list[object] = []
     procaio.on_callback_error(lambda *what: wrong.append(what))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with Busy(pool.poll_cb):
-            for _ in range(4):
-                submitted = pool.statistics().submitted
-                assert walked(top, pool=pool) == expected
-                assert pool.statistics().submitted - submitted < 500
-    finally:
-        sys.setswitchinterval(interval)
+    with switching_often(), Busy(pool.poll_cb):
+        for _ in range(4):
+            submitted = pool.statistics().submitted
+            assert walked(top, pool=pool) == expected
+            assert pool.statistics().submitted - submitted < 500
     assert wrong == []
 
 
@@ -1093,30 +1081,29 @@ def test_pool_that_is_closed_in_the_middle_ends_the_walk(
 # -- dying workers ---------------------------------------------------------------------------------
 
 
+def die_at(point: str, tree: Path, moments: int, workers: int) -> None:
+    """Walk as often as there are moments, and let a worker die at another one each time."""
+    expected = walk_of_os(tree)
+    for after in range(moments):
+        with procaio.Pool(at_once=False) as pool:
+            pool.max_parallel(workers)
+            testing.arm(pool, point, after=after)
+            assert walked(tree, pool=pool) == expected
+            testing.disarm(pool)
+
+
 @pytest.mark.usefixtures("types")
 @pytest.mark.parametrize("point", testing.FAULT_POINTS)
 def test_worker_dies_and_the_walk_is_the_same(tmp_path: Path, tree: Path, point: str) -> None:
     """At every point, over every step."""
     broad(tree / "z", 30, 2)
-    expected = walk_of_os(tree)
-    for after in range(4):
-        with procaio.Pool(at_once=False) as pool:
-            pool.max_parallel(2)
-            testing.arm(pool, point, after=after)
-            assert walked(tree, pool=pool) == expected
-            testing.disarm(pool)
+    die_at(point, tree, moments=4, workers=2)
 
 
 @pytest.mark.usefixtures("looks_take_long")
 @pytest.mark.parametrize("point", ["taken", "called", "done"])
 def test_worker_dies_over_types_and_the_walk_is_the_same(tree: Path, point: str) -> None:
-    expected = walk_of_os(tree)
-    for after in range(6):
-        with procaio.Pool(at_once=False) as pool:
-            pool.max_parallel(1)
-            testing.arm(pool, point, after=after)
-            assert walked(tree, pool=pool) == expected
-            testing.disarm(pool)
+    die_at(point, tree, moments=6, workers=1)
 
 
 def test_workers_that_always_die_are_an_error_of_the_top(workers: procaio.Pool, tree: Path) -> None:

@@ -104,6 +104,11 @@ def picture(path: str | bytes | Path, *, atimes: bool = False) -> dict[bytes, tu
     return found
 
 
+def many_directories(count: int) -> Shape:
+    """Empty ones in one directory: more than one step of a listing tells, if there are 1000."""
+    return {b"a directory with the number %d" % number: {} for number in range(count)}
+
+
 def make_deep(path: Path, levels: int, name: str = "d") -> None:
     """Directories in each other, deeper than any path is long; a file in each."""
     os.mkdir(path)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import children, eventually, in_child, is_running, kill, not_sanitized, succeeds
+from conftest import WALL, children, eventually, in_child, is_running, kill, not_sanitized, succeeds
 from programs import run_python
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 WARN = ("-W", "error")
-WALL = 0x40000000
 LIMIT = 256 << 20  # of the size of a file; shared memory is within
 
 

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import Gate, eventually, in_child, kill, succeeds
+from conftest import WALL, Gate, eventually, in_child, kill, succeeds
 from procaio import testing
 from programs import FILTER, X86, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-WALL = 0x40000000
 
 
 class Told:

@@ -237,13 +237,14 @@ def test_change_that_fails_changes_nothing(place: Path) -> None:
     assert succeeds(in_child(work))
 
 
-def test_rights_are_taken_and_given_up_fifty_times(place: Path) -> None:
+@pytest.mark.parametrize("turns", [12, pytest.param(100, marks=pytest.mark.slow)])
+def test_rights_are_taken_and_given_up_again_and_again(place: Path, turns: int) -> None:
     """Every request is done as who made it; no worker is taken for one that died."""
 
     def work() -> None:
         pool = procaio.Pool()
         other = procaio.Pool()
-        for turn in range(50):
+        for turn in range(turns):
             change = os.seteuid if turn % 2 else lambda user: by_c("seteuid", user)
             change(SOMEBODY)
             denied = [load(place / "secret", p) for p in (pool, other)]

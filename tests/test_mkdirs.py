@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import threading
 from typing import TYPE_CHECKING
@@ -117,7 +118,8 @@ def test_does_what_os_makedirs_does(
     results: list[tuple[object, ...]] = []
     for name in ("os", "procaio"):
         top = tmp_path / name
-        trees.remove(top)
+        if top.exists():
+            shutil.rmtree(top)
         inside = top.joinpath(*"123456")  # no way leads out of the top
         inside.parent.mkdir(parents=True)
         fill(inside)

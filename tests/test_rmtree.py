@@ -323,7 +323,7 @@ def test_all_members_have_its_priority_and_the_programs_own_is_left_alone(
 @pytest.mark.parametrize("least", [1, 200])
 def test_members_are_never_more_than_256(workers: procaio.Pool, tmp_path: Path, least: int) -> None:
     """However many directories there are, and workers are wanted (I11)."""
-    trees.make(os.fsencode(tmp_path / "tree"), {b"%d" % n: {b"f": None} for n in range(2000)})
+    trees.make(os.fsencode(tmp_path / "tree"), {b"%d" % n: {b"f": None} for n in range(1000)})
     workers.min_parallel(least)
     request = procaio.aio_rmtree(tmp_path / "tree", pool=workers)
     most = 0
@@ -596,7 +596,7 @@ def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count
 def test_few_descriptors_are_enough(tmp_path: Path, taken: int) -> None:
     """With a limit of 64 members wait for each other."""
     for number in range(20):
-        trees.make_deep(tmp_path / f"{number}", 150)
+        trees.make_deep(tmp_path / f"{number}", 100)
         (tmp_path / f"{number}").rename(tmp_path / f"x{number}")
     top = tmp_path / "tree"
     top.mkdir()
@@ -714,8 +714,9 @@ assert swaps > rounds or kind == "move", swaps
 @pytest.mark.parametrize("kind", ["link", "top", "move"])
 @pytest.mark.parametrize("openat2", [0, errno.ENOSYS, errno.EPERM])
 @pytest.mark.parametrize("how", ["workers", "inline"])
+@pytest.mark.parametrize("rounds", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_races_do_not_lead_out_of_the_tree(
-    tmp_path: Path, kind: str, openat2: int, how: str
+    tmp_path: Path, kind: str, openat2: int, how: str, rounds: int
 ) -> None:
     """Directories trade places with symlinks that lead out, or are moved out and back, all the
     time: outside nothing is missing. Also where openat2 is not known, or forbidden.
@@ -726,7 +727,6 @@ def test_races_do_not_lead_out_of_the_tree(
     shape[b"d"] = dict(shape)
     trees.make(os.fsencode(outside), shape)
     before = trees.content(outside)
-    rounds = 60
     run_python(RACE, openat2, tmp_path / "tree", outside, kind, rounds, how)
     # Those that fill the tree get out of it themselves, and add something.
     assert before.items() <= trees.content(outside).items()
@@ -744,8 +744,9 @@ def test_without_openat2_it_is_the_same(tree: Path, outside: Path) -> None:
 # -- cancelled -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("rounds", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_cancelled_at_any_moment_it_ends(
-    pool: procaio.Pool, tmp_path: Path, tree: Path, outside: Path
+    pool: procaio.Pool, tmp_path: Path, tree: Path, outside: Path, rounds: int
 ) -> None:
     """The callback is not called, flush() returns, no descriptor is left."""
     procaio.aio_nop(pool=pool).wait()
@@ -755,7 +756,7 @@ def test_cancelled_at_any_moment_it_ends(
         return [name for name in descriptors().values() if str(tmp_path) in name]
 
     answers: list[int] = []
-    for round_ in range(60):
+    for round_ in range(rounds):
         top = tmp_path / f"{round_}"
         if round_ % 10 == 0:
             trees.make_deep(top, 200)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import random
-import signal
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +14,8 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import descriptors, eventually, is_dead_in_child, kill
+from conftest import descriptors, eventually, is_dead_in_child
+from copying import all_closed
 from procaio import testing
 from programs import run_python
 from tree_copies import make_original, missing, that_stays, whole_or_told
@@ -257,9 +255,6 @@ def test_cancelled_at_any_moment_it_ends(
         (tree / f"{number}" / "out").symlink_to(outside)
         os.link(tree / f"{number}" / "large", tree / "a" / f"{number}")
 
-    def directories() -> list[str]:
-        return [name for name in descriptors().values() if str(tmp_path) in name]
-
     answers: list[int] = []
     copy = tmp_path / "copy"
     for _ in range(40):
@@ -278,36 +273,15 @@ def test_cancelled_at_any_moment_it_ends(
         trees.remove(copy)
     request = None  # type: ignore[assignment]
 
-    def nothing_is_left() -> bool:
-        """What was with a worker when it was cancelled has come back, too."""
-        procaio.aio_nop(pool=pool).wait()
-        return directories() == []
-
-    eventually(nothing_is_left, "descriptors of cancelled requests are closed")
+    all_closed(pool, tmp_path, set())
 
 
 def test_cancelled_task_cancels_it(tmp_path: Path) -> None:
     """And nothing is left to be done when the loop ends."""
     trees.make_deep(tmp_path / "tree", 1500)
 
-    async def main(pool: procaio.Pool) -> None:
-        request = procaio.aio_copytree(tmp_path / "tree", tmp_path / "copy", pool=pool)
-
-        async def wait() -> None:
-            await request
-
-        task = asyncio.create_task(wait())
-        while request.progress.files < 20:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert request.state == "cancelled"
-
-    with procaio.Pool() as pool:
-        asyncio.run(main(pool))
-        pool.flush()
-        assert pool.nreqs() == 0
+    src, dst = tmp_path / "tree", tmp_path / "copy"
+    trees.wait_in_a_task_that_is_cancelled(lambda pool: procaio.aio_copytree(src, dst, pool=pool))
     trees.remove(tmp_path / "tree")
     trees.remove(tmp_path / "copy")
 
@@ -369,12 +343,7 @@ def test_workers_killed_all_the_time_do_not_stop_it(
     procaio.aio_nop(pool=workers).wait()
     before = len(descriptors())
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
-    with trees.Busy(strike):
+    with trees.killing(workers):
         request = procaio.aio_copytree(top, copy, pool=workers)
         with contextlib.suppress(OSError):
             request.wait(timeout=90)

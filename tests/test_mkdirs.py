@@ -6,8 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import signal
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import errno_of, kill
+from conftest import errno_of
 from copying import needs_root
 from procaio import testing
 
@@ -286,12 +284,7 @@ def test_workers_killed_all_the_time_lose_none(workers: procaio.Pool, here: Path
     """Or say so."""
     procaio.aio_nop(pool=workers).wait()
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
-    with trees.Busy(strike):
+    with trees.killing(workers):
         requests = [
             procaio.aio_mkdirs(f"{n % 20}/b/c/{n}", exist_ok=True, pool=workers) for n in range(150)
         ]

@@ -7,8 +7,6 @@ import contextlib
 import errno
 import os
 import random
-import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,8 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import descriptors, eventually, is_dead_in_child, kill, switching_often
+from conftest import descriptors, eventually, is_dead_in_child, switching_often
+from copying import all_closed
 from procaio import testing
 from programs import run_python
 from trees import as_root
@@ -752,9 +751,6 @@ def test_cancelled_at_any_moment_it_ends(
     procaio.aio_nop(pool=pool).wait()
     randomly = random.Random(7)
 
-    def directories() -> list[str]:
-        return [name for name in descriptors().values() if str(tmp_path) in name]
-
     answers: list[int] = []
     for round_ in range(rounds):
         top = tmp_path / f"{round_}"
@@ -780,36 +776,15 @@ def test_cancelled_at_any_moment_it_ends(
         if top.exists():
             trees.remove(top)
 
-    def nothing_is_left() -> bool:
-        """What was with a worker when it was cancelled has come back, too."""
-        procaio.aio_nop(pool=pool).wait()
-        return directories() == []
-
-    eventually(nothing_is_left, "descriptors of cancelled requests are closed")
+    all_closed(pool, tmp_path, set())
 
 
 def test_cancelled_task_cancels_it(tmp_path: Path) -> None:
     """And nothing is left to be done when the loop ends."""
     trees.make_deep(tmp_path / "tree", 1500)
 
-    async def main(pool: procaio.Pool) -> None:
-        request = procaio.aio_rmtree(tmp_path / "tree", pool=pool)
-
-        async def wait() -> None:
-            await request
-
-        task = asyncio.create_task(wait())
-        while request.progress.files < 20:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert request.state == "cancelled"
-
-    with procaio.Pool() as pool:
-        asyncio.run(main(pool))
-        pool.flush()
-        assert pool.nreqs() == 0
+    top = tmp_path / "tree"
+    trees.wait_in_a_task_that_is_cancelled(lambda pool: procaio.aio_rmtree(top, pool=pool))
     trees.remove(tmp_path / "tree")
 
 
@@ -894,12 +869,7 @@ def test_workers_killed_all_the_time_do_not_stop_it(
     procaio.aio_nop(pool=workers).wait()
     before = len(descriptors())
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
-    with trees.Busy(strike):
+    with trees.killing(workers):
         request = procaio.aio_rmtree(top, pool=workers)
         with contextlib.suppress(OSError):
             request.wait(timeout=90)

@@ -7,9 +7,7 @@ import contextlib
 import errno
 import os
 import random
-import signal
 import socket
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 import procaio
 import trees
-from conftest import descriptors, eventually, is_dead_in_child, kill, switching_often
+from conftest import descriptors, eventually, is_dead_in_child, switching_often
 from procaio import _core, testing
 from trees import Busy, as_root
 
@@ -632,13 +630,8 @@ def test_workers_killed_all_the_time_do_not_change_it(
     procaio.aio_nop(pool=workers).wait()
     before = len(descriptors())
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
     told = 0
-    with Busy(strike), testing.hidden_types():
+    with trees.killing(workers), testing.hidden_types():
         for _ in range(15):
             request = procaio.aio_scandir(top, pool=workers)
             with contextlib.suppress(OSError):

@@ -8,8 +8,6 @@ import errno
 import gc
 import os
 import shutil
-import signal
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,6 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import kill
 from procaio import _core, _walk, testing
 from programs import FILTER, run_python
 from trees import Busy, as_root
@@ -828,12 +825,7 @@ def test_workers_killed_all_the_time_lose_no_directory(
     expected = {path for path, _, _ in os.walk(top)}
     procaio.aio_nop(pool=workers).wait()
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
-    with Busy(strike):
+    with trees.killing(workers):
         for _ in range(5):
             errors: list[OSError] = []
             given_ = [path for path, _, _ in walked(top, onerror=errors.append, pool=workers)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import fcntl
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 from hypothesis import strategies as st
 
-from conftest import eventually
+import procaio
+from conftest import eventually, kill
 from copying import holes
 from procaio._core import TREE_DEEP, TREE_KEEP
 from programs import FILTER
@@ -23,8 +25,6 @@ from programs import FILTER
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import procaio
 
 NOBODY = 65_534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
@@ -169,6 +169,40 @@ class Busy:
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
+
+
+def killing(pool: procaio.Pool) -> Busy:
+    """In the block all workers of a pool are killed again and again."""
+
+    def strike() -> None:
+        for pid in [worker.pid for worker in pool.statistics().workers if worker.pid > 0]:
+            kill(pid)
+        threading.Event().wait(0.003)
+
+    return Busy(strike)
+
+
+def wait_in_a_task_that_is_cancelled(make: Callable[[procaio.Pool], procaio.Group]) -> None:
+    """A task waits for what `make` gives, and is cancelled in the middle: so is the request."""
+
+    async def main(pool: procaio.Pool) -> None:
+        request = make(pool)
+
+        async def wait() -> None:
+            await request
+
+        task = asyncio.create_task(wait())
+        while request.progress.files < 20:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert request.state == "cancelled"
+
+    with procaio.Pool() as pool:
+        asyncio.run(main(pool))
+        pool.flush()
+        assert pool.nreqs() == 0
 
 
 def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:

@@ -16,6 +16,7 @@ import pytest
 
 import procaio
 from conftest import (
+    WALL,
     descriptors,
     eventually,
     in_child,
@@ -103,7 +104,7 @@ def test_idle_pool_whose_descriptors_were_closed_begins_anew(
             assert (pool.poll_fileno() == number) == (taken == 0)
         others.check()
         with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG | 0x40000000)  # __WALL: not even ours
+            os.waitpid(-1, os.WNOHANG | WALL)  # not even ours
 
     forked(work)
 

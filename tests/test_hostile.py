@@ -13,17 +13,7 @@ import pytest
 
 import procaio
 from conftest import Gate, eventually, kill
-from hostile import (
-    DONE,
-    EXECUTING,
-    HEADER,
-    READY,
-    SETUP,
-    SLOTS,
-    WORD,
-    Memory,
-    word,
-)
+from hostile import DONE, EXECUTING, HEADER, READY, SETUP, SLOTS, WORD, Memory, word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

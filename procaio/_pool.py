@@ -212,14 +212,20 @@ class Pool(_core.CorePool):
 
     def _end(self) -> None:
         # A callback that exits or is interrupted does not keep the pool, or other callbacks.
+        interruption = None
+        while self.nreqs():
+            interruption = self._interruption() or interruption
+        self._closing = False
+        self._release()
+        if interruption:
+            raise interruption
+
+    def _interruption(self) -> BaseException | None:
         try:
             self._flush()
-        finally:
-            if self.nreqs():
-                self._end()
-            else:
-                self._closing = False
-                self._release()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the end
+            return error
+        return None
 
     def _detach_all(self) -> None:
         for loop in list(self._loops):

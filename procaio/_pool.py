@@ -123,6 +123,8 @@ class Pool(_core.CorePool):
         on_worker_death: Callable[[WorkerDeath], object] | None = None,
     ) -> None:
         """Make the segment; processes are started with the first request."""
+        if self._is_open():
+            raise RuntimeError("the pool is open already")
         self._workers = _count(workers, "workers", 1, _core.MAX_WORKERS)
         self._max_idle = _count(max_idle, "max_idle", 0, _core.MAX_WORKERS)
         self._idle_timeout = _seconds(idle_timeout, "idle_timeout")

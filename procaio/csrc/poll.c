@@ -244,7 +244,7 @@ int poll_sleep(Pool *pool, double timeout)
     }
     Py_END_ALLOW_THREADS
     pool->somebody_sleeps = false;
-    if (pool->segment == segment && lost)
+    if (pool->segment == segment && lost && lost_anything(pool)) /* still: see lost.c */
         lost_give_up(pool);
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);

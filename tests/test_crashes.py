@@ -601,6 +601,24 @@ def test_spawner_killed_is_replaced_and_requests_go_on(tree: Tree, workers: proc
     assert workers.statistics().died == 0
 
 
+def test_spawner_dies_and_what_the_program_reads_of_it_stays_open(workers: procaio.Pool) -> None:
+    """Only what the spawner itself was reading is closed after its death."""
+    procaio.aio_nop(pool=workers).wait()
+    pid = workers.statistics().spawner_pid
+    with contextlib.ExitStack() as files:
+        opened = [
+            files.enter_context(open(f"/proc/{pid}/{name}", "rb"))
+            for name in ("maps", "fdinfo/0", "stat")
+        ]
+        kill(pid)
+        eventually(
+            lambda: workers.poll_cb() == 0 and workers.statistics().spawner_deaths == 1,
+            "the spawner is buried",
+        )
+        for file in opened:
+            os.fstat(file.fileno())
+
+
 def test_spawner_and_all_workers_killed_and_requests_go_on(
     tree: Tree, workers: procaio.Pool
 ) -> None:

@@ -104,7 +104,8 @@ static bool is_pidfd_of(int pidfd, pid_t pid)
     char text[512], wanted[32] = "\nPid:\t", *at = text;
     pa_text(&at, "/proc/self/fdinfo/");
     pa_text_number(&at, (uint32_t)pidfd);
-    int fd = pidfd < 0 ? -1 : open(text, O_RDONLY | O_CLOEXEC); /* see orphans.c */
+    /* O_DSYNC is a mark: see state_of(). */
+    int fd = pidfd < 0 ? -1 : open(text, O_RDONLY | O_CLOEXEC | O_DSYNC);
     if (fd < 0)
         return pidfd >= 0;
     ssize_t size = read(fd, text, sizeof text - 1);

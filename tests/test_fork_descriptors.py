@@ -305,6 +305,21 @@ def test_any_descriptor_of_a_pool_may_be_closed_by_mistake(
     forked(work)
 
 
+def test_deadline_that_cannot_be_had_without_the_descriptor_is_ebadf(
+    workers: procaio.Pool, fd: int
+) -> None:
+    """Another file has its number; the call says so, and what comes after a poll works again."""
+    procaio.aio_nop(pool=workers).wait()
+    procaio.aio_nop(pool=workers)  # the look is made: the next is not made before a poll
+    number = workers.poll_fileno()
+    os.dup2(fd, number)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        procaio.aio_nop(pool=workers, timeout=20)
+    workers.flush()
+    assert procaio.aio_nop(pool=workers, timeout=20).wait() is None
+    os.close(number)
+
+
 def test_event_loop_goes_on_after_the_descriptor_that_it_watches_was_closed(
     gate: Any, data_file: Path
 ) -> None:

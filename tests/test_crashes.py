@@ -20,6 +20,7 @@ import pytest
 
 import procaio
 from conftest import descriptors, eventually, kill, open_files
+from hostile import HEADER, SETUP
 from procaio import testing
 
 if TYPE_CHECKING:
@@ -649,7 +650,7 @@ def test_spawner_killed_while_it_makes_workers_loses_none_of_them(
     assert workers.nworkers() <= 2
 
 
-PERMIT_COUNT, PERMITS = 20, 512  # where they are in the segment: shm/abi.h
+PERMIT_COUNT, PERMITS = SETUP["permit_count"], HEADER["permits"]
 NOBODY = 0
 
 
@@ -687,6 +688,16 @@ def test_permits_that_the_dead_took_for_a_vacant_number_come_back(
     kill(snapshot.spawner_pid if victim == "spawner" else snapshot.workers[0].pid)
     eventually(lambda: workers.poll_cb() == 0 and permits.holders() == {NOBODY}, "they come back")
     procaio.aio_nop(pool=workers).wait(timeout=30)
+
+
+def test_permits_of_a_sleeper_that_nobody_has_rung_are_used(workers: procaio.Pool) -> None:
+    """Who wakes a worker may be stopped when it has given it a permit: the monitor rings for it."""
+    procaio.aio_nop(pool=workers).wait()
+    permits = Permits()
+    eventually(lambda: permits.holders() == {NOBODY}, "the worker sleeps")
+    permits.give_all_to(workers.statistics().workers[0].number)
+    request = procaio.aio_nop(pool=workers)
+    eventually(lambda: workers.poll_cb() <= 0 and request.state == "done", "the request ends")
 
 
 # -- an event loop ---------------------------------------------------------------------------------

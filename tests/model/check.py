@@ -109,6 +109,13 @@ RUNS = [
         fails=True,
         depth=200,
     ),
+    Run(
+        "sleeper that a stopped one left",
+        "wake",
+        "STOPS=1 NPERMITS=2 BACKLOG=true NO_RINGING",
+        fails=True,
+        depth=200,
+    ),
     Run("bell of a dead spawner", "wake", "MONITOR_DEATHS=1 OLD_SPAWNER_BURIAL", fails=True),
     Run(
         "permit for a vacant number",

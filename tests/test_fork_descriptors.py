@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -144,6 +146,35 @@ def test_outstanding_requests_fail_with_ebadf_when_their_pool_loses_its_descript
     forked(work)
 
 
+def test_threads_whose_pool_loses_its_descriptors_all_go_on() -> None:
+    """Whichever of them ends the workers, and whichever begins anew: one does after the other."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+
+    def use(begin: threading.Barrier) -> list[BaseException]:
+        raised: list[BaseException] = []
+        begin.wait()
+        for _ in range(3):
+            try:
+                procaio.aio_nop(pool=pool).wait(timeout=20)
+            except BaseException as error:  # noqa: BLE001 - told below
+                raised.append(error)
+        return raised
+
+    try:
+        with procaio.Pool(workers=6) as pool, ThreadPoolExecutor(4) as threads:
+            for _ in range(50):
+                for request in [procaio.aio_busy(0.002, pool=pool) for _ in range(6)]:
+                    request.wait()
+                os.close(pool.poll_fileno())
+                begin = threading.Barrier(4)
+                for raised in threads.map(use, [begin] * 4):
+                    assert {getattr(error, "errno", error) for error in raised} <= {errno.EBADF}
+            assert procaio.aio_nop(pool=pool).wait() is None
+    finally:
+        sys.setswitchinterval(interval)
+
+
 @pytest.mark.parametrize("then", ["close", "lose"])
 def test_pool_without_its_descriptors_ends_and_touches_no_other(
     others: Others, gate: Any, then: str
@@ -273,6 +304,21 @@ def test_any_descriptor_of_a_pool_may_be_closed_by_mistake(
         others.check()
 
     forked(work)
+
+
+def test_deadline_that_cannot_be_had_without_the_descriptor_is_ebadf(
+    workers: procaio.Pool, fd: int
+) -> None:
+    """Another file has its number; the call says so, and what comes after a poll works again."""
+    procaio.aio_nop(pool=workers).wait()
+    procaio.aio_nop(pool=workers)  # the look is made: the next is not made before a poll
+    number = workers.poll_fileno()
+    os.dup2(fd, number)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        procaio.aio_nop(pool=workers, timeout=20)
+    workers.flush()
+    assert procaio.aio_nop(pool=workers, timeout=20).wait() is None
+    os.close(number)
 
 
 def test_event_loop_goes_on_after_the_descriptor_that_it_watches_was_closed(

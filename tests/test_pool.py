@@ -51,6 +51,13 @@ def test_pool_that_cannot_be_made_leaves_nothing() -> None:
     assert len(failed) >= 3
 
 
+def test_pool_that_is_open_is_not_made_again(pool: procaio.Pool) -> None:
+    """Whoever calls __init__ a second time is told, and the pool goes on."""
+    with pytest.raises(RuntimeError, match="open"):
+        pool.__init__()  # type: ignore[misc]
+    assert procaio.aio_nop(pool=pool).wait() is None
+
+
 @pytest.mark.parametrize("seconds", [0, 1e-9, 1e10, math.inf])
 def test_idle_timeout_may_be_any_time(seconds: float) -> None:
     """An idle_timeout of no time, or of all the time in the world, is one."""

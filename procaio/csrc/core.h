@@ -240,6 +240,7 @@ struct Pool {
     bool lacks_spawner; /* it could not be started; to be tried again */
     uint64_t looked_at_ns; /* for what is lost */
     bool lost; /* the program has closed its descriptors; see lost.c */
+    bool is_ending; /* a thread is ending the workers for that */
     bool spawner_is_old; /* the program has become somebody else; it leaves by itself */
     uint32_t cleared;    /* in this round: pools_clear() */
     bool watched; /* somebody was given the descriptor */

@@ -89,6 +89,27 @@ def test_no_process_before_the_first_request() -> None:
     assert children() == before
 
 
+def test_inline_pool_that_is_closed_waits_for_what_another_thread_executes(gate: Gate) -> None:
+    """There is nobody who could be killed for it."""
+    made = procaio.Pool(inline=True)
+    requests: list[procaio.Request[bytes]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: requests.append(procaio.aio_read(gate.fd, None, 1, pool=made))
+        ),
+        threading.Thread(target=lambda: made._close(0)),
+    ]
+    threads[0].start()
+    eventually(lambda: made.nreqs() == 1, "it is executed")
+    threads[1].start()
+    eventually(lambda: made.closed, "the pool is about to end")
+    gate.open()
+    for thread in threads:
+        thread.join(30)
+    assert requests[0].wait(0) == b"x"
+    assert made.nreqs() == 0
+
+
 def test_inline_pool_has_no_process(data_file: Path) -> None:
     before = children()
     with procaio.Pool(inline=True) as made:

@@ -382,9 +382,9 @@ static bool dispatch(Pool *pool, Request *request)
     int error = fill(pool, request, &pool->segment->slots[index]);
     if (!error && !request->given_up) /* else it only removes its part */
         error = request->error;       /* aborted meanwhile */
-    if (!error && unlikely(pool->closed)) { /* likewise: nobody would come to it any more */
+    if (!error && unlikely(pool->closed || pool->lost)) { /* nobody would come to it any more */
         clean_up(pool, request);
-        error = ECANCELED;
+        error = pool->lost ? EBADF : ECANCELED;
     }
     if (error) {
         pool->free_slots[pool->free_count++] = index;
@@ -1235,6 +1235,8 @@ void queue_fail_all(Pool *pool, int error)
             continue;
         struct pa_slot *slot = &pool->segment->slots[index];
         uint32_t word = atomic_load(&slot->state);
+        if (pool->is_inline && pa_state_phase(word) == PA_EXECUTING)
+            continue; /* another thread is at it, and will push it */
         enum pa_phase phase =
             is_sound(pool, request, word) ? pa_state_phase(word) : PA_ABORTED;
         if (phase == PA_READY)

@@ -184,6 +184,7 @@ struct Group {
     PyObject *feeder, *values;
     int error;
     int abort_error; /* it is to fail with this when its members have ended */
+    uint16_t height; /* how many groups are one within the other below it, at most */
     bool feeding;   /* the feeder is being called */
     bool worker_died; /* over a member, and so it fails like that one */
     bool composite; /* procaio makes the members; an errno is a failure */

@@ -387,7 +387,10 @@ def test_read_that_ends_leaves_its_target_as_it_was_and_usable(
         target.append(1)
     memoryview(buffer)[:4] = b"next"
     buffer.release()
-    assert workers._snapshot()["shared_used"] == 0
+    eventually(
+        lambda: workers.poll_cb() == 0 and workers._snapshot()["shared_used"] == 0,
+        "the worker is dead, and what it was lent is back",
+    )
 
 
 @pytest.mark.parametrize("size", [100, 1 << 20])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import gc
 import mmap
 import os
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
+F_GETSIG, DATA = 11, 53
 LARGE = 9 << 20  # more than a block of the shared segments: it has a segment of its own
 CONTENT = b"theirs" * 100
 
@@ -239,6 +241,45 @@ def test_pool_made_after_the_closing_shares_nothing_with_the_one_before(
         assert old.poll_fileno() != new.poll_fileno()
         old.close()
         assert procaio.aio_load(data_file, pool=new).wait() == data_file.read_bytes()
+        new.close()
+
+    forked(work)
+
+
+def shared_numbers() -> dict[int, int]:
+    """Descriptors of shared memory, and their marks (shm/marks.h)."""
+    return {
+        fd: fcntl.fcntl(fd, F_GETSIG)
+        for fd, what in descriptors().items()
+        if what.startswith(("/dev/shm/", "/memfd:"))
+    }
+
+
+@pytest.mark.parametrize("end", ["used", "closed"])
+def test_memory_of_another_pool_is_left_alone_though_it_has_the_same_number(
+    others: Others, data_file: Path, end: str
+) -> None:
+    """The pool that lost its own neither shortens nor closes what it finds in their places."""
+
+    def work() -> None:
+        old = procaio.Pool(at_once=False)
+        procaio.aio_load(data_file, pool=old).wait()
+        lost = shared_numbers()
+        close_all()
+        new = procaio.Pool(at_once=False)
+        buffer = procaio.Buffer(100_000, pool=new)
+        memoryview(buffer)[:] = b"x" * 100_000
+        (data,) = (fd for fd, mark in shared_numbers().items() if mark == DATA)
+        same = [os.dup2(data, number) for number in lost.keys() - shared_numbers().keys()]
+        assert same
+        if end == "used":
+            assert procaio.aio_load(data_file, pool=old).wait() == data_file.read_bytes()
+        old.close()
+        for fd in same:
+            os.close(fd)
+        assert bytes(buffer) == b"x" * 100_000
+        assert procaio.aio_load(data_file, pool=new).wait() == data_file.read_bytes()
+        buffer.release()
         new.close()
 
     forked(work)

@@ -343,15 +343,13 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
                   generation, PA_WORKER);
     char *base = NULL, *address = request->address;
     bool own_memory = memory_is_for(request->op);
-    int fd = -1;
-    if (slot->arena_segment != PA_NO_SEGMENT) { /* there is no worker that could write here */
-        const struct pa_data_segment *data =
-            &pool->segment->header.data_segments[slot->arena_segment];
+    const struct pa_data_segment *data = NULL;
+    if (slot->arena_segment != PA_NO_SEGMENT) {
+        data = &pool->segment->header.data_segments[slot->arena_segment];
         base = pa_arena_base(pool->arena, slot->arena_segment);
-        fd = data->fd;
     }
     Py_BEGIN_ALLOW_THREADS
-    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, fd);
+    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, data);
     Py_END_ALLOW_THREADS
     pa_state_move(slot, pa_state_word(PA_EXECUTING, INLINE_OWNER, generation), PA_DONE,
                   INLINE_OWNER, generation, PA_WORKER);
@@ -1207,7 +1205,7 @@ static void remove_part(Pool *pool, Request *request)
     if (fill(pool, request, &slot))
         return;
     bool in_arena = slot.arena_segment != PA_NO_SEGMENT;
-    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, -1);
+    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, NULL);
 }
 
 /* What a worker would have done. */

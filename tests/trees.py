@@ -43,6 +43,19 @@ SHAPES: st.SearchStrategy[Shape] = st.recursive(
 )
 
 
+# One of all that is easily got wrong; its links lead to `outside`, beside it.
+ODD: Shape = {
+    b"a": {b"b": {b"c": {}, b"file": None}, b"up": b"..", b"out": b"../../outside"},
+    b"new\nline": None,
+    b"\xff\xfe": {b"\xff": None},
+    b"n" * 255: {b"n" * 255: {b"m" * 255: None}},
+    b"empty": {},
+    b"dangling": b"nowhere",
+    b"outside": b"../outside",
+    b"loop": b"loop",
+}
+
+
 def make(path: bytes, shape: Shape) -> None:
     """Make a directory with all that is in it."""
     os.mkdir(path)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import itertools
 import os
 import stat
 import struct
@@ -185,12 +186,15 @@ class Busy:
 
 
 def killing(pool: procaio.Pool) -> Busy:
-    """In the block all workers of a pool are killed again and again."""
+    """In the block all workers of a pool are killed again and again. The time between grows from
+    1 to 64 ms and begins anew: whatever takes less gets through sometimes, on slow machines too.
+    """
+    between = itertools.cycle(2**power / 1000 for power in range(7))
 
     def strike() -> None:
         for pid in [worker.pid for worker in pool.statistics().workers if worker.pid > 0]:
             kill(pid)
-        threading.Event().wait(0.003)
+        threading.Event().wait(next(between))
 
     return Busy(strike)
 

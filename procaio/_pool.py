@@ -25,7 +25,6 @@ from procaio.shm import create as create_shared_memory
 from procaio.workers import title_area, usable_cores
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from types import TracebackType
 
@@ -130,7 +129,7 @@ class Pool(_core.CorePool):
         self._inline = inline
         self._at_once = at_once
         self._closing = False
-        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        self._loops: weakref.WeakSet[_loops.Loop] = weakref.WeakSet()
         self._worker_death_hook: Callable[[WorkerDeath], object] | None = None
         self.on_worker_death(on_worker_death)
         self._begin()
@@ -225,7 +224,7 @@ class Pool(_core.CorePool):
         for loop in list(self._loops):
             # A loop of another thread would have to do it itself; it is told when its reader fails.
             with contextlib.suppress(RuntimeError, ValueError, OSError):
-                _loops.detach(loop, self.poll_fileno())
+                _loops.watch_no_more(loop, self.poll_fileno())
         self._loops.clear()
 
     def flush(self) -> None:
@@ -243,21 +242,28 @@ class Pool(_core.CorePool):
                 return
             self._abandon()
             self._closing = False
+            _loops.forget(self._loops)
             self._loops = weakref.WeakSet()
             self._begin()
 
     # -- loops ------------------------------------------------------------------------------------
 
-    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _attach(self, loop: _loops.Loop) -> None:
         if loop not in self._loops:
-            _loops.attach(loop, self)
+            _loops.watch(loop, self)
             self._loops.add(loop)
+
+    def _detach(self, loop: _loops.Loop) -> None:
+        if loop in self._loops:
+            self._loops.discard(loop)
+            _loops.watch_no_more(loop, self.poll_fileno())
+            self._forget_loop()
 
     def _attach_again(self) -> None:
         """The descriptor is another one, perhaps under the same number."""
         for loop in list(self._loops):
             with contextlib.suppress(RuntimeError, ValueError, OSError):
-                loop.call_soon_threadsafe(_loops.attach_again, loop, self)
+                loop.call_soon_threadsafe(_loops.watch_again, loop, self)
 
     # -- settings ---------------------------------------------------------------------------------
 

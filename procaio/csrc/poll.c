@@ -205,9 +205,26 @@ static int signals(Pool *pool, const struct pa_segment *segment)
     return -1;
 }
 
-/* Sleep until something may have happened.  0, or -1 with an exception (of a signal handler). */
-int poll_sleep(Pool *pool, double timeout)
+/* Greenlets are in one thread, and only one of them is to sleep: 1 when it did, or -1. */
+static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
 {
+    static PyObject *gevent;
+    if (likely(!is_imported(&gevent, "gevent")))
+        return 0;
+    PyObject *request = awaited ? (PyObject *)awaited : Py_None;
+    PyObject *slept = call_loops("sleep_in_greenlet", "(OOd)", pool, request, timeout);
+    int truth = slept ? PyObject_IsTrue(slept) : -1;
+    Py_XDECREF(slept);
+    return truth;
+}
+
+/* Sleep until something may have happened, perhaps to the request that is awaited.  0, or -1 with an
+ * exception (of a signal handler). */
+int poll_sleep(Pool *pool, Request *awaited, double timeout)
+{
+    int elsewhere = sleep_in_greenlet(pool, awaited, timeout);
+    if (elsewhere != 0)
+        return elsewhere < 0 ? -1 : 0;
     if (pool->somebody_sleeps)
         return follow(pool, timeout);
     struct pa_segment *segment = pool->segment;
@@ -274,7 +291,7 @@ PyObject *poll_wait_for(Request *request, double timeout)
             }
             left = (double)(end_ns - now) / 1e9;
         }
-        if (poll_sleep(pool, left) < 0)
+        if (poll_sleep(pool, request, left) < 0)
             return NULL;
     }
     if (request->value)

@@ -18,7 +18,7 @@ static PyObject *poll_cb(Pool *pool, PyObject *unused)
     int left = poll_some(pool, 0, &processed);
     while (left >= 0 && pool->max_outstanding && pool->segment &&
            pool->nreqs > pool->max_outstanding) {
-        if (processed == 0 && poll_sleep(pool, -1) < 0)
+        if (processed == 0 && poll_sleep(pool, NULL, -1) < 0)
             return NULL;
         left = poll_some(pool, 0, &processed);
     }
@@ -34,7 +34,7 @@ static int wait_for_news(Pool *pool)
         if (pool->nreqs == 0 || queue_anything_pending(pool) || deaths_are_to_be_told(pool) ||
             pool->totals.completed != completed)
             return 0;
-        if (poll_sleep(pool, -1) < 0)
+        if (poll_sleep(pool, NULL, -1) < 0)
             return -1;
     }
     return 0;
@@ -90,7 +90,7 @@ static PyObject *flush(Pool *pool, PyObject *args)
                 Py_RETURN_FALSE;
             left = (double)(end_ns - now) / 1e9;
         }
-        if (pool->nreqs > 0 && poll_sleep(pool, left) < 0)
+        if (pool->nreqs > 0 && poll_sleep(pool, NULL, left) < 0)
             return NULL;
     }
     Py_RETURN_TRUE;
@@ -110,6 +110,14 @@ static PyObject *on_readable(Pool *pool, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* The pool's last loop watches it no more. */
+static PyObject *forget_loop(Pool *pool, PyObject *unused)
+{
+    (void)unused;
+    Py_CLEAR(pool->loop);
+    Py_RETURN_NONE;
+}
+
 static PyObject *pool_fileno(Pool *pool, PyObject *unused)
 {
     (void)unused;
@@ -125,7 +133,7 @@ static PyObject *pool_fileno(Pool *pool, PyObject *unused)
 static PyObject *sleep_(Pool *pool, PyObject *arg)
 {
     double seconds = PyFloat_AsDouble(arg);
-    if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, seconds) < 0)
+    if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, NULL, seconds) < 0)
         return NULL;
     if (pool->segment) {
         pool_look_after(pool);
@@ -385,6 +393,7 @@ static PyMethodDef methods[] = {
     {"_snapshot", (PyCFunction)snapshot, METH_NOARGS, NULL},
     {"_arm_fault", (PyCFunction)arm_fault, METH_VARARGS, NULL},
     {"_on_readable", (PyCFunction)on_readable, METH_NOARGS, NULL},
+    {"_forget_loop", (PyCFunction)forget_loop, METH_NOARGS, NULL},
     {"poll_fileno", (PyCFunction)pool_fileno, METH_NOARGS,
      "poll_fileno($self, /)\n--\n\n"
      "A descriptor that is readable while results wait; call poll_cb() then. Its number never\n"

@@ -370,6 +370,7 @@ static PyMethodDef methods[] = {
      "Poll the request's pool until it is done; return its value or raise its OSError.\n\n"
      "Callbacks of other requests run meanwhile. Raises RequestCancelled if it was cancelled, and\n"
      "TimeoutError after `timeout` seconds; the request goes on then. May be called in a callback."},
+    {"_waiter", (PyCFunction)request_waiter, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import shutil
 
-from benchmarks.harness import Aim, Kind, Question, Sizes, at_least, check
+from benchmarks.harness import Kind, check
 from benchmarks.trees import (
-    WIDE,
-    WIDE_QUICK,
-    add_way,
+    about_wide_trees,
     by_function,
     by_program,
     copying,
-    names_of,
     procaio_function,
-    wide,
 )
 
 
@@ -40,20 +36,4 @@ BLOCKING = [
 ]
 WAYS = [*OURS, *BLOCKING]
 
-QUESTION = Question(
-    "copy",
-    __doc__,
-    unit="entries/s",
-    reference="shutil.copytree",
-    full=Sizes.of_tree(WIDE),
-    quick=Sizes.of_tree(WIDE_QUICK),
-    needs=frozenset({"shaped"}),
-    noun="entries",
-    aims=(
-        Aim("the fastest peer", at_least(1.0), names_of(WAYS, Kind.BASELINE)),
-        Aim("the fastest in C", at_least(1 / 1.3), names_of(WAYS, Kind.TOOL)),
-    ),
-)
-QUESTIONS = [QUESTION]
-for way in WAYS:
-    add_way(QUESTION, way, copying, wide)
+QUESTIONS = [about_wide_trees("copy", __doc__, "shutil.copytree", WAYS, copying)]

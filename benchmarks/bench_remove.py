@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import shutil
 
-from benchmarks.harness import Aim, Kind, Question, Sizes, at_least, check
+from benchmarks.harness import Kind, check
 from benchmarks.trees import (
-    WIDE,
-    WIDE_QUICK,
-    add_way,
+    about_wide_trees,
     by_function,
     by_perl,
     by_program,
-    names_of,
     procaio_function,
     removing,
-    wide,
 )
 
 
@@ -37,19 +33,6 @@ BLOCKING = [
 PERL = by_perl("rmtree.pl")
 WAYS = [*OURS, *BLOCKING, *PERL]
 
-QUESTION = Question(
-    "remove",
-    __doc__,
-    unit="entries/s",
-    reference="shutil.rmtree",
-    full=Sizes.of_tree(WIDE),
-    quick=Sizes.of_tree(WIDE_QUICK),
-    noun="entries",
-    aims=(
-        Aim("the fastest peer", at_least(1.0), names_of(WAYS, Kind.BASELINE, Kind.PEER)),
-        Aim("the fastest in C", at_least(1 / 1.3), names_of(WAYS, Kind.TOOL)),
-    ),
-)
-QUESTIONS = [QUESTION]
-for way in WAYS:
-    add_way(QUESTION, way, removing, wide)
+QUESTIONS = [
+    about_wide_trees("remove", __doc__, "shutil.rmtree", WAYS, removing, needs=frozenset())
+]

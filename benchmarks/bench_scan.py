@@ -10,18 +10,14 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from benchmarks.harness import Aim, Kind, Question, Sizes, at_least, check, need
+from benchmarks.harness import Kind, check, need
 from benchmarks.trees import (
-    WIDE,
-    WIDE_QUICK,
-    add_way,
+    about_wide_trees,
     by_function,
     by_perl,
     by_program,
-    names_of,
     procaio_function,
     walking,
-    wide,
 )
 
 DEPTH = 256
@@ -115,20 +111,4 @@ BLOCKING = [
 PERL = by_perl("scan.pl")
 WAYS = [*OURS, *BLOCKING, *PERL]
 
-QUESTION = Question(
-    "scan",
-    __doc__,
-    unit="entries/s",
-    reference="os.walk + os.lstat",
-    full=Sizes.of_tree(WIDE),
-    quick=Sizes.of_tree(WIDE_QUICK),
-    needs=frozenset({"shaped"}),
-    noun="entries",
-    aims=(
-        Aim("the fastest peer", at_least(1.0), names_of(WAYS, Kind.BASELINE, Kind.PEER)),
-        Aim("the fastest in C", at_least(1 / 1.3), names_of(WAYS, Kind.TOOL)),
-    ),
-)
-QUESTIONS = [QUESTION]
-for way in WAYS:
-    add_way(QUESTION, way, walking, wide)
+QUESTIONS = [about_wide_trees("scan", __doc__, "os.walk + os.lstat", WAYS, walking)]

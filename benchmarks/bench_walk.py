@@ -12,19 +12,15 @@ import os
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import partial
 
-from benchmarks.harness import Aim, Kind, Question, Sizes, at_least, check, need
+from benchmarks.harness import Kind, check, need
 from benchmarks.trees import (
-    WIDE,
-    WIDE_QUICK,
-    add_way,
+    about_wide_trees,
     by_coroutine,
     by_function,
     by_perl,
     by_program,
-    names_of,
     procaio_function,
     walking,
-    wide,
 )
 
 THREADS = 8
@@ -119,20 +115,4 @@ OTHERS = [
 PERL = by_perl("walk.pl")
 WAYS = [*OURS, *BLOCKING, *OTHERS, *PERL]
 
-QUESTION = Question(
-    "walk",
-    __doc__,
-    unit="names/s",
-    reference="os.walk",
-    full=Sizes.of_tree(WIDE),
-    quick=Sizes.of_tree(WIDE_QUICK),
-    needs=frozenset({"shaped"}),
-    noun="entries",
-    aims=(
-        Aim("the fastest peer", at_least(1.0), names_of(WAYS, Kind.BASELINE, Kind.PEER)),
-        Aim("the fastest in C", at_least(1 / 1.3), names_of(WAYS, Kind.TOOL)),
-    ),
-)
-QUESTIONS = [QUESTION]
-for way in WAYS:
-    add_way(QUESTION, way, walking, wide)
+QUESTIONS = [about_wide_trees("walk", __doc__, "os.walk", WAYS, walking, unit="names/s")]

@@ -30,6 +30,14 @@ PEERS = ("procaio", "aiofiles", "aiofile", "anyio", "caio", "uvloop")
 MICROSECONDS = 1e6
 
 
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float | None, list[float]]:
+    """Give the ratio of the medians, and that of each turn, if both have been measured."""
+    if not ours or not theirs:
+        return None, []
+    turns = [a / b for a, b in zip(ours, theirs, strict=False)]
+    return statistics.median(ours) / statistics.median(theirs), turns
+
+
 class Row:
     """The figures of one contender."""
 
@@ -40,11 +48,7 @@ class Row:
         self.values = [question.figure(sample) for sample in outcome.samples]
         self.cpu = [s.cpu * MICROSECONDS / s.ops for s in outcome.samples if s.ops]
         theirs = [question.figure(s) for s in reference.samples] if reference else []
-        self.ratio: float | None = None
-        self.ratios: list[float] = []
-        if self.values and theirs:
-            self.ratio = statistics.median(self.values) / statistics.median(theirs)
-            self.ratios = [a / b for a, b in zip(self.values, theirs, strict=False)]
+        self.ratio, self.ratios = ratios(self.values, theirs)
 
     @property
     def verdict(self) -> str:
@@ -114,12 +118,8 @@ class Result:
             key=lambda other: statistics.median(other.values),
             default=None,
         )
-        self.ratio: float | None = None
-        self.ratios: list[float] = []
-        if row.values and self.fastest:
-            theirs = self.fastest.values
-            self.ratio = statistics.median(row.values) / statistics.median(theirs)
-            self.ratios = [a / b for a, b in zip(row.values, theirs, strict=False)]
+        theirs = self.fastest.values if self.fastest else []
+        self.ratio, self.ratios = ratios(row.values, theirs)
 
     @property
     def verdict(self) -> str:

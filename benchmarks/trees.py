@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.data import Shape
-from benchmarks.harness import Kind, Question, Work, check, need
+from benchmarks.harness import Aim, Kind, Question, Sizes, Work, at_least, check, need
 from benchmarks.measure import Meter, MissingError, Sample
 from benchmarks.peers import PERL_THREADS, perl
 from benchmarks.slowfs import calls
@@ -244,3 +244,33 @@ def procaio_function(name: str) -> Callable[..., Any]:
 def names_of(ways: Sequence[Way], *kinds: Kind) -> frozenset[str]:
     """Give the names of those of some kinds."""
     return frozenset(way.name for way in ways if way.kind in kinds)
+
+
+def about_wide_trees(
+    name: str,
+    text: str,
+    reference: str,
+    ways: Sequence[Way],
+    stage: Stage,
+    *,
+    unit: str = "entries/s",
+    needs: frozenset[str] = frozenset({"shaped"}),
+) -> Question:
+    """Make a question about a wide tree in the cache, which is done in these ways."""
+    question = Question(
+        name,
+        text,
+        unit=unit,
+        reference=reference,
+        full=Sizes.of_tree(WIDE),
+        quick=Sizes.of_tree(WIDE_QUICK),
+        needs=needs,
+        noun="entries",
+        aims=(
+            Aim("the fastest peer", at_least(1.0), names_of(ways, Kind.BASELINE, Kind.PEER)),
+            Aim("the fastest in C", at_least(1 / 1.3), names_of(ways, Kind.TOOL)),
+        ),
+    )
+    for way in ways:
+        add_way(question, way, stage, wide)
+    return question

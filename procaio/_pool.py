@@ -122,6 +122,8 @@ class Pool(_core.CorePool):
         on_worker_death: Callable[[WorkerDeath], object] | None = None,
     ) -> None:
         """Make the segment; processes are started with the first request."""
+        if self._is_open():
+            raise RuntimeError("the pool is open already")
         self._workers = _count(workers, "workers", 1, _core.MAX_WORKERS)
         self._max_idle = _count(max_idle, "max_idle", 0, _core.MAX_WORKERS)
         self._idle_timeout = _seconds(idle_timeout, "idle_timeout")
@@ -211,14 +213,20 @@ class Pool(_core.CorePool):
 
     def _end(self) -> None:
         # A callback that exits or is interrupted does not keep the pool, or other callbacks.
+        interruption = None
+        while self.nreqs():
+            interruption = self._interruption() or interruption
+        self._closing = False
+        self._release()
+        if interruption:
+            raise interruption
+
+    def _interruption(self) -> BaseException | None:
         try:
             self._flush()
-        finally:
-            if self.nreqs():
-                self._end()
-            else:
-                self._closing = False
-                self._release()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the end
+            return error
+        return None
 
     def _detach_all(self) -> None:
         for loop in list(self._loops):

@@ -309,7 +309,7 @@ struct pa_data_segment {
     int32_t fd;
     uint32_t generation; /* +1 each time the row is used for another segment, or for none */
     uint32_t lent;       /* the program's own file: `fd` carries no mark (marks.h) */
-    uint32_t reserved;
+    uint32_t file;       /* which one it is: pa_file_of() */
 };
 
 /* What never changes while the pool lives.  Everybody has a copy, for numbers of descriptors and

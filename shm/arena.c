@@ -40,6 +40,7 @@ struct segment {
     uint64_t size, used;
     uint64_t file_offset;
     int fd;
+    uint32_t file; /* which one that is, as long as nobody has closed it */
     bool lent;             /* not ours: neither unmapped nor closed here */
     struct shared *shared; /* NULL: one block has it all */
 };
@@ -117,6 +118,7 @@ static void publish(struct pa_arena *arena, uint32_t row)
     arena->table[row].size = arena->segments[row].size;
     arena->table[row].file_offset = arena->segments[row].file_offset;
     arena->table[row].lent = arena->segments[row].lent;
+    arena->table[row].file = arena->segments[row].file;
     arena->table[row].generation++;
 }
 
@@ -124,7 +126,7 @@ static void segment_drop(struct pa_arena *arena, uint32_t row)
 {
     struct segment *segment = &arena->segments[row];
     munmap(segment->base, segment->size);
-    if (pa_has_mark(segment->fd, PA_MARK_DATA)) {
+    if (pa_is_data(segment->fd, segment->file)) {
         /* Workers that still map it hold no memory after this. */
         (void)!ftruncate(segment->fd, 0);
         close(segment->fd);
@@ -197,7 +199,7 @@ static int segment_add(struct pa_arena *arena, uint64_t size, bool shared, bool 
     int error = pa_make_own(&fd, PA_MARK_DATA);
     if (error)
         return error;
-    struct segment segment = {.size = size, .fd = fd};
+    struct segment segment = {.size = size, .fd = fd, .file = pa_file_of(fd)};
     error = segment_map(&segment, shared);
     int entered = error ? error : enter(arena, &segment);
     if (entered < 0) {
@@ -220,7 +222,7 @@ static int reserve_units(struct pa_arena *arena, uint32_t row, uint32_t leaf, ui
     for (uint64_t unit = start; unit <= end; unit++) {
         if (shared->reserved[unit])
             continue;
-        if (!pa_has_mark(arena->segments[row].fd, PA_MARK_DATA))
+        if (!pa_is_data(arena->segments[row].fd, arena->segments[row].file))
             return -EBADF;
         if (fallocate(arena->segments[row].fd, 0, (off_t)(unit * UNIT), UNIT) < 0)
             return -errno;
@@ -424,7 +426,9 @@ void pa_arena_abandon(struct pa_arena *arena)
             *segment = (struct segment){.fd = -1};
             continue;
         }
-        pa_close_own(&segment->fd, PA_MARK_DATA);
+        if (pa_is_data(segment->fd, segment->file))
+            close(segment->fd);
+        segment->fd = -1;
         mmap(segment->base, segment->size, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
     }

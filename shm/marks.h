@@ -11,6 +11,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Real-time signals.  The C library and child.c use others, but that would do no harm either. */
@@ -26,6 +28,19 @@ enum pa_mark {
 static inline bool pa_has_mark(int fd, enum pa_mark mark)
 {
     return fd >= 0 && fcntl(fd, F_GETSIG) == (int)mark;
+}
+
+/* Of data there are many, and a number that one pool has lost may be another's: these are told apart
+ * by their files. */
+static inline uint32_t pa_file_of(int fd)
+{
+    struct stat entry;
+    return fstat(fd, &entry) < 0 ? 0 : (uint32_t)(entry.st_ino * 31 + entry.st_dev);
+}
+
+static inline bool pa_is_data(int fd, uint32_t file)
+{
+    return pa_has_mark(fd, PA_MARK_DATA) && pa_file_of(fd) == file;
 }
 
 /* Programs that were started with standard streams closed may open those later: a descriptor that has

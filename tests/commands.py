@@ -49,6 +49,18 @@ def ended(command: str, done: subprocess.CompletedProcess[bytes]) -> Ended:
     )
 
 
+def make_of_all_kinds(top: Path) -> None:
+    """What commands may be told to lose: files, directories, and other ways to the same ones."""
+    (top / "d" / "e").mkdir(parents=True)
+    (top / "d" / "e" / "f").touch()
+    (top / "into" / "f").mkdir(parents=True)
+    (top / "new d").mkdir()
+    (top / "f").write_text("content")
+    (top / "g").hardlink_to(top / "f")
+    (top / "link").symlink_to("f")
+    (top / "to d").symlink_to("d")
+
+
 AS_NOBODY = f"""
 import os, sys
 from procaio._cli import main, _parser

@@ -25,10 +25,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 import procaio
+from programs import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
+
+
+WALL = 0x40000000  # of waitpid(2): also children that give no SIGCHLD when they end
 
 
 def _is_sanitized() -> bool:
@@ -51,9 +55,21 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 20.0) 
         select.select([], [], [], 0.001)
 
 
+def has_children() -> bool:
+    """Whether this process has any, workers and zombies included: one call, where /proc is many."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def children(pid: int | None = None) -> set[int]:
     """Processes whose parent is this one (or `pid`), zombies included."""
-    parent, found = pid or os.getpid(), set()
+    found: set[int] = set()
+    if not pid and not has_children():
+        return found
+    parent = pid or os.getpid()
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -240,6 +256,35 @@ def succeeds(pid: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def is_dead_in_child(request: procaio.Request[Any]) -> bool:
+    """Whether a child that is forked now finds that the request is its parent's."""
+
+    def look() -> None:
+        assert request.state == "dead"
+
+    return succeeds(in_child(look))
+
+
+@contextlib.contextmanager
+def switching_often() -> Iterator[None]:
+    """Within the block threads take turns as often as the interpreter lets them."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def errno_of(call: Callable[[], object]) -> int:
+    """What a call comes to: 0 for success."""
+    try:
+        call()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """End a process that may have ended already."""
     assert pid > 0, "that would be a whole group"
@@ -253,14 +298,7 @@ def run_fine(text: str, *prefixes: str, command: tuple[str, ...] = (), **keyword
     The `command` is what runs the interpreter.
     """
     source = "".join(textwrap.dedent(part) for part in (*prefixes, text))
-    done = subprocess.run(
-        [*command, sys.executable, "-c", source],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **keywords,
-    )
+    done = run_program(source, command=command, **keywords)
     if done.stdout.startswith("skip"):
         pytest.skip(done.stdout.strip())
     assert (done.stdout.strip(), done.returncode) == ("fine", 0), done.stdout + done.stderr

@@ -5,24 +5,20 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import stat
-import subprocess
-import sys
-import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import procaio
 from conftest import descriptors, eventually
+from programs import FILTER, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may do this")
-X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
 NOBODY = 65534
 
 
@@ -111,20 +107,6 @@ def is_dead(pid: int) -> bool:
         return file.read().rpartition(b")")[2].split()[0] == b"Z"
 
 
-def run(program: str, *arguments: object, **keywords: Any) -> str:
-    """What a program of its own prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        **keywords,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
 # Does argv[1](argv[2], argv[3]) as somebody without rights, who stands in the directory that it is
 # started in: those above it may be closed to him.
 AS_NOBODY = f"""
@@ -143,58 +125,39 @@ AS_NOBODY = f"""
 """
 
 # Likewise, but each worker is killed when it comes to the system call argv[4].
-KILLED_AT = """
-    import ctypes, struct, sys
-    import procaio
+KILLED_AT = f"""{FILTER}
+import procaio
 
-    LOAD, EQUAL, ANY_BIT, ANSWER = 0x20, 0x15, 0x45, 0x06
-    ALLOW, KILL = 0x7FFF0000, 0x80000000
-    CALLS = {
-        "openat": (257, 2, ANY_BIT, 0o200),  # O_EXCL
-        "reopen": (257, 2, EQUAL, 0o2020401),  # of what is there, to write
-        "ioctl": (16, 1, EQUAL, 0x40049409),  # FICLONE
-        "lseek": (8, 2, EQUAL, 3),  # SEEK_DATA
-        "ftruncate": (77, 0, None, 0),
-        "copy_file_range": (326, 0, None, 0),
-        "utimensat": (280, 0, None, 0),
-        "fremovexattr": (199, 0, None, 0),
-        "flistxattr": (196, 0, None, 0),
-        "fchownat": (260, 0, None, 0),
-        "fchmod": (91, 0, None, 0),
-        "unlinkat": (263, 0, None, 0),
-        "renameat": (264, 0, None, 0),
-        "symlinkat": (266, 0, None, 0),
-        "mknodat": (259, 0, None, 0),
-        "mkdirat": (258, 0, None, 0),
-    }
+CALLS = {{
+    "openat": (257, 2, 0o200, ANY_BIT),  # O_EXCL
+    "reopen": (257, 2, 0o2020401),  # of what is there, to write
+    "ioctl": (16, 1, 0x40049409),  # FICLONE
+    "lseek": (8, 2, 3),  # SEEK_DATA
+    "ftruncate": (77,),
+    "copy_file_range": (326,),
+    "utimensat": (280,),
+    "fremovexattr": (199,),
+    "flistxattr": (196,),
+    "fchownat": (260,),
+    "fchmod": (91,),
+    "unlinkat": (263,),
+    "renameat": (264,),
+    "symlinkat": (266,),
+    "mknodat": (259,),
+    "mkdirat": (258,),
+}}
 
-    def kill_at(number, argument, test, value):
-        program = [(LOAD, 0, 0, 0), (EQUAL, 0, 3 if test else 1, number)]
-        if test:
-            program += [(LOAD, 0, 0, 16 + 8 * argument), (test, 0, 1, value)]
-        program += [(ANSWER, 0, 0, KILL), (ANSWER, 0, 0, ALLOW)]
-        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in program))
-        what = ctypes.create_string_buffer(
-            struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
-        libc = ctypes.CDLL(None)
-        if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, what, 0, 0):
-            print("no filter", flush=True)
-            sys.exit()
-
-    name, source, target, step = sys.argv[1:]
-    with procaio.Pool() as pool:
-        kill_at(*CALLS[step])
-        try:
-            result = getattr(procaio, name)(source, target, pool=pool).wait()
-        except OSError as error:
-            result = type(error).__name__
-        print(result, pool.statistics().worker_deaths, flush=True)
+name, source, target, step = sys.argv[1:]
+with procaio.Pool() as pool:
+    filter_call(KILL, *CALLS[step])
+    try:
+        result = getattr(procaio, name)(source, target, pool=pool).wait()
+    except OSError as error:
+        result = type(error).__name__
+    print(result, pool.statistics().worker_deaths)
 """
 
 
 def killed_at(step: str, name: str, source: Path, target: Path) -> list[str]:
     """What came of it: the value or the error's class, and how many workers died."""
-    answer = run(KILLED_AT, name, source, target, step)
-    if answer == "no filter\n":
-        pytest.skip("system calls cannot be filtered here")
-    return answer.split()
+    return run_python(KILLED_AT, name, source, target, step).split()

@@ -182,6 +182,27 @@ def test_pool_closed_by_a_callback_that_exits_is_closed() -> None:
     assert pool.closed
 
 
+def test_callbacks_that_all_exit_run_all_the_same_when_the_pool_is_closed() -> None:
+    """However many there are: none has less of the stack than another."""
+    pool = procaio.Pool(inline=True)
+    called: list[None] = []
+
+    def note() -> None:
+        called.append(None)
+
+    def leave() -> None:
+        note()
+        raise SystemExit(3)
+
+    count = 2 * sys.getrecursionlimit()
+    for _ in range(count):
+        procaio.aio_nop(leave, pool=pool)
+    with pytest.raises(SystemExit):
+        pool.close()
+    assert pool.closed
+    assert len(called) == count
+
+
 # -- several threads -------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commands import NOT_UTF8, fill, run, run_as_nobody, snapshot
+from commands import NOT_UTF8, fill, make_of_all_kinds, run, run_as_nobody, snapshot
 from copying import entry, holes, mounted, needs_root
 from procaio import _cli
 from trees import NAMES, SHAPES, Shape, make, remove
@@ -297,15 +297,8 @@ def test_what_would_lose_something_is_refused(
     tmp_path: Path, arguments: list[str], complaint: str
 ) -> None:
     """One line tells why, nothing is done for other paths either, and the status is 2."""
-    (tmp_path / "d" / "e").mkdir(parents=True)
-    (tmp_path / "d" / "e" / "f").touch()
-    (tmp_path / "into" / "f").mkdir(parents=True)
-    (tmp_path / "new d").mkdir()
-    (tmp_path / "f").write_text("content")
+    make_of_all_kinds(tmp_path)
     (tmp_path / "h").write_text("other")
-    (tmp_path / "g").hardlink_to(tmp_path / "f")
-    (tmp_path / "link").symlink_to("f")
-    (tmp_path / "to d").symlink_to("d")
     (tmp_path / "dangling").symlink_to("nowhere")
     before = snapshot(tmp_path, inodes=True)
 

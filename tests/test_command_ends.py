@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from commands import COMMAND, Running, ended, fill, on_terminal, running, send, snapshot, until
-from conftest import children, eventually
+from conftest import children, eventually, kill
 from copying import mounted, needs_root
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_a_second_signal_does_not_wait(slow: Path, tmp_path: Path, number: signa
         is_begun(tmp_path / "copy" / "d0" / "large")
         helpers = children(run.process.pid)
         for pid in helpers:
-            os.kill(pid, signal.SIGSTOP)  # like a server that no longer answers
+            kill(pid, signal.SIGSTOP)  # like a server that no longer answers
         send(run.process, number)
         run.wait_until_shown(b"stopping; ctrl-C again does not wait")
         assert run.process.poll() is None

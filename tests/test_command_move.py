@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from commands import NOT_UTF8, fill, run, run_as_nobody, snapshot
+from commands import NOT_UTF8, fill, make_of_all_kinds, run, run_as_nobody, snapshot
 from copying import entry, mounted, needs_root
 
 if TYPE_CHECKING:
@@ -99,15 +99,8 @@ def test_what_would_lose_something_is_refused(
     tmp_path: Path, arguments: list[str], complaint: str
 ) -> None:
     """One line tells why, nothing is done for other paths either, and the status is 2."""
-    (tmp_path / "d" / "e").mkdir(parents=True)
-    (tmp_path / "d" / "e" / "f").touch()
-    (tmp_path / "into" / "f").mkdir(parents=True)
+    make_of_all_kinds(tmp_path)
     (tmp_path / "full" / "d").mkdir(parents=True)
-    (tmp_path / "new d").mkdir()
-    (tmp_path / "f").write_text("content")
-    (tmp_path / "g").hardlink_to(tmp_path / "f")
-    (tmp_path / "link").symlink_to("f")
-    (tmp_path / "to d").symlink_to("d")
     before = snapshot(tmp_path, inodes=True)
 
     done = run("move", *arguments)

@@ -20,6 +20,7 @@ import pytest
 
 import procaio
 from procaio import testing
+from programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,18 +28,6 @@ if TYPE_CHECKING:
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 FLOCK = "hhqqi4x"
-
-
-def run(program: str, *arguments: object) -> str:
-    """What a program of its own prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout.strip()
 
 
 def lock_seen_by_another(path: Path) -> int:
@@ -49,7 +38,7 @@ def lock_seen_by_another(path: Path) -> int:
         ask = struct.pack({FLOCK!r}, fcntl.F_WRLCK, 0, 0, 10, 0)
         print(struct.unpack({FLOCK!r}, fcntl.fcntl(fd, fcntl.F_GETLK, ask))[0])
     """
-    return int(run(program, path))
+    return int(run_python(program, path))
 
 
 # -- fcntl -----------------------------------------------------------------------------------------

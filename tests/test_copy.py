@@ -20,7 +20,6 @@ import procaio
 from conftest import Gate, eventually, kill
 from copying import (
     AS_NOBODY,
-    X86,
     all_closed,
     attributes,
     entry,
@@ -31,9 +30,9 @@ from copying import (
     killed_at,
     mounted,
     needs_root,
-    run,
 )
 from procaio import _core, testing
+from programs import X86, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,7 +180,7 @@ def test_copy_of_somebody_elses_file_gets_no_set_user_id(data_file: Path, target
     data_file.chmod(0o6755)
     data_file.parent.chmod(0o755)
     target.parent.chmod(0o777)
-    assert run(AS_NOBODY, "aio_copy", "data", "alone/copy", cwd=data_file.parent) == "0\n"
+    assert run_python(AS_NOBODY, "aio_copy", "data", "alone/copy", cwd=data_file.parent) == "0\n"
     assert stat.S_IMODE(target.stat().st_mode) == 0o755
     assert target.read_bytes() == data_file.read_bytes()
 
@@ -363,7 +362,7 @@ def test_copy_beyond_the_size_limit_leaves_no_part(data_file: Path, there: Path)
             except OSError as error:
                 print(error.errno, pool.statistics().worker_deaths)
     """
-    assert run(program, data_file, there) == f"{errno.EFBIG} 0\n"
+    assert run_python(program, data_file, there) == f"{errno.EFBIG} 0\n"
     assert list(there.parent.iterdir()) == []
 
 
@@ -379,7 +378,7 @@ def test_copy_that_is_not_permitted_touches_nothing(data_file: Path, there: Path
         there.parent.chmod(directory_mode)
         if not number and existed:
             there.unlink()
-        answer = run(AS_NOBODY, "aio_copy", "data", "alone/copy", cwd=data_file.parent)
+        answer = run_python(AS_NOBODY, "aio_copy", "data", "alone/copy", cwd=data_file.parent)
         assert answer == (f"{number} True True\n" if number else "0\n")
         if number:
             assert there.exists() == existed
@@ -392,7 +391,7 @@ def test_copy_part_that_cannot_be_removed_is_emptied(target: Path) -> None:
     target.write_bytes(OLD)
     target.chmod(0o666)
     target.parent.chmod(0o755)
-    answer = run(AS_NOBODY, "aio_copy", UNREADABLE, target.name, cwd=target.parent)
+    answer = run_python(AS_NOBODY, "aio_copy", UNREADABLE, target.name, cwd=target.parent)
     assert answer == f"{errno.EIO} True True\n"
     assert target.read_bytes() == b""
 
@@ -443,14 +442,19 @@ def test_copy_cancelled_in_the_middle_leaves_no_part(
         request.wait()
 
 
+def large(path: Path) -> Path:
+    """A file of 256 MiB, whose copy takes a while."""
+    piece = os.urandom(1 << 20)
+    with open(path, "wb") as file:
+        file.writelines(piece for _ in range(256))
+    return path
+
+
 def test_copy_of_a_large_file_cancelled_in_the_middle_ends_early(
     workers: procaio.Pool, target: Path
 ) -> None:
     """It looks now and then; what there is by then goes."""
-    source = target.with_name("source")
-    piece = os.urandom(1 << 20)
-    with open(source, "wb") as file:
-        file.writelines(piece for _ in range(256))
+    source = large(target.with_name("source"))
     for _ in range(20):
         request = procaio.aio_copy(source, target, pool=workers)
         eventually(lambda: request.copied > 0, "it is in the middle")  # noqa: B023
@@ -624,7 +628,7 @@ def test_copy_whose_part_kills_whoever_removes_it_ends(target: Path) -> None:
     os.mkfifo(fifo)
     fd = os.open(fifo, os.O_RDWR)
     os.write(fd, b"some")
-    assert run(program, fifo, target) == "2 1\n"
+    assert run_python(program, fifo, target) == "2 1\n"
     os.close(fd)
     assert target.read_bytes() == b"some"
 
@@ -633,10 +637,7 @@ def test_copy_whose_worker_is_killed_in_the_middle_is_done_again(
     workers: procaio.Pool, target: Path
 ) -> None:
     """By another one, from the beginning; the program does not notice."""
-    source = target.with_name("source")
-    piece = os.urandom(1 << 20)
-    with open(source, "wb") as file:
-        file.writelines(piece for _ in range(256))
+    source = large(target.with_name("source"))
     rng = random.Random(5)
     for _ in range(20):
         if rng.random() < 0.5:
@@ -700,7 +701,7 @@ def test_copy_under_way_when_the_pool_ends_leaves_no_part(there: Path, how: str)
     os.mkfifo(fifo)
     fd = os.open(fifo, os.O_RDWR)
     os.write(fd, b"some")
-    assert run(program, how, fifo, there) == "in the middle\n"
+    assert run_python(program, how, fifo, there) == "in the middle\n"
     os.close(fd)
     assert list(there.parent.iterdir()) == []
 

@@ -20,6 +20,7 @@ import pytest
 
 import procaio
 from conftest import descriptors, eventually, kill, open_files
+from hostile import HEADER, SETUP
 from procaio import testing
 
 if TYPE_CHECKING:
@@ -601,6 +602,24 @@ def test_spawner_killed_is_replaced_and_requests_go_on(tree: Tree, workers: proc
     assert workers.statistics().died == 0
 
 
+def test_spawner_dies_and_what_the_program_reads_of_it_stays_open(workers: procaio.Pool) -> None:
+    """Only what the spawner itself was reading is closed after its death."""
+    procaio.aio_nop(pool=workers).wait()
+    pid = workers.statistics().spawner_pid
+    with contextlib.ExitStack() as files:
+        opened = [
+            files.enter_context(open(f"/proc/{pid}/{name}", "rb"))
+            for name in ("maps", "fdinfo/0", "stat")
+        ]
+        kill(pid)
+        eventually(
+            lambda: workers.poll_cb() == 0 and workers.statistics().spawner_deaths == 1,
+            "the spawner is buried",
+        )
+        for file in opened:
+            os.fstat(file.fileno())
+
+
 def test_spawner_and_all_workers_killed_and_requests_go_on(
     tree: Tree, workers: procaio.Pool
 ) -> None:
@@ -631,7 +650,7 @@ def test_spawner_killed_while_it_makes_workers_loses_none_of_them(
     assert workers.nworkers() <= 2
 
 
-PERMIT_COUNT, PERMITS = 20, 512  # where they are in the segment: shm/abi.h
+PERMIT_COUNT, PERMITS = SETUP["permit_count"], HEADER["permits"]
 NOBODY = 0
 
 
@@ -669,6 +688,16 @@ def test_permits_that_the_dead_took_for_a_vacant_number_come_back(
     kill(snapshot.spawner_pid if victim == "spawner" else snapshot.workers[0].pid)
     eventually(lambda: workers.poll_cb() == 0 and permits.holders() == {NOBODY}, "they come back")
     procaio.aio_nop(pool=workers).wait(timeout=30)
+
+
+def test_permits_of_a_sleeper_that_nobody_has_rung_are_used(workers: procaio.Pool) -> None:
+    """Who wakes a worker may be stopped when it has given it a permit: the monitor rings for it."""
+    procaio.aio_nop(pool=workers).wait()
+    permits = Permits()
+    eventually(lambda: permits.holders() == {NOBODY}, "the worker sleeps")
+    permits.give_all_to(workers.statistics().workers[0].number)
+    request = procaio.aio_nop(pool=workers)
+    eventually(lambda: workers.poll_cb() <= 0 and request.state == "done", "the request ends")
 
 
 # -- an event loop ---------------------------------------------------------------------------------

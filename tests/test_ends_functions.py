@@ -14,6 +14,7 @@ import pytest
 
 import procaio
 from conftest import in_child, succeeds
+from programs import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +37,7 @@ def test_functions_of_os_are_functions_of_os(workers: procaio.Pool, name: str) -
     assert (function.__module__, function.__name__) == ("posix", name)
     assert inspect.isbuiltin(function)
     program = f"import os, inspect; f = os.{name}; print(inspect.signature(f), f.__doc__)"
-    plain = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    assert plain.stdout == f"{inspect.signature(function)} {function.__doc__}\n"
+    assert run_python(program) == f"{inspect.signature(function)} {function.__doc__}\n"
 
 
 def test_function_that_the_program_has_put_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:

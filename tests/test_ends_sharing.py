@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import signal
 import struct
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 import procaio
-from conftest import eventually, in_child, naps, succeeds
+from conftest import eventually, in_child, kill, naps, succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,6 +178,25 @@ def test_program_whose_children_would_be_in_another_pid_namespace_is_told(gate: 
         assert caught.value.errno == errno.EINVAL
         other.close()
         pool.close()
+
+    assert succeeds(in_child(work))
+
+
+def test_pool_is_closed_by_the_hook_that_is_told_that_it_has_no_spawner() -> None:
+    """poll_cb comes back as from a callback that closes the pool."""
+
+    def work() -> None:
+        pool = procaio.Pool()
+        procaio.aio_nop(pool=pool).wait()
+        if libc.unshare(CLONE_NEWPID) != 0:
+            os._exit(0)  # not allowed here
+        sys.unraisablehook = lambda _: pool.close()
+        kill(pool.statistics().spawner_pid)
+        end = time.monotonic() + 20
+        with contextlib.suppress(procaio.PoolClosed):
+            while time.monotonic() < end:
+                pool.poll_cb()
+        assert pool.closed
 
     assert succeeds(in_child(work))
 

@@ -13,23 +13,12 @@ import pytest
 
 import procaio
 from conftest import children, eventually
+from programs import run_program
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Gate
-
-
-def run(program: str, *options: str, **keywords: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that uses procaio to its end."""
-    return subprocess.run(
-        [sys.executable, *options, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **keywords,
-    )
 
 
 # -- callbacks that exit ---------------------------------------------------------------------------
@@ -53,7 +42,7 @@ def test_exit_in_callbacks_during_close_loses_no_other_callback(pool: procaio.Po
 
 def test_exit_in_a_callback_at_exit_cancels_nothing() -> None:
     """sys.exit() in a callback while the program ends: the others are completed too (A19)."""
-    ended = run(
+    ended = run_program(
         """
 import sys, procaio
 pools = procaio.default_pool(), procaio.Pool()
@@ -67,7 +56,7 @@ for pool in pools:
 
 def test_exit_timeout_may_be_infinite() -> None:
     """A program that waits for its requests however long they take says so with math.inf (A19)."""
-    ended = run(
+    ended = run_program(
         """
 import math, procaio
 procaio.exit_timeout(math.inf)
@@ -109,7 +98,7 @@ while stuck.state == "ready":
 
 def test_normal_exit_completes_requests_and_calls_callbacks() -> None:
     """Also those that callbacks make, of the default pool and of others (A19)."""
-    ended = run(
+    ended = run_program(
         """
 import procaio
 procaio.aio_busy(0.1, lambda: print("busy") or procaio.aio_nop(lambda: print("chained")))
@@ -123,7 +112,7 @@ procaio.aio_nop(lambda: print("inline"), pool=other)
 
 def test_stuck_request_does_not_keep_the_program() -> None:
     """After exit_timeout it is aborted, its callback told; the others were completed (A19)."""
-    ended = run(STUCK + "pool.exit_timeout(0.2)")
+    ended = run_program(STUCK + "pool.exit_timeout(0.2)")
     assert ended.stdout == f"done\nNone {errno.ECANCELED}\n"
     assert (ended.stderr, ended.returncode) == ("", 0)
 
@@ -132,20 +121,20 @@ def test_stuck_request_does_not_keep_the_program() -> None:
 def test_exit_status_of_the_program_is_kept(end: str) -> None:
     """sys.exit(), also in a callback, ends the program with its status."""
     prologue = "pool.exit_timeout(0.05)\nprocaio.aio_nop(lambda: sys.exit(3), pool=pool)\n"
-    ended = run(STUCK + prologue + end)
+    ended = run_program(STUCK + prologue + end)
     assert ended.returncode == 3
     assert "Traceback" not in ended.stderr
 
 
 def test_uncaught_exception_ends_like_any_exit() -> None:
-    ended = run("import procaio\nprocaio.aio_nop(lambda: print('called'))\n1 / 0")
+    ended = run_program("import procaio\nprocaio.aio_nop(lambda: print('called'))\n1 / 0")
     assert (ended.stdout, ended.returncode) == ("called\n", 1)
     assert ended.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
 
 
 def test_exception_in_a_callback_at_exit_is_reported() -> None:
     """The others are called all the same (A14)."""
-    ended = run(
+    ended = run_program(
         """
 import procaio
 procaio.aio_nop(lambda: 1 / 0)
@@ -158,7 +147,7 @@ procaio.aio_nop(lambda: print("called"))
 
 def test_hard_exit_leaves_no_process() -> None:
     """os._exit() calls no callback; everything is gone all the same."""
-    ended = run(STUCK + "print(pool.statistics().spawner_pid, flush=True)\nos._exit(7)")
+    ended = run_program(STUCK + "print(pool.statistics().spawner_pid, flush=True)\nos._exit(7)")
     assert ended.returncode == 7
     spawner = int(ended.stdout)
     eventually(lambda: not os.path.exists(f"/proc/{spawner}"), "the spawner leaves")
@@ -238,22 +227,22 @@ gc.collect()
 @pytest.mark.parametrize("options", [("-W", "error", "-X", "dev"), ("-O",), ("-I",)])
 def test_program_in_development_mode_ends_without_a_word(options: tuple[str, ...]) -> None:
     """Python's own checks (memory, warnings, asyncio) find nothing."""
-    ended = run(EVERYTHING, *options)
+    ended = run_program(EVERYTHING, flags=options)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("True\n", "", 0)
 
 
 def test_handle_that_is_never_closed_warns_at_exit() -> None:
     """A ResourceWarning with the path, as for a file object; silent unless warnings are on."""
     program = "import procaio\nhandle = procaio.aio_open('/etc/passwd').wait()"
-    assert run(program).stderr == ""
-    told = run(program, "-W", "always")
+    assert run_program(program).stderr == ""
+    told = run_program(program, flags=("-W", "always"))
     assert "ResourceWarning: unclosed <FileHandle '/etc/passwd'" in told.stderr
     assert (told.stdout, told.returncode) == ("", 0)
 
 
 def test_import_makes_neither_processes_nor_descriptors() -> None:
     """Importing costs nothing that has to be given back."""
-    ended = run(
+    ended = run_program(
         """
 import os
 before = set(os.listdir("/proc/self/fd"))
@@ -267,7 +256,7 @@ print(open(f"/proc/self/task/{os.getpid()}/children").read() == "")
 
 def test_interpreter_that_ends_in_a_thread_is_waited_for() -> None:
     """A thread that still waits for a request gets its result before the program ends."""
-    ended = run(
+    ended = run_program(
         """
 import procaio, threading
 def wait():

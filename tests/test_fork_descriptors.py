@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import gc
 import mmap
 import os
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import procaio
 from conftest import (
+    WALL,
     descriptors,
     eventually,
     in_child,
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
+F_GETSIG, DATA = 11, 53
 LARGE = 9 << 20  # more than a block of the shared segments: it has a segment of its own
 CONTENT = b"theirs" * 100
 
@@ -103,7 +108,7 @@ def test_idle_pool_whose_descriptors_were_closed_begins_anew(
             assert (pool.poll_fileno() == number) == (taken == 0)
         others.check()
         with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG | 0x40000000)  # __WALL: not even ours
+            os.waitpid(-1, os.WNOHANG | WALL)  # not even ours
 
     forked(work)
 
@@ -141,6 +146,35 @@ def test_outstanding_requests_fail_with_ebadf_when_their_pool_loses_its_descript
         others.check()
 
     forked(work)
+
+
+def test_threads_whose_pool_loses_its_descriptors_all_go_on() -> None:
+    """Whichever of them ends the workers, and whichever begins anew: one does after the other."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+
+    def use(begin: threading.Barrier) -> list[BaseException]:
+        raised: list[BaseException] = []
+        begin.wait()
+        for _ in range(3):
+            try:
+                procaio.aio_nop(pool=pool).wait(timeout=20)
+            except BaseException as error:  # noqa: BLE001 - told below
+                raised.append(error)
+        return raised
+
+    try:
+        with procaio.Pool(workers=6) as pool, ThreadPoolExecutor(4) as threads:
+            for _ in range(50):
+                for request in [procaio.aio_busy(0.002, pool=pool) for _ in range(6)]:
+                    request.wait()
+                os.close(pool.poll_fileno())
+                begin = threading.Barrier(4)
+                for raised in threads.map(use, [begin] * 4):
+                    assert {getattr(error, "errno", error) for error in raised} <= {errno.EBADF}
+            assert procaio.aio_nop(pool=pool).wait() is None
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("then", ["close", "lose"])
@@ -212,6 +246,45 @@ def test_pool_made_after_the_closing_shares_nothing_with_the_one_before(
     forked(work)
 
 
+def shared_numbers() -> dict[int, int]:
+    """Descriptors of shared memory, and their marks (shm/marks.h)."""
+    return {
+        fd: fcntl.fcntl(fd, F_GETSIG)
+        for fd, what in descriptors().items()
+        if what.startswith(("/dev/shm/", "/memfd:"))
+    }
+
+
+@pytest.mark.parametrize("end", ["used", "closed"])
+def test_memory_of_another_pool_is_left_alone_though_it_has_the_same_number(
+    others: Others, data_file: Path, end: str
+) -> None:
+    """The pool that lost its own neither shortens nor closes what it finds in their places."""
+
+    def work() -> None:
+        old = procaio.Pool(at_once=False)
+        procaio.aio_load(data_file, pool=old).wait()
+        lost = shared_numbers()
+        close_all()
+        new = procaio.Pool(at_once=False)
+        buffer = procaio.Buffer(100_000, pool=new)
+        memoryview(buffer)[:] = b"x" * 100_000
+        (data,) = (fd for fd, mark in shared_numbers().items() if mark == DATA)
+        same = [os.dup2(data, number) for number in lost.keys() - shared_numbers().keys()]
+        assert same
+        if end == "used":
+            assert procaio.aio_load(data_file, pool=old).wait() == data_file.read_bytes()
+        old.close()
+        for fd in same:
+            os.close(fd)
+        assert bytes(buffer) == b"x" * 100_000
+        assert procaio.aio_load(data_file, pool=new).wait() == data_file.read_bytes()
+        buffer.release()
+        new.close()
+
+    forked(work)
+
+
 def test_composites_end_when_their_pool_loses_its_descriptors(
     others: Others, tmp_path: Path
 ) -> None:
@@ -272,6 +345,21 @@ def test_any_descriptor_of_a_pool_may_be_closed_by_mistake(
         others.check()
 
     forked(work)
+
+
+def test_deadline_that_cannot_be_had_without_the_descriptor_is_ebadf(
+    workers: procaio.Pool, fd: int
+) -> None:
+    """Another file has its number; the call says so, and what comes after a poll works again."""
+    procaio.aio_nop(pool=workers).wait()
+    procaio.aio_nop(pool=workers)  # the look is made: the next is not made before a poll
+    number = workers.poll_fileno()
+    os.dup2(fd, number)
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        procaio.aio_nop(pool=workers, timeout=20)
+    workers.flush()
+    assert procaio.aio_nop(pool=workers, timeout=20).wait() is None
+    os.close(number)
 
 
 def test_event_loop_goes_on_after_the_descriptor_that_it_watches_was_closed(

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import children, eventually, in_child, is_running, kill, not_sanitized, succeeds
+from conftest import WALL, children, eventually, in_child, is_running, kill, not_sanitized, succeeds
+from programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,22 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 WARN = ("-W", "error")
-WALL = 0x40000000
 LIMIT = 256 << 20  # of the size of a file; shared memory is within
-
-
-def run(text: str, *options: str, command: tuple[str, ...] = (), **keywords: Any) -> str:
-    """Run a program to its end, which has to be a good one; gives what it has printed."""
-    done = subprocess.run(
-        [*command, sys.executable, *options, "-c", textwrap.dedent(text)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        **keywords,
-    )
-    assert (done.stderr, done.returncode) == ("", 0)
-    return done.stdout
 
 
 # -- forks, as Python sees them --------------------------------------------------------------------
@@ -66,7 +52,7 @@ def test_fork_is_no_fork_of_a_program_with_threads() -> None:
         rounds()
         print("fine")
     """
-    assert run(program, *WARN, "-X", "dev") == "fine\n"
+    assert run_python(program, flags=(*WARN, "-X", "dev")) == "fine\n"
 
 
 def test_thread_that_is_at_work_does_not_keep_a_fork(
@@ -299,7 +285,7 @@ def workout(after: str = "", before: str = "") -> str:
 )
 def test_options_of_python_change_nothing(options: tuple[str, ...]) -> None:
     """Without docstrings and the environment, with tracing of memory, in development mode."""
-    assert run(workout("workout(); print('fine')"), *WARN, *options) == "fine\n"
+    assert run_python(workout("workout(); print('fine')"), flags=(*WARN, *options)) == "fine\n"
 
 
 TRACED = {
@@ -322,7 +308,7 @@ TRACED = {
 @pytest.mark.parametrize("tool", TRACED)
 def test_tracers_and_profilers_do_not_disturb(tool: str) -> None:
     """Python's own tools see the program, and no worker runs them."""
-    assert run(workout(TRACED[tool] + "\nprint('fine')"), *WARN) == "fine\n"
+    assert run_python(workout(TRACED[tool] + "\nprint('fine')"), flags=WARN) == "fine\n"
 
 
 def test_debugger_of_python_steps_through_callbacks(tmp_path: Path) -> None:
@@ -410,7 +396,7 @@ else:
 @pytest.mark.parametrize("before", ["", "import procaio; procaio.aio_stat('/').wait()"])
 def test_import_in_a_subinterpreter_is_refused_and_harms_nobody(before: str) -> None:
     """It is an ImportError that says so; the main interpreter's pool goes on."""
-    ended = run(workout(SUBINTERPRETER_THEN_WORK, before=before + "\n"))
+    ended = run_python(workout(SUBINTERPRETER_THEN_WORK, before=before + "\n"))
     assert set(ended.split("\n")) == {"refused", "fine", ""}
 
 
@@ -428,8 +414,9 @@ def test_program_that_was_started_by_another(command: tuple[str, ...]) -> None:
     """Detached from the terminal, without hangups, with a signal when its parent ends."""
     if not shutil.which(command[0]):
         pytest.skip(f"no {command[0]} here")
-    assert run(workout("workout(); print('fine')"), *WARN, command=command,
-               stdin=subprocess.DEVNULL) == "fine\n"  # fmt: skip
+    program = workout("workout(); print('fine')")
+    made = run_python(program, flags=WARN, command=command, stdin=subprocess.DEVNULL)
+    assert made == "fine\n"
 
 
 @pytest.mark.parametrize("option", ["PR_SET_PDEATHSIG", "PR_SET_CHILD_SUBREAPER"])

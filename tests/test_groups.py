@@ -233,6 +233,33 @@ def test_groups_nest_and_a_cycle_is_refused(pool: procaio.Pool) -> None:
     assert order == [99, 3, 2, 1, 0]
 
 
+def nested(pool: procaio.Pool, count: int) -> list[procaio.Group]:
+    """The first one is the outermost."""
+    groups = [procaio.aio_group(pool=pool) for _ in range(count)]
+    for outer, inner in itertools.pairwise(groups):
+        outer.add(inner)
+    return groups
+
+
+@pytest.mark.parametrize("how", [procaio.Group.cancel, procaio.Group.abort])
+def test_groups_nest_a_thousand_deep_and_end_together(
+    pool: procaio.Pool, how: Callable[[procaio.Group], object]
+) -> None:
+    """More is a RecursionError, whichever of them is put into which: what ends them goes down."""
+    groups = nested(pool, 1000)
+    with pytest.raises(RecursionError, match="1000"):
+        groups[-1].add(procaio.aio_group(pool=pool))
+    with pytest.raises(RecursionError, match="1000"):
+        procaio.aio_group(pool=pool).add(groups[0])
+    others = nested(pool, 500)
+    with pytest.raises(RecursionError, match="1000"):
+        groups[600].add(others[0])
+    groups[499].add(others[0])
+    assert how(groups[0]) is not None
+    pool.flush()
+    assert {group.state for group in [*groups, *others]} <= {"done", "cancelled"}
+
+
 def test_request_is_a_member_of_one_group_only(pool: procaio.Pool) -> None:
     first, second = procaio.aio_group(pool=pool), procaio.aio_group(pool=pool)
     request = procaio.aio_nop(pool=pool)

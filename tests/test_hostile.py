@@ -21,6 +21,7 @@ from hostile import (
     SETUP,
     SLOTS,
     WORD,
+    WORKERS,
     Memory,
     word,
 )
@@ -151,6 +152,17 @@ def test_ring_of_a_number_without_a_worker_is_not_read(
     memory.put(memory.record(200, "result_tail"), 7)
     assert works(workers)
     assert before <= pids(workers)
+
+
+def test_numbers_without_a_worker_are_used_though_they_say_that_they_have_one(
+    workers: procaio.Pool, memory: Memory, own: int
+) -> None:
+    """Whoever has written that there may be dead by now, and nobody else would correct it."""
+    (worker,) = pids(workers)
+    for number in range(1, WORKERS):
+        memory.put(memory.record(number, "pidfd"), own)
+    kill(worker)
+    assert works(workers)
 
 
 # -- the words of slots ----------------------------------------------------------------------------

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
 import procaio
 from conftest import eventually, not_sanitized
+from programs import run_python
 
 if TYPE_CHECKING:
     from conftest import Gate
@@ -71,12 +70,7 @@ PROGRAM = """
 def test_waiting_request_costs_at_most_400_bytes(kind: str) -> None:
     """Memory of the program, for whatever kind of request waits in it (O6)."""
     program = PROGRAM.format(request=KINDS[kind], count=COUNT, long_name=LONG_NAME)
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=100, check=False,
-    )  # fmt: skip
-    assert done.stderr == ""
-    assert 0 < int(done.stdout) / COUNT <= MOST_BYTES
+    assert 0 < int(run_python(program)) / COUNT <= MOST_BYTES
 
 
 def test_request_object_leaves_room_for_what_it_may_need(pool: procaio.Pool) -> None:

@@ -10,8 +10,6 @@ import gc
 import importlib.util
 import mmap as python_mmap
 import os
-import subprocess
-import sys
 import threading
 import weakref
 from mmap import (
@@ -30,6 +28,7 @@ from hypothesis import strategies as st
 
 import procaio
 from conftest import descriptors, eventually, in_child, succeeds
+from programs import run_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,17 +60,6 @@ def used(pool: procaio.Pool) -> int:
 def anonymous(length: int = 4 * PAGE, kind: int = MAP_SHARED) -> procaio.Mapping:
     """Fresh memory."""
     return procaio.mmap(length, RW, kind | MAP_ANONYMOUS)
-
-
-def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end: a crash is an exit code here."""
-    return subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *options],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
 
 
 # -- K1: a buffer ----------------------------------------------------------------------------------
@@ -482,7 +470,7 @@ def test_pool_closes_while_a_mapping_is_lent(fd: int, *, keeps_buffer: bool) -> 
 
 def test_mapping_is_collected_after_everything_else_at_exit() -> None:
     """A lent Mapping in a module, or in a request that is in flight, does not hurt the exit."""
-    ended = run(
+    ended = run_program(
         """
 import os, procaio
 kept = procaio.mmap(1 << 20, 3, 1)
@@ -710,7 +698,7 @@ def test_class_that_calls_itself_mmap_is_not_one() -> None:
 
 def test_buffer_is_given_back_as_it_was(pool: procaio.Pool) -> None:
     """What it was protected from is no matter of whoever gets its pages next."""
-    ended = run(
+    ended = run_program(
         """
 import procaio
 pool = procaio.Pool()

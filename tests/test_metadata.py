@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import procaio
+from conftest import errno_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import Gate
@@ -241,12 +241,3 @@ def test_paths_of_any_length_arrive_whole(pool: procaio.Pool, tmp_path: Path, le
     ):
         assert errno_of(lambda call=call: call().wait()) == expected
     assert (tmp_path / "name").exists() == bool(expected)
-
-
-def errno_of(call: Callable[[], object]) -> int:
-    """0 for success."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
-import threading
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,12 +14,12 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import kill
+from conftest import errno_of
 from copying import needs_root
 from procaio import testing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 PARTS = st.sampled_from(
@@ -72,15 +71,6 @@ def at(path: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def outcome(call: Callable[[], object]) -> int:
-    """0 or an errno."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
-
-
 def modes(path: Path) -> dict[bytes, int]:
     """What there is, and with which permissions."""
     return {name: os.lstat(os.path.join(os.fsencode(path), name)).st_mode
@@ -126,7 +116,8 @@ def test_does_what_os_makedirs_does(
     results: list[tuple[object, ...]] = []
     for name in ("os", "procaio"):
         top = tmp_path / name
-        trees.remove(top)
+        if top.exists():
+            shutil.rmtree(top)
         inside = top.joinpath(*"123456")  # no way leads out of the top
         inside.parent.mkdir(parents=True)
         fill(inside)
@@ -134,10 +125,10 @@ def test_does_what_os_makedirs_does(
         try:
             with at(inside):
                 if name == "os":
-                    result = outcome(lambda: os.makedirs(path, exist_ok=exist_ok, **more))
+                    result = errno_of(lambda: os.makedirs(path, exist_ok=exist_ok, **more))
                 else:
                     request = procaio.aio_mkdirs(path, exist_ok=exist_ok, pool=pool, **more)
-                    result = outcome(request.wait)
+                    result = errno_of(request.wait)
         finally:
             os.umask(before)
         results.append((result, os.path.isdir(f"{inside}/{path}"), modes(top)))
@@ -183,7 +174,7 @@ def test_what_is_in_the_way_is_told_and_stays(
     """Also if directories may exist: these are none."""
     before = trees.content(here)
     for exist_ok in (False, True):
-        assert outcome(procaio.aio_mkdirs(path, exist_ok=exist_ok, pool=pool).wait) == number
+        assert errno_of(procaio.aio_mkdirs(path, exist_ok=exist_ok, pool=pool).wait) == number
     assert trees.content(here) == before
 
 
@@ -203,7 +194,7 @@ def test_takes_a_directory_to_begin_from(pool: procaio.Pool, here: Path, path: s
         assert procaio.aio_mkdirs((wd, path), 0o700, exist_ok=True, pool=pool).wait() == 0
         assert procaio.aio_mkdirs(here / "z" / "z", dir_fd=wd.fileno(), pool=pool).wait() == 0
     assert sorted(os.listdir(here / "z")) == ["z"]
-    assert outcome(procaio.aio_mkdirs("x/y", dir_fd=-5, pool=pool).wait) == errno.EBADF
+    assert errno_of(procaio.aio_mkdirs("x/y", dir_fd=-5, pool=pool).wait) == errno.EBADF
 
 
 def test_directory_that_was_removed_gets_none(pool: procaio.Pool, here: Path) -> None:
@@ -211,7 +202,7 @@ def test_directory_that_was_removed_gets_none(pool: procaio.Pool, here: Path) ->
     with at(here / "gone"):
         (here / "gone").rmdir()
         for path in ("x", "x/y", "./x/y"):
-            assert outcome(procaio.aio_mkdirs(path, pool=pool).wait) == errno.ENOENT
+            assert errno_of(procaio.aio_mkdirs(path, pool=pool).wait) == errno.ENOENT
 
 
 def test_path_that_is_too_long_is_enametoolong_and_makes_nothing(
@@ -220,7 +211,7 @@ def test_path_that_is_too_long_is_enametoolong_and_makes_nothing(
     """The longest that is not makes all of its directories."""
     before = trees.content(here)
     for path in ("new/" * 1024, "x" * 4096, "new/" * 100_000, "n" * 255 + "/" + "n" * 256):
-        assert outcome(procaio.aio_mkdirs(path, pool=pool).wait) == errno.ENAMETOOLONG
+        assert errno_of(procaio.aio_mkdirs(path, pool=pool).wait) == errno.ENAMETOOLONG
         trees.remove(here / ("n" * 255))
     assert trees.content(here) == before
     assert procaio.aio_mkdirs("new/" * 1023 + "abc", pool=pool).wait() == 0
@@ -235,7 +226,7 @@ def test_directory_that_may_not_be_written_gets_none(here: Path) -> None:
     here.parent.parent.chmod(0o755)
     here.parent.chmod(0o755)
     with procaio.Pool(inline=True) as pool, trees.as_nobody():
-        assert outcome(procaio.aio_mkdirs("dir/x/y", pool=pool).wait) == errno.EACCES
+        assert errno_of(procaio.aio_mkdirs("dir/x/y", pool=pool).wait) == errno.EACCES
         assert procaio.aio_mkdirs("dir/a", exist_ok=True, pool=pool).wait() == 0
     assert os.listdir("dir") == ["a"]
 
@@ -249,7 +240,7 @@ def test_many_at_the_same_time_do_not_fail_over_each_other(
         path = f"{number}/a/b/c/d"
         requests = [procaio.aio_mkdirs(path, exist_ok=exist_ok, pool=pool) for _ in range(8)]
         below = procaio.aio_mkdirs(f"{number}/a/b/x/y", pool=pool)
-        outcomes = sorted(outcome(request.wait) for request in requests)
+        outcomes = sorted(errno_of(request.wait) for request in requests)
         assert outcomes == ([0] * 8 if exist_ok else [0] + [errno.EEXIST] * 7)
         assert below.wait() == 0
         assert (here / f"{number}" / "a" / "b" / "x" / "y").is_dir()
@@ -267,7 +258,7 @@ def test_others_who_remove_it_meanwhile_do_not_hang_it(pool: procaio.Pool, here:
     with trees.Busy(remove):
         for _ in range(300):
             request = procaio.aio_mkdirs("x/y/z/end", exist_ok=True, pool=pool)
-            outcomes.add(outcome(request.wait))
+            outcomes.add(errno_of(request.wait))
             with contextlib.suppress(OSError):
                 (here / "x" / "y" / "z" / "end").rmdir()
     assert outcomes <= {0, errno.ENOENT}
@@ -293,16 +284,11 @@ def test_workers_killed_all_the_time_lose_none(workers: procaio.Pool, here: Path
     """Or say so."""
     procaio.aio_nop(pool=workers).wait()
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
-    with trees.Busy(strike):
+    with trees.killing(workers):
         requests = [
             procaio.aio_mkdirs(f"{n % 20}/b/c/{n}", exist_ok=True, pool=workers) for n in range(150)
         ]
-        outcomes = [outcome(lambda r=request: r.wait(timeout=60)) for request in requests]
+        outcomes = [errno_of(lambda r=request: r.wait(timeout=60)) for request in requests]
     assert set(outcomes) <= {0, errno.EIO}
     for number, result in enumerate(outcomes):
         assert result or (here / f"{number % 20}" / "b" / "c" / f"{number}").is_dir()

@@ -13,7 +13,6 @@ import procaio
 from conftest import eventually, kill
 from copying import (
     AS_NOBODY,
-    X86,
     all_closed,
     attributes,
     entry,
@@ -24,9 +23,9 @@ from copying import (
     killed_at,
     mounted,
     needs_root,
-    run,
 )
 from procaio import testing
+from programs import X86, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -220,7 +219,7 @@ def test_move_whose_source_cannot_be_unlinked_leaves_both(tmp_path: Path, far: P
     (tmp_path / "data").chmod(0o644)
     tmp_path.chmod(0o755)
     far.chmod(0o777)
-    answer = run(AS_NOBODY, "aio_move", "data", "far/data", cwd=tmp_path)
+    answer = run_python(AS_NOBODY, "aio_move", "data", "far/data", cwd=tmp_path)
     assert answer == f"{errno.EACCES} True True\n"
     assert (tmp_path / "data").read_bytes() == (far / "data").read_bytes() == OLD
 

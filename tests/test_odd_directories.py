@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import trees
 from conftest import not_sanitized
+from programs import run_python
 
 SOURCE = Path(__file__).parent / "native" / "odd_directories.c"
 PROGRAM = """
@@ -61,4 +61,4 @@ def test_odd_directories_are_listed_copied_and_removed_as_a_whole(
     for number in range(300):
         os.link(top / "odd0", top / "large" / f"{number:0200}")
     environment = os.environ | {"LD_PRELOAD": str(library), "ODD": odd}
-    assert trees.run_python(PROGRAM, top, tmp_path / "copy", env=environment) == "0\n"
+    assert run_python(PROGRAM, top, tmp_path / "copy", env=environment) == "0\n"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from programs import run_python
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -67,10 +69,7 @@ def test_the_installation_adds_no_top_level_names_but_its_own(tmp_path: Path) ->
     """Also an editable one."""
     assert metadata.distribution("procaio").read_text("top_level.txt") == "procaio\n"
     look = "from importlib.util import find_spec; print([find_spec(n) for n in ('shm', 'workers')])"
-    found = subprocess.run(
-        [sys.executable, "-c", look], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert found.stdout == "[None, None]\n"
+    assert run_python(look, cwd=tmp_path) == "[None, None]\n"
 
 
 def test_the_core_needs_only_posix_ipc_and_setproctitle() -> None:

@@ -51,6 +51,13 @@ def test_pool_that_cannot_be_made_leaves_nothing() -> None:
     assert len(failed) >= 3
 
 
+def test_pool_that_is_open_is_not_made_again(pool: procaio.Pool) -> None:
+    """Whoever calls __init__ a second time is told, and the pool goes on."""
+    with pytest.raises(RuntimeError, match="open"):
+        pool.__init__()  # type: ignore[misc]
+    assert procaio.aio_nop(pool=pool).wait() is None
+
+
 @pytest.mark.parametrize("seconds", [0, 1e-9, 1e10, math.inf])
 def test_idle_timeout_may_be_any_time(seconds: float) -> None:
     """An idle_timeout of no time, or of all the time in the world, is one."""
@@ -80,6 +87,27 @@ def test_no_process_before_the_first_request() -> None:
         assert made.nworkers() >= 1
         assert len(children() - before) == made.nworkers() + 1
     assert children() == before
+
+
+def test_inline_pool_that_is_closed_waits_for_what_another_thread_executes(gate: Gate) -> None:
+    """There is nobody who could be killed for it."""
+    made = procaio.Pool(inline=True)
+    requests: list[procaio.Request[bytes]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: requests.append(procaio.aio_read(gate.fd, None, 1, pool=made))
+        ),
+        threading.Thread(target=lambda: made._close(0)),
+    ]
+    threads[0].start()
+    eventually(lambda: made.nreqs() == 1, "it is executed")
+    threads[1].start()
+    eventually(lambda: made.closed, "the pool is about to end")
+    gate.open()
+    for thread in threads:
+        thread.join(30)
+    assert requests[0].wait(0) == b"x"
+    assert made.nreqs() == 0
 
 
 def test_inline_pool_has_no_process(data_file: Path) -> None:

@@ -6,9 +6,7 @@ import contextlib
 import errno
 import os
 import random
-import subprocess
 import sys
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 import procaio
 from conftest import descriptors, eventually
 from procaio import testing
+from programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,14 +173,7 @@ def test_slurp_of_a_little_of_a_large_file_takes_little_memory(
                 assert procaio.aio_slurp(sys.argv[1], 5, length, pool=pool).wait() == bytes(length)
         print("done")
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "large")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("done\n", "")
+    assert run_python(program, tmp_path / "large") == "done\n"
 
 
 def test_slurp_wrong_arguments_raise_in_the_call(pool: procaio.Pool, file: Path) -> None:

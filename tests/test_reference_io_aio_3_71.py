@@ -14,8 +14,6 @@ import select
 import selectors
 import signal
 import stat
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,7 @@ import pytest
 
 import procaio
 from conftest import eventually
+from programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -381,10 +380,7 @@ procaio.flush()
 procaio.munlockall()
 print(*seen[0])
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert ended.stdout in {"0 0\n", f"-1 {errno.EPERM}\n", f"-1 {errno.ENOMEM}\n"}
+    assert run_python(program) in {"0 0\n", f"-1 {errno.EPERM}\n", f"-1 {errno.ENOMEM}\n"}
 
 
 def test_example_digest_of_a_mapped_file(data_file: Path) -> None:
@@ -521,10 +517,7 @@ def test_without_workers_requests_are_queued(data_file: Path) -> None:
 
 def test_outstanding_requests_are_completed_at_the_end_of_the_program(data_file: Path) -> None:
     program = f"import procaio; procaio.aio_unlink({str(data_file)!r}, print)"
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert (ended.stdout, data_file.exists()) == ("0\n", False)
+    assert (run_python(program), data_file.exists()) == ("0\n", False)
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")

@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import random
 import re
 import signal
 import stat
-import subprocess
-import sys
-import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +22,7 @@ import pytest
 import procaio
 from conftest import descriptors, eventually, kill
 from procaio import testing
+from programs import FILTER, X86, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,7 +216,7 @@ def test_replace_beyond_the_size_limit_changes_nothing(file: Path) -> None:
             except OSError as error:
                 print(error.errno, pool.statistics().worker_deaths)
     """
-    answer = run(program, file)
+    answer = run_python(program, file)
     assert answer == f"{errno.EFBIG} 0\n"
     assert file.read_bytes() == OLD
     assert left_beside(file) == []
@@ -298,92 +295,62 @@ def test_replace_worker_is_killed_at_random_times(workers: procaio.Pool, file: P
     assert workers._snapshot()["shared_used"] == 0
 
 
-def run(program: str, *arguments: object) -> str:
-    """What a program of its own prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+# argv: the file, the system call at which its worker is killed, whether O_TMPFILE is known.
+FILTERED = (
+    FILTER
+    + """
+import procaio
 
+OPENAT = 257
+CALLS = {"linkat": 265, "renameat": 264, "fsync": 74}
 
-# A filter of system calls, which workers inherit: what it finds is refused, or kills.
-FILTERED = """
-    import ctypes, os, struct, sys
-    import procaio
+def next_descriptor():
+    fd = os.dup(0)
+    os.close(fd)
+    return fd
 
-    LOAD, EQUAL, ANY_BIT, ANSWER = 0x20, 0x15, 0x45, 0x06
-    ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
-    CALLS = {"openat": 257, "linkat": 265, "renameat": 264, "fsync": 74}
+def contents(path):
+    directory, name = os.path.split(path)
+    found = {}
+    for entry in os.listdir(directory):
+        with open(os.path.join(directory, entry), "rb") as file:
+            found["file" if entry == name else entry[:9]] = file.read()
+    return found
 
-    def filter_call(name, answer, argument=None, value=None, test=EQUAL):
-        program = [(LOAD, 0, 0, 0), (EQUAL, 0, 3 if argument is not None else 1, CALLS[name])]
-        if argument is not None:
-            program += [(LOAD, 0, 0, 16 + 8 * argument), (test, 0, 1, value)]
-        program += [(ANSWER, 0, 0, answer), (ANSWER, 0, 0, ALLOW)]
-        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *i) for i in program))
-        what = ctypes.create_string_buffer(
-            struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
-        libc = ctypes.CDLL(None)
-        if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, what, 0, 0):
-            print("no filter")
-            sys.exit()
-
-    def next_descriptor():
-        fd = os.dup(0)
-        os.close(fd)
-        return fd
-
-    def contents(path):
-        directory, name = os.path.split(path)
-        found = {}
-        for entry in os.listdir(directory):
-            with open(os.path.join(directory, entry), "rb") as file:
-                found["file" if entry == name else entry[:9]] = file.read()
-        return found
-
-    path, step, has_tmpfile = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
-    if step == "fsync of the directory":
-        # It is opened first, and the second pool gets the numbers that the first one had.
-        with procaio.Pool() as pool:
-            pool.max_parallel(1)
-            procaio.aio_replace(path, b"old content", pool=pool).wait()
-            directory = next_descriptor()
-        filter_call("fsync", KILL, 0, directory)
+path, step, has_tmpfile = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
+if step == "fsync of the directory":
+    # It is opened first, and the second pool gets the numbers that the first one had.
     with procaio.Pool() as pool:
         pool.max_parallel(1)
-        if not has_tmpfile:
-            filter_call("openat", REFUSE | 95, 2, 0o20000000, ANY_BIT)
-        if step in CALLS:
-            filter_call(step, KILL)
-        try:
-            result = procaio.aio_replace(path, b"new content", pool=pool).wait()
-        except OSError as error:
-            result = type(error).__name__
-        for _ in range(1000):
-            procaio.aio_nop(pool=pool).wait()
-            names = [os.readlink(f"/proc/self/fd/{n}") if os.path.islink(f"/proc/self/fd/{n}")
-                     else "" for n in os.listdir("/proc/self/fd")]
-            if not any(name.startswith(os.path.dirname(path)) for name in names):
-                break
-        else:
-            print("left open")
-        print(result, contents(path))
+        procaio.aio_replace(path, b"old content", pool=pool).wait()
+        directory = next_descriptor()
+    filter_call(KILL, CALLS["fsync"], 0, directory)
+with procaio.Pool() as pool:
+    pool.max_parallel(1)
+    if not has_tmpfile:
+        filter_call(REFUSE | errno.EOPNOTSUPP, OPENAT, 2, 0o20000000, ANY_BIT)
+    if step in CALLS:
+        filter_call(KILL, CALLS[step])
+    try:
+        result = procaio.aio_replace(path, b"new content", pool=pool).wait()
+    except OSError as error:
+        result = type(error).__name__
+    for _ in range(1000):
+        procaio.aio_nop(pool=pool).wait()
+        names = [os.readlink(f"/proc/self/fd/{n}") if os.path.islink(f"/proc/self/fd/{n}")
+                 else "" for n in os.listdir("/proc/self/fd")]
+        if not any(name.startswith(os.path.dirname(path)) for name in names):
+            break
+    else:
+        print("left open")
+    print(result, contents(path))
 """
-
-X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
+)
 
 
 def filtered(file: Path, step: str, *, has_tmpfile: bool) -> str:
     """What became of a replace whose worker is killed at `step`."""
-    answer = run(FILTERED, file, step, has_tmpfile)
-    if answer == "no filter\n":
-        pytest.skip("system calls cannot be filtered here")
-    return answer
+    return run_python(FILTERED, file, step, has_tmpfile)
 
 
 def has_tmpfile(directory: Path) -> bool:

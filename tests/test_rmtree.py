@@ -7,11 +7,6 @@ import contextlib
 import errno
 import os
 import random
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +16,10 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import children, descriptors, eventually, kill
+from conftest import descriptors, eventually, is_dead_in_child, switching_often
+from copying import all_closed
 from procaio import testing
+from programs import run_python
 from trees import as_root
 
 if TYPE_CHECKING:
@@ -325,7 +322,7 @@ def test_all_members_have_its_priority_and_the_programs_own_is_left_alone(
 @pytest.mark.parametrize("least", [1, 200])
 def test_members_are_never_more_than_256(workers: procaio.Pool, tmp_path: Path, least: int) -> None:
     """However many directories there are, and workers are wanted (I11)."""
-    trees.make(os.fsencode(tmp_path / "tree"), {b"%d" % n: {b"f": None} for n in range(2000)})
+    trees.make(os.fsencode(tmp_path / "tree"), {b"%d" % n: {b"f": None} for n in range(1000)})
     workers.min_parallel(least)
     request = procaio.aio_rmtree(tmp_path / "tree", pool=workers)
     most = 0
@@ -368,28 +365,14 @@ def test_without_its_members_it_has_failed(workers: procaio.Pool, tree: Path) ->
 
 def test_while_another_thread_polls_it_begins_as_well(pool: procaio.Pool, tmp_path: Path) -> None:
     """The other thread must not take the group for empty before its first member is there."""
-    stop = threading.Event()
     wrong: list[object] = []
-
-    def poll() -> None:
-        while not stop.is_set():
-            pool.poll_cb()
-
-    thread = threading.Thread(target=poll)
-    thread.start()
     procaio.on_callback_error(lambda *what: wrong.append(what))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
+    with switching_often(), trees.Busy(pool.poll_cb):
         for number in range(6):
             trees.make(os.fsencode(tmp_path / f"{number}"), {b"a": {b"b": None}, b"c": {}})
             request = procaio.aio_rmtree(tmp_path / f"{number}", pool=pool)
             assert request.wait(timeout=30) == 0
             assert not (tmp_path / f"{number}").exists()
-    finally:
-        sys.setswitchinterval(interval)
-        stop.set()
-        thread.join()
     assert wrong == []
 
 
@@ -521,10 +504,10 @@ def test_mount_point_stays(tree: Path) -> None:
         import os, subprocess, sys, procaio, ctypes
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 1 << 18 | 1 << 14, None):
-            sys.exit("no mounts here")
+            sys.exit(print("skip: no mounts here"))
         place = os.path.join(sys.argv[1], "a", "b")
         if libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, None):
-            sys.exit("no mounts here")
+            sys.exit(print("skip: no mounts here"))
         os.makedirs(os.path.join(place, "in", "it"))
         pool = procaio.Pool()
         request = procaio.aio_rmtree(sys.argv[1], pool=pool)
@@ -534,17 +517,9 @@ def test_mount_point_stays(tree: Path) -> None:
             print(error.errno, request.progress.failures, os.listdir(place))
         pool.close()
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), tree],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    if "no mounts here" in done.stderr:
-        pytest.skip("no mounts here")
+    answer = run_python(code, tree)
     busy = [(os.fsencode(tree / "a" / "b"), errno.EBUSY)]
-    assert (done.stdout, done.stderr) == (f"{errno.ENOTEMPTY} {busy} []\n", "")
+    assert answer == f"{errno.ENOTEMPTY} {busy} []\n"
     assert (tree / "a" / "b" / "c").is_dir(), "what the mount hid"
 
 
@@ -608,9 +583,7 @@ def test_directory_of_100000_files(pool: procaio.Pool, tmp_path: Path) -> None:
 def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count: int) -> None:
     """More of them than one step tells; descriptors do not grow with their number."""
     top = tmp_path / "tree"
-    top.mkdir()
-    for number in range(count):
-        (top / f"a directory with the number {number}").mkdir()
+    trees.make(os.fsencode(top), trees.many_directories(count))
     before = len(os.listdir("/proc/self/fd"))
     request = procaio.aio_rmtree(top, pool=pool)
     assert trees.peak_of_descriptors(pool, request) - before <= 40
@@ -622,20 +595,20 @@ def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count
 def test_few_descriptors_are_enough(tmp_path: Path, taken: int) -> None:
     """With a limit of 64 members wait for each other."""
     for number in range(20):
-        trees.make_deep(tmp_path / f"{number}", 150)
+        trees.make_deep(tmp_path / f"{number}", 100)
         (tmp_path / f"{number}").rename(tmp_path / f"x{number}")
     top = tmp_path / "tree"
     top.mkdir()
     for number in range(20):
         (tmp_path / f"x{number}").rename(top / f"{number}")
-    assert trees.run_python(trees.SCARCE, taken, "aio_rmtree", top) == "done\n"
+    assert run_python(trees.SCARCE, taken, "aio_rmtree", top) == "done\n"
     assert not top.exists()
 
 
 def test_no_descriptors_at_all_is_told(tmp_path: Path) -> None:
     """EMFILE is an answer; nothing hangs, and the rest can be removed afterwards."""
     trees.make_deep(tmp_path / "tree", 10)
-    answer = trees.run_python(trees.SCARCE, "all", "aio_rmtree", tmp_path / "tree")
+    answer = run_python(trees.SCARCE, "all", "aio_rmtree", tmp_path / "tree")
     assert answer.startswith(f"{errno.EMFILE} ")
 
 
@@ -716,7 +689,9 @@ def work():
 
 thread = threading.Thread(target=work)
 thread.start()
-for _ in range(rounds):
+count = 0
+while count < rounds or (swaps <= rounds and kind != "move"):
+    count += 1
     os.path.lexists(top + b".link") or os.symlink(outside, top + b".link")
     for name in (b"d/e/f/g", b"d/x", b"d/e/y", b"d/e/f/dir"):
         try:
@@ -732,7 +707,6 @@ for _ in range(rounds):
 stop = True
 thread.join()
 pool.close()
-assert swaps > rounds or kind == "move", swaps
 """
 )
 
@@ -740,8 +714,9 @@ assert swaps > rounds or kind == "move", swaps
 @pytest.mark.parametrize("kind", ["link", "top", "move"])
 @pytest.mark.parametrize("openat2", [0, errno.ENOSYS, errno.EPERM])
 @pytest.mark.parametrize("how", ["workers", "inline"])
+@pytest.mark.parametrize("rounds", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_races_do_not_lead_out_of_the_tree(
-    tmp_path: Path, kind: str, openat2: int, how: str
+    tmp_path: Path, kind: str, openat2: int, how: str, rounds: int
 ) -> None:
     """Directories trade places with symlinks that lead out, or are moved out and back, all the
     time: outside nothing is missing. Also where openat2 is not known, or forbidden.
@@ -752,8 +727,7 @@ def test_races_do_not_lead_out_of_the_tree(
     shape[b"d"] = dict(shape)
     trees.make(os.fsencode(outside), shape)
     before = trees.content(outside)
-    rounds = 60
-    trees.run_python(RACE, openat2, tmp_path / "tree", outside, kind, rounds, how)
+    run_python(RACE, openat2, tmp_path / "tree", outside, kind, rounds, how)
     # Those that fill the tree get out of it themselves, and add something.
     assert before.items() <= trees.content(outside).items()
 
@@ -763,25 +737,23 @@ def test_without_openat2_it_is_the_same(tree: Path, outside: Path) -> None:
     trees.make_deep(tree / "deep", 400)
     (tree / "empty" / "link").symlink_to(outside)
     code = trees.NO_OPENAT2 + "import procaio; print(procaio.aio_rmtree(sys.argv[2]).wait())"
-    assert trees.run_python(code, errno.ENOSYS, tree) == "0\n"
+    assert run_python(code, errno.ENOSYS, tree) == "0\n"
     assert not tree.exists()
 
 
 # -- cancelled -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("rounds", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_cancelled_at_any_moment_it_ends(
-    pool: procaio.Pool, tmp_path: Path, tree: Path, outside: Path
+    pool: procaio.Pool, tmp_path: Path, tree: Path, outside: Path, rounds: int
 ) -> None:
     """The callback is not called, flush() returns, no descriptor is left."""
     procaio.aio_nop(pool=pool).wait()
     randomly = random.Random(7)
 
-    def directories() -> list[str]:
-        return [name for name in descriptors().values() if str(tmp_path) in name]
-
     answers: list[int] = []
-    for round_ in range(60):
+    for round_ in range(rounds):
         top = tmp_path / f"{round_}"
         if round_ % 10 == 0:
             trees.make_deep(top, 200)
@@ -805,36 +777,15 @@ def test_cancelled_at_any_moment_it_ends(
         if top.exists():
             trees.remove(top)
 
-    def nothing_is_left() -> bool:
-        """What was with a worker when it was cancelled has come back, too."""
-        procaio.aio_nop(pool=pool).wait()
-        return directories() == []
-
-    eventually(nothing_is_left, "descriptors of cancelled requests are closed")
+    all_closed(pool, tmp_path, set())
 
 
 def test_cancelled_task_cancels_it(tmp_path: Path) -> None:
     """And nothing is left to be done when the loop ends."""
     trees.make_deep(tmp_path / "tree", 1500)
 
-    async def main(pool: procaio.Pool) -> None:
-        request = procaio.aio_rmtree(tmp_path / "tree", pool=pool)
-
-        async def wait() -> None:
-            await request
-
-        task = asyncio.create_task(wait())
-        while request.progress.files < 20:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert request.state == "cancelled"
-
-    with procaio.Pool() as pool:
-        asyncio.run(main(pool))
-        pool.flush()
-        assert pool.nreqs() == 0
+    top = tmp_path / "tree"
+    trees.wait_in_a_task_that_is_cancelled(lambda pool: procaio.aio_rmtree(top, pool=pool))
     trees.remove(tmp_path / "tree")
 
 
@@ -919,12 +870,7 @@ def test_workers_killed_all_the_time_do_not_stop_it(
     procaio.aio_nop(pool=workers).wait()
     before = len(descriptors())
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
-    with trees.Busy(strike):
+    with trees.killing(workers):
         request = procaio.aio_rmtree(top, pool=workers)
         with contextlib.suppress(OSError):
             request.wait(timeout=90)
@@ -941,14 +887,8 @@ def test_workers_killed_all_the_time_do_not_stop_it(
 def test_forked_child_leaves_it_to_its_parent(pool: procaio.Pool, tree: Path) -> None:
     """The child's copy is dead; the parent's goes on (P1)."""
     request = procaio.aio_rmtree(tree, pool=pool)
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os._exit(0 if request.state == "dead" else 1)
-        os._exit(2)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert is_dead_in_child(request)
     assert request.wait() == 0
-    assert not children() & {pid}
 
 
 # -- anything --------------------------------------------------------------------------------------

@@ -7,10 +7,7 @@ import contextlib
 import errno
 import os
 import random
-import signal
 import socket
-import sys
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 
 import procaio
 import trees
-from conftest import descriptors, eventually, kill
+from conftest import descriptors, eventually, is_dead_in_child, switching_often
 from procaio import _core, testing
 from trees import Busy, as_root
 
@@ -487,27 +484,17 @@ def test_while_another_thread_polls_it_is_the_same(pool: procaio.Pool, tmp_path:
     expected = told_by_os(top)
     wrong: list[object] = []
     procaio.on_callback_error(lambda *what: wrong.append(what))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with Busy(pool.poll_cb):
-            for _ in range(2):
-                request = procaio.aio_scandir(top, pool=pool)
-                assert in_order(request.wait(timeout=30)) == expected
-    finally:
-        sys.setswitchinterval(interval)
+    with switching_often(), Busy(pool.poll_cb):
+        for _ in range(2):
+            request = procaio.aio_scandir(top, pool=pool)
+            assert in_order(request.wait(timeout=30)) == expected
     assert wrong == []
 
 
 def test_forked_child_leaves_it_to_its_parent(pool: procaio.Pool, directory: Path) -> None:
     """The child's copy is dead; the parent's goes on (P1)."""
     request = procaio.aio_scandir(directory, pool=pool)
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            os._exit(0 if request.state == "dead" else 1)
-        os._exit(2)
-    assert os.waitpid(pid, 0)[1] == 0
+    assert is_dead_in_child(request)
     assert in_order(request.wait()) == told_by_os(directory)
 
 
@@ -643,13 +630,8 @@ def test_workers_killed_all_the_time_do_not_change_it(
     procaio.aio_nop(pool=workers).wait()
     before = len(descriptors())
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
     told = 0
-    with Busy(strike), testing.hidden_types():
+    with trees.killing(workers), testing.hidden_types():
         for _ in range(15):
             request = procaio.aio_scandir(top, pool=workers)
             with contextlib.suppress(OSError):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import procaio
+from conftest import errno_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from io import FileIO
     from pathlib import Path
 
@@ -50,15 +51,6 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
     one, other = socket.socketpair()
     with one, other:
         yield one, other
-
-
-def errno_of(call: Callable[[], object]) -> int:
-    """0 for success."""
-    try:
-        call()
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 def drain(end: socket.socket) -> bytes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import not_sanitized, run_fine
+from programs import ERRNO_OF
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +68,11 @@ DRIVER = """
         assert pool._snapshot()["shared_used"] == before[0], (pool._snapshot(), before)
         assert pool.statistics().worker_deaths == 0
         assert len(descriptors()) == before[1], (descriptors(), before[1])
+
+    def until_not(request, *states):
+        while request.state in states:
+            select.select([], [], [], 0.0005)
+        return request
 
     pool = procaio.Pool(workers=1, at_once=AT_ONCE)  # others would have descriptors
     file = open("file", "rb+", 0)
@@ -157,8 +163,7 @@ def test_result_that_cannot_be_made_is_enomem(files: Path, how: str) -> None:
                 called[0] = 0
                 request = make()
                 request.cb(count)
-                while request.state in {{"ready", "execute"}}:
-                    select.select([pool.poll_fileno()], [], [], 0.0005)
+                until_not(request, "ready", "execute")
                 attempt(start, stop, {how})
                 pool.flush()
                 assert request.state == "done", request
@@ -238,9 +243,7 @@ def test_deadline_abort_and_cancel_work_without_memory(files: Path) -> None:
         gate = os.open("gate", os.O_RDWR)
         def held(**more):
             request = procaio.aio_read(gate, None, 1, array, pool=pool, **more)
-            while request.state == "ready":
-                select.select([pool.poll_fileno()], [], [], 0.0005)
-            return request
+            return until_not(request, "ready")
         ways = {
             "cancel": lambda: request.cancel(),
             "abort": lambda: request.abort(),
@@ -368,12 +371,6 @@ def test_malloc_that_fails_is_told_and_loses_nothing(
         from procaio import testing
         before_failing = ctypes.c_int.in_dll(ctypes.CDLL(None), "before_failing")
         calls = ctypes.c_int.in_dll(ctypes.CDLL(None), "calls")
-        def error_of(request):
-            try:
-                request.wait()
-            except OSError as error:
-                return error.errno
-            return 0
         def what_is(fd):
             try:
                 return os.readlink(f"/proc/self/fd/{fd}")
@@ -391,16 +388,14 @@ def test_malloc_that_fails_is_told_and_loses_nothing(
                 select.select([other.poll_fileno()], [], [], 0.0005)
             testing.arm(other, "called")
             calls.value, before_failing.value = 0, number
-            assert error_of(procaio.aio_open("large", pool=other)) == errno.EIO
+            assert errno_of(procaio.aio_open("large", pool=other).wait) == errno.EIO
             other.poll_cb()
             os.write(gate, b"x")
             os.close(gate)
             return reading
         def aborted():
             request = procaio.aio_busy(100, pool=other)
-            while request.state == "ready":
-                select.select([other.poll_fileno()], [], [], 0.0005)
-            request.abort()
+            until_not(request, "ready").abort()
             return request
         works = {
             "buffer": lambda: procaio.Buffer(100, pool=other).release(),
@@ -422,7 +417,7 @@ def test_malloc_that_fails_is_told_and_loses_nothing(
                 calls.value, before_failing.value = 0, number
                 try:
                     request = work()
-                    number_of_error = error_of(request) if request else 0
+                    number_of_error = errno_of(request.wait) if request else 0
                 except (MemoryError, OSError) as error:
                     number_of_error = getattr(error, "errno", errno.ENOMEM)
                 before_failing.value = -1
@@ -443,6 +438,7 @@ def test_malloc_that_fails_is_told_and_loses_nothing(
         """,
         "AT_ONCE = False\n",
         DRIVER,
+        ERRNO_OF,
         cwd=files,
         env=failing_malloc,
     )

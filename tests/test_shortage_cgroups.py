@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import eventually, not_sanitized, run_fine
+from programs import ERRNO_OF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,12 +102,6 @@ LARGE = """
     with open("data", "wb") as file:
         file.truncate(large)
     data = open("data", "rb")
-    def error_of(request):
-        try:
-            request.wait(timeout=60)
-        except OSError as error:
-            return error.errno
-        return 0
     def more():
         for path in limits:
             open(path, "w").write(str(2 << 30))
@@ -129,13 +124,8 @@ def test_memory_that_a_control_group_refuses_is_enomem(group: Group, tmp_path: P
         limits = {limits}
         with procaio.Pool(at_once=False) as pool:
             for _ in range(2):
-                assert error_of(procaio.aio_read(data, 0, large, pool=pool)) == errno.ENOMEM
-                try:
-                    procaio.Buffer(large, pool=pool)
-                except OSError as error:
-                    assert error.errno == errno.ENOMEM
-                else:
-                    raise AssertionError
+                assert errno_of(procaio.aio_read(data, 0, large, pool=pool).wait) == errno.ENOMEM
+                assert errno_of(lambda: procaio.Buffer(large, pool=pool)) == errno.ENOMEM
                 assert procaio.aio_read(data, 0, 1 << 20, pool=pool).wait() == bytes(1 << 20)
             more()
             assert len(procaio.aio_read(data, 0, large, pool=pool).wait()) == large
@@ -143,6 +133,7 @@ def test_memory_that_a_control_group_refuses_is_enomem(group: Group, tmp_path: P
             assert pool.statistics().worker_deaths == 0
         print("fine")
         """,
+        ERRNO_OF,
         LARGE,
         cwd=tmp_path,
         preexec_fn=group.enter(),
@@ -167,7 +158,7 @@ def test_worker_that_the_system_kills_for_memory_costs_one_request(
             procaio.aio_nop(pool=pool).wait()
             request = procaio.aio_read(data, 0, large, pool=pool)
             others = [procaio.aio_stat("/", pool=pool) for _ in range(100)]
-            assert error_of(request) == errno.EIO, request
+            assert errno_of(request.wait) == errno.EIO, request
             assert isinstance(request.error, procaio.WorkerDied)
             assert [other.wait() for other in others] == [os.stat("/")] * 100
             assert pool.statistics().died == 1
@@ -180,6 +171,7 @@ def test_worker_that_the_system_kills_for_memory_costs_one_request(
                 assert score == open("/proc/self/oom_score_adj").read(), score
         print("fine")
         """,
+        ERRNO_OF,
         LARGE,
         cwd=tmp_path,
         preexec_fn=group.enter(),

@@ -12,7 +12,8 @@ import pytest
 import procaio
 import trees
 from conftest import run_fine
-from copying import X86, failure, mounted, needs_root, open_in
+from copying import failure, mounted, needs_root, open_in
+from programs import FILTER, X86
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,7 +200,7 @@ def test_quota_is_told_as_such_and_leaves_no_part(tmp_path: Path) -> None:
                 assert pool.statistics().worker_deaths == 0
             print("fine")
             """,
-        trees.REFUSE,
+        FILTER,
         QUOTA,
         cwd=tmp_path,
     )

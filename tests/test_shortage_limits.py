@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from conftest import not_sanitized, run_fine
+from programs import ERRNO_OF
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,12 +223,7 @@ def test_size_limit_that_cannot_be_raised_is_named_in_the_error(tmp_path: Path) 
         with procaio.Pool(at_once=False) as pool:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
             assert error_of(procaio.aio_read(data, 0, 9, pool=pool))[0] == errno.EFBIG
-            try:
-                procaio.Buffer(100, pool=pool)
-            except OSError as error:
-                assert error.errno == errno.EFBIG
-            else:
-                raise AssertionError
+            assert errno_of(lambda: procaio.Buffer(100, pool=pool)) == errno.EFBIG
             assert procaio.aio_stat("/", pool=pool).wait() == os.stat("/")
             procaio.aio_rename("/nowhere", "/", pool=pool)
         try:
@@ -236,6 +232,7 @@ def test_size_limit_that_cannot_be_raised_is_named_in_the_error(tmp_path: Path) 
             assert (error.errno, "RLIMIT_FSIZE" in str(error)) == (errno.EFBIG, True)
             print("fine")
         """,
+        ERRNO_OF,
         SET,
         cwd=tmp_path,
     )
@@ -260,12 +257,7 @@ def test_address_space_exhausted_is_an_error_of_the_call_that_asked(tmp_path: Pa
             set_(resource.RLIMIT_AS, used + (48 << 20))
             for _ in range(3):
                 assert error_of(procaio.aio_read(data, 0, large, pool=pool))[0] == errno.ENOMEM
-                try:
-                    procaio.Buffer(large, pool=pool)
-                except OSError as error:
-                    assert error.errno == errno.ENOMEM
-                else:
-                    raise AssertionError
+                assert errno_of(lambda: procaio.Buffer(large, pool=pool)) == errno.ENOMEM
                 try:
                     procaio.aio_load("data", pool=pool).wait()
                 except (OSError, MemoryError) as error:
@@ -278,6 +270,7 @@ def test_address_space_exhausted_is_an_error_of_the_call_that_asked(tmp_path: Pa
             assert pool.statistics().worker_deaths == 0
         print("fine")
         """,
+        ERRNO_OF,
         SET,
         WAYS["setrlimit"] + "\n",
         cwd=tmp_path,
@@ -373,12 +366,7 @@ def test_locked_memory_exhausted_is_an_error_of_what_needs_more(tmp_path: Path) 
             procaio.aio_nop(pool=pool).wait()
             procaio.mlockall(MCL_FUTURE)
             for _ in range(3):
-                try:
-                    procaio.Buffer(40 << 20, pool=pool)
-                except OSError as error:
-                    assert error.errno == errno.EAGAIN, error
-                else:
-                    raise AssertionError
+                assert errno_of(lambda: procaio.Buffer(40 << 20, pool=pool)) == errno.EAGAIN
                 number, _ = error_of(procaio.aio_read(data, 0, 40 << 20, pool=pool))
                 assert number == errno.EAGAIN, number
                 assert procaio.aio_stat("/", pool=pool).wait() == os.stat("/")
@@ -387,6 +375,7 @@ def test_locked_memory_exhausted_is_an_error_of_what_needs_more(tmp_path: Path) 
             assert pool.statistics().worker_deaths == 0
         print("fine")
         """,
+        ERRNO_OF,
         SET,
         cwd=tmp_path,
     )

@@ -11,8 +11,9 @@ import pytest
 
 import procaio
 from conftest import eventually
-from copying import X86, killed_at
+from copying import killed_at
 from procaio import _copytree, _core, testing
+from programs import X86
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import Gate, eventually, in_child, kill, succeeds
-from copying import X86, run
+from conftest import WALL, Gate, eventually, in_child, kill, succeeds
 from procaio import testing
+from programs import FILTER, X86, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-WALL = 0x40000000
 
 
 class Told:
@@ -417,41 +415,31 @@ def stopped(pool: procaio.Pool) -> list[int]:
 
 
 # The spawner dies as soon as it has a name; prints what becomes of a request, and how often.
-WITHOUT_SPAWNER = """
-    import ctypes, struct, sys, warnings
-    import procaio
+WITHOUT_SPAWNER = f"""{FILTER}
+import warnings
+import procaio
 
-    pool = procaio.Pool()
-    lines = ((0x20, 0, 0, 0), (0x15, 0, 3, 157), (0x20, 0, 0, 16), (0x15, 0, 1, 15),
-             (6, 0, 0, 0x80000000), (6, 0, 0, 0x7FFF0000))  # prctl(PR_SET_NAME)
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in lines))
-    what = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(lines), ctypes.addressof(code)))
-    libc = ctypes.CDLL(None)
-    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, what, 0, 0):
-        print("no filter")
-        sys.exit()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        while not caught:
-            try:
-                procaio.aio_nop(pool=pool, timeout=0.05).wait()
-            except TimeoutError:
-                pass
-    before = pool.statistics().spawner_deaths
-    request = procaio.aio_nop(pool=pool, timeout=0.25)
-    pool.flush()
-    after = pool.statistics().spawner_deaths
-    print(len(caught), caught[0].category.__name__, type(request.error).__name__, before, after)
+pool = procaio.Pool()
+filter_call(KILL, 157, 0, 15)  # prctl(PR_SET_NAME)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    while not caught:
+        try:
+            procaio.aio_nop(pool=pool, timeout=0.05).wait()
+        except TimeoutError:
+            pass
+before = pool.statistics().spawner_deaths
+request = procaio.aio_nop(pool=pool, timeout=0.25)
+pool.flush()
+after = pool.statistics().spawner_deaths
+print(len(caught), caught[0].category.__name__, type(request.error).__name__, before, after)
 """
 
 
 @X86
 def test_spawner_that_keeps_dying_is_replaced_after_growing_pauses() -> None:
     """The program is not kept busy with making new ones, deadlines are kept, and it is told."""
-    answer = run(WITHOUT_SPAWNER)
-    if answer == "no filter\n":
-        pytest.skip("system calls cannot be filtered here")
-    warned, category, error, before, after = answer.split()
+    warned, category, error, before, after = run_python(WITHOUT_SPAWNER).split()
     assert (warned, category, error) == ("1", "CrashLoopWarning", "TimeoutError")
     assert int(before) > 16
     assert int(after) <= int(before) + 2, "a second or so lies between two of them by now"

@@ -20,6 +20,7 @@ import pytest
 
 import procaio
 from procaio import _core, _system
+from programs import run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,10 +118,7 @@ def test_a_python_that_lacks_a_function_can_do_all_the_rest(module: str) -> None
         f"try: procaio.{module.partition('.')[2]}(1, 2)\n"
         "except OSError as error: print(error.errno)"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-    assert int(found.stdout) == errno.ENOSYS
+    assert int(run_python(program)) == errno.ENOSYS
 
 
 def test_sendfile_copies_and_leaves_the_position_of_the_source(fd: int, pipe: Pipe) -> None:

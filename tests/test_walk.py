@@ -7,11 +7,7 @@ import contextlib
 import errno
 import gc
 import os
-import random
 import shutil
-import signal
-import sys
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,49 +18,27 @@ from hypothesis import strategies as st
 
 import procaio
 import trees
-from conftest import descriptors, eventually, kill
 from procaio import _core, _walk, testing
+from programs import FILTER, run_python
 from trees import Busy, as_root
+from walking import (
+    Given,
+    broad,
+    by_name,
+    directories_open,
+    eventually_quiet,
+    make_tree,
+    run,
+    walk,
+    walk_of_os,
+    walked,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
-
-    Given = tuple[Any, list[Any], list[Any]]
+    import random
+    from collections.abc import Callable, Iterator
 
 MOST_SECTIONS = 63  # of directories that come with one above them: workers/calls_tree.c
-
-
-def by_name(_: object, dirs: list[Any]) -> None:
-    """Go into directories in the order of their names."""
-    dirs.sort()
-
-
-async def walk(walk: procaio.aio_walk[Any], edit: Callable[..., None] = by_name) -> list[Given]:
-    """All that a walk gives, `edit` having changed the names of directories."""
-    found = []
-    async for path, dirs, files in walk:
-        edit(path, dirs)
-        found.append((path, list(dirs), sorted(files)))
-    return found
-
-
-def walk_of_os(top: Any, edit: Callable[..., None] = by_name, **keywords: Any) -> list[Given]:
-    found = []
-    for path, dirs, files in os.walk(top, **keywords):
-        edit(path, dirs)
-        found.append((path, list(dirs), sorted(files)))
-    return found
-
-
-def run(awaitable: Awaitable[Any]) -> Any:
-    async def main() -> Any:
-        return await asyncio.wait_for(awaitable, 100)
-
-    return asyncio.run(main())
-
-
-def walked(top: Any, edit: Callable[..., None] = by_name, **keywords: Any) -> list[Given]:
-    return run(walk(procaio.aio_walk(top, **keywords), edit))
 
 
 @pytest.fixture(params=["types", "hidden"])
@@ -82,35 +56,7 @@ def looks_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Directories in each other, names and links of all kinds."""
-    top = tmp_path / "tree"
-    trees.make(
-        os.fsencode(top),
-        {
-            b"a": {b"b": {b"c": {}, b"file": None}, b"c": {b"d": {b"e": {b"f": {}}}}},
-            b"b": {b"to c": b"../a/c", b"dangling": b"nowhere", b"to file": b"../file"},
-            b"\xff\xfe": {b"\xff": None, b"\xfd": {b"\xfc": {}}},
-            b"n" * 255: {b"n" * 255: {b"m" * 255: None}},
-            b"new\nline": {b" ": {}},
-            b"empty": {},
-            b"file": None,
-            b"loop": b"loop",
-        },
-    )
-    return top
-
-
-def broad(path: Path, count: int, inner: int = 0) -> Path:
-    """A directory with so many others, and so many in each of them."""
-    trees.make(
-        os.fsencode(path),
-        {b"%d" % n: {b"%d" % m: {} for m in range(inner)} | {b"f": None} for n in range(count)},
-    )
-    return path
-
-
-def directories_open(path: Path) -> list[str]:
-    return [what for what in descriptors().values() if str(path) in what]
+    return make_tree(tmp_path / "tree")
 
 
 # -- what it gives ---------------------------------------------------------------------------------
@@ -442,13 +388,6 @@ def test_what_onerror_raises_ends_the_walk(pool: procaio.Pool, tree: Path, topdo
     run(main())
 
 
-async def eventually_quiet(pool: procaio.Pool) -> None:
-    """What was asked for has come back, and no more is asked for."""
-    while pool.nreqs() > 0:
-        await procaio.aio_nop(pool=pool)
-    assert pool.nreqs() == 0
-
-
 def test_directories_that_are_removed_meanwhile_are_told_or_given(
     pool: procaio.Pool, tmp_path: Path
 ) -> None:
@@ -505,7 +444,7 @@ def test_symlink_that_takes_a_directorys_place_does_not_lead_out(
     broad(tmp_path / "tree", 20, 5)
     (tmp_path / "link").symlink_to(outside)
     code = (
-        trees.REFUSE
+        FILTER
         + """
 import asyncio, os, sys, threading, procaio
 if sys.argv[2] != "0":
@@ -539,7 +478,7 @@ procaio.close()
 print(swaps > 100)
 """.replace("OPENAT2", str(trees.OPENAT2))
     )
-    assert trees.run_python(code, tmp_path, openat2) == "True\n"
+    assert run_python(code, tmp_path, openat2) == "True\n"
 
 
 # -- size ------------------------------------------------------------------------------------------
@@ -634,9 +573,7 @@ def test_depth_of_long_names(
 def test_directory_of_many_directories(pool: procaio.Pool, tmp_path: Path, count: int) -> None:
     """More than one step tells; descriptors do not grow with their number."""
     top = tmp_path / "tree"
-    top.mkdir()
-    for number in range(count):
-        (top / f"a directory with the number {number}").mkdir()
+    trees.make(os.fsencode(top), trees.many_directories(count))
     before = len(os.listdir("/proc/self/fd"))
     dirs, _, most = run(peak(procaio.aio_walk(top, pool=pool)))
     assert dirs == count + 1
@@ -685,7 +622,7 @@ def test_few_descriptors_are_enough(tmp_path: Path) -> None:
         trees.make_deep(top / f"{number}", 150)
     broad(top / "broad", 300)
     expected = sum(1 for _ in os.walk(top))
-    assert trees.run_python(SCARCE, top) == f"{expected}\n"
+    assert run_python(SCARCE, top) == f"{expected}\n"
 
 
 SHORTAGE = """
@@ -729,7 +666,7 @@ def test_top_that_found_no_descriptor_is_asked_for_again_as_the_top(
     top = tmp_path / "link"
     top.symlink_to("tree")
     expected = f"{errno.EMFILE} {top}\n0\n" if lasts == "lasts" else "2\n"
-    assert trees.run_python(SHORTAGE, top, lasts) == expected
+    assert run_python(SHORTAGE, top, lasts) == expected
 
 
 # -- what is asked for -----------------------------------------------------------------------------
@@ -840,256 +777,18 @@ def test_the_loop_is_not_kept_busy(
         trees.remove(tmp_path / "tree")
 
 
-# -- several of them -------------------------------------------------------------------------------
-
-
-def test_one_walk_is_one_tasks_at_a_time(workers: procaio.Pool, tree: Path, gate: Any) -> None:
-    """The second one gets a RuntimeError, the first one is not disturbed."""
-
-    async def main() -> None:
-        workers.max_parallel(1)
-        held = gate.hold(workers)
-        walk_ = procaio.aio_walk(tree, pool=workers)
-        first = asyncio.ensure_future(walk(walk_))
-        await asyncio.sleep(0)
-        with pytest.raises(RuntimeError):
-            await walk_.__anext__()
-        gate.open()
-        assert await first == walk_of_os(tree)
-        await held[0]
-
-    run(main())
-
-
-def test_directory_that_takes_too_long_is_an_error(
-    workers: procaio.Pool, tree: Path, gate: Any
-) -> None:
-    """A TimeoutError for `onerror`, with its path; it is passed over."""
-    errors: list[OSError] = []
-
-    async def main() -> None:
-        workers.max_parallel(1)
-        held = gate.hold(workers)
-        top = procaio.aio_walk(tree, onerror=errors.append, timeout=0.02, pool=workers)
-        assert await walk(top) == []
-        gate.open()
-        for request in held:
-            await request
-
-    run(main())
-    assert [(type(error), error.filename) for error in errors] == [(TimeoutError, str(tree))]
-
-
-def test_two_tasks_may_take_turns(pool: procaio.Pool, tmp_path: Path) -> None:
-    """What is waited for in one task may be given to another afterwards."""
-    top = broad(tmp_path / "tree", 50)
-
-    async def main() -> None:
-        walk = procaio.aio_walk(top, pool=pool)
-        lock = asyncio.Lock()
-        given_: list[Any] = []
-
-        async def take() -> None:
-            while True:
-                async with lock:
-                    try:
-                        given_.append((await walk.__anext__())[0])
-                    except StopAsyncIteration:
-                        return
-
-        await asyncio.gather(*(take() for _ in range(3)))
-        assert sorted(given_) == sorted(path for path, _, _ in os.walk(top))
-
-    run(main())
-
-
-def test_many_in_one_loop_do_not_disturb_each_other(pool: procaio.Pool, tree: Path) -> None:
-    async def main() -> None:
-        walks = [walk(procaio.aio_walk(tree, pool=pool)) for _ in range(20)]
-        expected = walk_of_os(tree)
-        assert all(found == expected for found in await asyncio.gather(*walks))
-
-    run(main())
-
-
-def test_loops_in_several_threads_walk_with_one_pool(pool: procaio.Pool, tmp_path: Path) -> None:
-    """Whoever polls takes the answers of all of them."""
-    top = broad(tmp_path / "tree", 60, 3)
-    expected = walk_of_os(top)
-    found: list[list[Given]] = []
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [
-            threading.Thread(target=lambda: found.append(walked(top, pool=pool))) for _ in range(3)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert found == [expected] * 3
-
-
-def test_while_another_thread_polls_it_is_the_same(pool: procaio.Pool, tmp_path: Path) -> None:
-    """No directory is asked for twice, none is lost."""
-    top = broad(tmp_path / "tree", 60, 3)
-    expected = walk_of_os(top)
-    wrong: list[object] = []
-    procaio.on_callback_error(lambda *what: wrong.append(what))
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with Busy(pool.poll_cb):
-            for _ in range(4):
-                submitted = pool.statistics().submitted
-                assert walked(top, pool=pool) == expected
-                assert pool.statistics().submitted - submitted < 500
-    finally:
-        sys.setswitchinterval(interval)
-    assert wrong == []
-
-
-# -- given up --------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("directories", [0, 1, 5, 100])
-def test_walk_that_is_given_up_leaves_nothing(
-    pool: procaio.Pool, tmp_path: Path, directories: int
-) -> None:
-    """No descriptor, no request, no warning; nothing more is asked for."""
-    top = broad(tmp_path / "tree", 300, 3)
-    trees.make_deep(top / "deep", 100)
-    procaio.aio_nop(pool=pool).wait()
-
-    async def main() -> None:
-        walk = procaio.aio_walk(top, pool=pool)
-        for _ in range(directories):
-            await walk.__anext__()
-        submitted = pool.statistics().submitted
-        del walk
-        gc.collect()
-        while pool.nreqs():
-            pool.poll()
-        assert pool.statistics().submitted == submitted
-
-    run(main())
-
-    def nothing_is_left() -> bool:
-        """What was with a worker has come back, too."""
-        procaio.aio_nop(pool=pool).wait()
-        gc.collect()
-        return directories_open(tmp_path) == []
-
-    eventually(nothing_is_left, "descriptors are closed")
-
-
-@pytest.mark.filterwarnings("error")
-def test_break_in_the_middle_leaves_nothing(pool: procaio.Pool, tmp_path: Path) -> None:
-    """Also when the loop ends with it, and a second one goes on with the rest."""
-    top = broad(tmp_path / "tree", 100, 3)
-    expected = walk_of_os(top)
-
-    async def begin(walk: procaio.aio_walk[Any]) -> list[Given]:
-        found = []
-        async for path, dirs, files in walk:
-            dirs.sort()
-            found.append((path, list(dirs), sorted(files)))
-            if len(found) == 10:
-                break
-        return found
-
-    walk_ = procaio.aio_walk(top, pool=pool)
-    assert run(begin(walk_)) == expected[:10]
-    assert run(walk(walk_)) == expected[10:]
-    run(begin(procaio.aio_walk(top, pool=pool)))
-    pool.flush()
-    gc.collect()
-    assert pool.nreqs() == 0
-    eventually(lambda: directories_open(tmp_path) == [], "descriptors are closed")
-
-
-@pytest.mark.parametrize("directories", [0, 1, 20])
-def test_cancelled_task_ends_the_walk(
-    workers: procaio.Pool, tmp_path: Path, directories: int
-) -> None:
-    """As it ends a generator: what comes after it lacks no directory without a word."""
-    top = broad(tmp_path / "tree", 300, 3)
-
-    async def main() -> None:
-        walk_ = procaio.aio_walk(top, pool=workers)
-        for _ in range(directories):
-            await walk_.__anext__()
-        workers.max_parallel(0)
-        task = asyncio.ensure_future(walk(walk_))
-        for _ in range(1000):  # what is known already is given
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        with pytest.raises(StopAsyncIteration):
-            await walk_.__anext__()
-        workers.min_parallel(4)
-        await eventually_quiet(workers)
-
-    run(main())
-    gc.collect()
-    eventually(lambda: directories_open(tmp_path) == [], "descriptors are closed")
-
-
-@pytest.mark.filterwarnings("error")
-def test_cancelled_at_any_moment_it_leaves_nothing(pool: procaio.Pool, tmp_path: Path) -> None:
-    """Whatever it waits for."""
-    top = broad(tmp_path / "tree", 60, 2)
-    trees.make_deep(top / "deep", 200)
-    randomly = random.Random(3)
-
-    async def main() -> None:
-        for _ in range(40):
-            task = asyncio.ensure_future(walk(procaio.aio_walk(top, pool=pool)))
-            for _ in range(randomly.randrange(12)):
-                await asyncio.sleep(0)
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    run(main())
-    pool.flush()
-    gc.collect()
-    assert pool.nreqs() == 0
-    eventually(
-        lambda: procaio.aio_nop(pool=pool).wait() is None and directories_open(tmp_path) == [],
-        "descriptors are closed",
-    )
-
-
-def test_pool_that_is_closed_in_the_middle_ends_the_walk(
-    pool: procaio.Pool, tmp_path: Path
-) -> None:
-    """With an error that says so; nothing hangs, nothing comes out of nowhere."""
-    top = broad(tmp_path / "tree", 400, 2)
-    wrong: list[object] = []
-    procaio.on_callback_error(lambda *what: wrong.append(what))
-
-    async def main() -> None:
-        walk = procaio.aio_walk(top, pool=pool)
-        await walk.__anext__()
-        pool.close()
-        with pytest.raises(procaio.PoolClosed):
-            async for _ in walk:
-                pass
-        with pytest.raises(StopAsyncIteration):
-            await walk.__anext__()
-
-    run(main())
-    assert wrong == []
-    gc.collect()
-    assert directories_open(tmp_path) == []
-
-
 # -- dying workers ---------------------------------------------------------------------------------
+
+
+def die_at(point: str, tree: Path, moments: int, workers: int) -> None:
+    """Walk as often as there are moments, and let a worker die at another one each time."""
+    expected = walk_of_os(tree)
+    for after in range(moments):
+        with procaio.Pool(at_once=False) as pool:
+            pool.max_parallel(workers)
+            testing.arm(pool, point, after=after)
+            assert walked(tree, pool=pool) == expected
+            testing.disarm(pool)
 
 
 @pytest.mark.usefixtures("types")
@@ -1097,25 +796,13 @@ def test_pool_that_is_closed_in_the_middle_ends_the_walk(
 def test_worker_dies_and_the_walk_is_the_same(tmp_path: Path, tree: Path, point: str) -> None:
     """At every point, over every step."""
     broad(tree / "z", 30, 2)
-    expected = walk_of_os(tree)
-    for after in range(4):
-        with procaio.Pool(at_once=False) as pool:
-            pool.max_parallel(2)
-            testing.arm(pool, point, after=after)
-            assert walked(tree, pool=pool) == expected
-            testing.disarm(pool)
+    die_at(point, tree, moments=4, workers=2)
 
 
 @pytest.mark.usefixtures("looks_take_long")
 @pytest.mark.parametrize("point", ["taken", "called", "done"])
 def test_worker_dies_over_types_and_the_walk_is_the_same(tree: Path, point: str) -> None:
-    expected = walk_of_os(tree)
-    for after in range(6):
-        with procaio.Pool(at_once=False) as pool:
-            pool.max_parallel(1)
-            testing.arm(pool, point, after=after)
-            assert walked(tree, pool=pool) == expected
-            testing.disarm(pool)
+    die_at(point, tree, moments=6, workers=1)
 
 
 def test_workers_that_always_die_are_an_error_of_the_top(workers: procaio.Pool, tree: Path) -> None:
@@ -1138,12 +825,7 @@ def test_workers_killed_all_the_time_lose_no_directory(
     expected = {path for path, _, _ in os.walk(top)}
     procaio.aio_nop(pool=workers).wait()
 
-    def strike() -> None:
-        for pid in [w.pid for w in workers.statistics().workers if w.pid > 0]:
-            kill(pid, signal.SIGKILL)
-        threading.Event().wait(0.003)
-
-    with Busy(strike):
+    with trees.killing(workers):
         for _ in range(5):
             errors: list[OSError] = []
             given_ = [path for path, _, _ in walked(top, onerror=errors.append, pool=workers)]

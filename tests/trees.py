@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import fcntl
@@ -9,22 +10,21 @@ import os
 import stat
 import struct
 import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from hypothesis import strategies as st
 
-from conftest import eventually
+import procaio
+from conftest import eventually, kill
 from copying import holes
 from procaio._core import TREE_DEEP, TREE_KEEP
+from programs import FILTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import procaio
 
 NOBODY = 65_534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up its rights")
@@ -104,6 +104,11 @@ def picture(path: str | bytes | Path, *, atimes: bool = False) -> dict[bytes, tu
     return found
 
 
+def many_directories(count: int) -> Shape:
+    """Empty ones in one directory: more than one step of a listing tells, if there are 1000."""
+    return {b"a directory with the number %d" % number: {} for number in range(count)}
+
+
 def make_deep(path: Path, levels: int, name: str = "d") -> None:
     """Directories in each other, deeper than any path is long; a file in each."""
     os.mkdir(path)
@@ -166,6 +171,40 @@ class Busy:
         self._thread.join()
 
 
+def killing(pool: procaio.Pool) -> Busy:
+    """In the block all workers of a pool are killed again and again."""
+
+    def strike() -> None:
+        for pid in [worker.pid for worker in pool.statistics().workers if worker.pid > 0]:
+            kill(pid)
+        threading.Event().wait(0.003)
+
+    return Busy(strike)
+
+
+def wait_in_a_task_that_is_cancelled(make: Callable[[procaio.Pool], procaio.Group]) -> None:
+    """A task waits for what `make` gives, and is cancelled in the middle: so is the request."""
+
+    async def main(pool: procaio.Pool) -> None:
+        request = make(pool)
+
+        async def wait() -> None:
+            await request
+
+        task = asyncio.create_task(wait())
+        while request.progress.files < 20:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert request.state == "cancelled"
+
+    with procaio.Pool() as pool:
+        asyncio.run(main(pool))
+        pool.flush()
+        assert pool.nreqs() == 0
+
+
 def peak_of_descriptors(pool: procaio.Pool, request: procaio.Group) -> int:
     """Run it to its end and see how many descriptors it takes."""
     most = 0
@@ -200,37 +239,6 @@ def without_looks(
 
 
 OPENAT2 = 437
-REFUSE = """
-import ctypes, errno, struct
-
-def refuse(number, error):
-    "Let a system call fail from now on, in this process and those that it makes."
-    program = b"".join(struct.pack("HBBI", *line) for line in (
-        (0x20, 0, 0, 0),                   # load the number
-        (0x15, 0, 1, number),              # if it is this one
-        (0x06, 0, 0, 0x00050000 | error),  # it fails
-        (0x06, 0, 0, 0x7FFF0000),          # all others are fine
-    ))
-    text = ctypes.create_string_buffer(program, len(program))
-    what = struct.pack("HxxxxxxP", 4, ctypes.addressof(text))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.prctl(38, 1, 0, 0, 0) == 0
-    assert libc.prctl(22, 2, what, 0, 0) == 0, ctypes.get_errno()
-"""
-
-
-def run_python(code: str, *arguments: object, flags: tuple[str, ...] = (), **more: Any) -> str:
-    """Run a program; what it prints. It fails the test with what it says."""
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        **more,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout
-    return done.stdout
 
 
 def set_immutable(path: str | Path, on: bool) -> None:
@@ -244,8 +252,7 @@ def set_immutable(path: str | Path, on: bool) -> None:
         os.close(fd)
 
 
-NO_OPENAT2 = f"""{REFUSE}
-import sys
+NO_OPENAT2 = f"""{FILTER}
 if sys.argv[1] != "0":
     refuse({OPENAT2}, int(sys.argv[1]))
 """

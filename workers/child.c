@@ -185,8 +185,8 @@ static bool shed_line(struct reader *reader, const struct pa_keep *keep)
 
 void pa_child_shed(const struct pa_birth *birth)
 {
-    /* In the program's table, too, which closes it should this process be killed now (orphans.c). */
-    struct reader reader = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+    /* O_DSYNC is a mark: should this process be killed now, the program closes it (orphans.c). */
+    struct reader reader = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC | O_DSYNC)};
     if (reader.fd < 0)
         return;
     while (shed_line(&reader, &birth->keep))

@@ -121,16 +121,15 @@ static bool is_worth_another_try(struct self *self, const struct pa_slot *slot, 
 /* The program may have closed it.  What it has lent it looks at itself (mapping.c). */
 static bool is_there(const struct pa_data_segment *data)
 {
-    return data->lent || pa_has_mark(data->fd, PA_MARK_DATA);
+    return data->lent || pa_is_data(data->fd, data->file);
 }
 
-static int map_data(struct self *self, uint32_t row, int *fd, char **base)
+static int map_data(struct self *self, uint32_t row, char **base)
 {
     if (row >= PA_MAX_SEGMENTS)
         return -ENOMEM;
     const struct pa_data_segment *data = &self->segment->header.data_segments[row];
     struct mapping *mapping = &self->mappings[row];
-    *fd = data->fd;
     *base = mapping->base;
     if (mapping->base && mapping->generation == data->generation)
         return 0;
@@ -188,11 +187,11 @@ static void write_offer(struct offer *offer, bool take_back)
     close((int)fd);
 }
 
-static int64_t run_offering(struct pa_slot *slot, char *base, int fd)
+static int64_t run_offering(struct pa_slot *slot, char *base, const struct pa_data_segment *data)
 {
     struct offer offer = {.size = 0};
     write_offer(&offer, false);
-    int64_t result = pa_op_run(slot, base, fd);
+    int64_t result = pa_op_run(slot, base, data);
     if (offer.size > 0)
         write_offer(&offer, true);
     return result;
@@ -201,16 +200,17 @@ static int64_t run_offering(struct pa_slot *slot, char *base, int fd)
 static int64_t perform(struct self *self, struct pa_slot *slot)
 {
     char *base = NULL;
-    int fd = -1;
+    const struct pa_data_segment *data = NULL;
     if (slot->arena_segment != PA_NO_SEGMENT) {
-        int error = map_data(self, slot->arena_segment, &fd, &base);
+        int error = map_data(self, slot->arena_segment, &base);
         if (error == -ENOMEM && pa_take_limits(self->rights->pid))
-            error = map_data(self, slot->arena_segment, &fd, &base);
+            error = map_data(self, slot->arena_segment, &base);
         if (error)
             return error;
+        data = &self->segment->header.data_segments[slot->arena_segment];
     }
-    return slot->call_flags & PA_RESERVE ? run_offering(slot, base, fd)
-                                         : pa_op_run(slot, base, fd);
+    return slot->call_flags & PA_RESERVE ? run_offering(slot, base, data)
+                                         : pa_op_run(slot, base, data);
 }
 
 static void learn_duration(struct pa_header *header, uint16_t op, uint64_t ns)

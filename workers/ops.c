@@ -100,7 +100,7 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_MLOCKALL] = {"mlockall", pa_call_mlockall, true, false, false, NULL},
 };
 
-int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd)
+int64_t pa_op_run(struct pa_slot *slot, char *data_base, const struct pa_data_segment *segment)
 {
     if (slot->op >= PA_NOPS)
         return -ENOSYS;
@@ -112,10 +112,10 @@ int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd)
     if (slot->call_flags & PA_BY_FD && slot->fd < 0)
         return -EBADF; /* one of them is AT_FDCWD, which some calls take for a directory */
     if (slot->call_flags & PA_RESERVE) {
-        if (!pa_has_mark(data_fd, PA_MARK_DATA))
+        if (!segment || !pa_is_data(segment->fd, segment->file))
             return -EBADF;
         int64_t reserved = pa_outcome(
-            fallocate(data_fd, 0, (off_t)slot->arena_offset, (off_t)slot->length));
+            fallocate(segment->fd, 0, (off_t)slot->arena_offset, (off_t)slot->length));
         if (reserved < 0)
             return reserved;
     }

@@ -28,6 +28,7 @@ extern const struct pa_op pa_ops[PA_NOPS];
 
 /* Run the slot's operation, in whichever process.  `data_base` is where the block's data segment
  * is mapped here, NULL without one. */
-int64_t pa_op_run(struct pa_slot *slot, char *data_base, int data_fd);
+int64_t pa_op_run(struct pa_slot *slot, char *data_base,
+                  const struct pa_data_segment *segment); /* NULL: it has no block */
 
 #endif

@@ -104,7 +104,8 @@ static bool is_pidfd_of(int pidfd, pid_t pid)
     char text[512], wanted[32] = "\nPid:\t", *at = text;
     pa_text(&at, "/proc/self/fdinfo/");
     pa_text_number(&at, (uint32_t)pidfd);
-    int fd = pidfd < 0 ? -1 : open(text, O_RDONLY | O_CLOEXEC); /* see orphans.c */
+    /* O_DSYNC is a mark: see state_of(). */
+    int fd = pidfd < 0 ? -1 : open(text, O_RDONLY | O_CLOEXEC | O_DSYNC);
     if (fd < 0)
         return pidfd >= 0;
     ssize_t size = read(fd, text, sizeof text - 1);
@@ -223,47 +224,70 @@ static bool has_stopped(char state)
     return state == 'T' || state == 't';
 }
 
-/* Takes the permits of workers that are stuck: of those that execute nothing only if requests are
- * waiting.  Gives the number of permits that are in use. */
+/* Whether a worker that holds a permit makes nothing of it: it is stuck in a system call, or has
+ * stopped.  One that executes nothing is looked at only if requests are waiting. */
+static bool is_stuck(struct monitor *monitor, uint32_t worker, bool waiting, uint64_t elapsed_ns)
+{
+    struct pa_segment *segment = monitor->segment;
+    struct pa_worker *record = &segment->workers[worker];
+    uint32_t taken = atomic_load_explicit(&record->taken, memory_order_acquire);
+    uint32_t activity = atomic_load_explicit(&record->activity, memory_order_relaxed);
+    bool running = activity == PA_RUNNING;
+    pid_t pid = atomic_load_explicit(&record->pid, memory_order_relaxed);
+    uint64_t used = cpu_time(pid);
+    bool idle =
+        taken == monitor->taken[worker] && used - monitor->cpu_ns[worker] < elapsed_ns / 2;
+    monitor->taken[worker] = taken;
+    monitor->cpu_ns[worker] = used;
+    if (!idle || !(running || waiting))
+        return false;
+    /* Little processor time may also mean that the machine is busy. */
+    char state = state_of(pid);
+    uint32_t spinner = worker + 1;
+    if (has_stopped(state)) /* nobody relies on its looking at the lanes */
+        atomic_compare_exchange_strong(&segment->header.spinner, &spinner, 0);
+    else if (activity == PA_SLEEPING) /* who gave it the permit may have stopped before ringing */
+        pa_wake_worker(segment, worker);
+    return running ? state != 'R' : has_stopped(state);
+}
+
+static bool is_vacant(const struct pa_segment *segment, uint32_t worker)
+{
+    return worker >= PA_MAX_WORKERS ||
+           atomic_load_explicit(&segment->workers[worker].life, memory_order_relaxed) == PA_VACANT;
+}
+
+/* How long a worker's request is likely to take. */
+static uint64_t expected_ns(const struct pa_segment *segment, uint32_t worker)
+{
+    const uint32_t kinds = sizeof segment->header.op_ns / sizeof segment->header.op_ns[0];
+    uint32_t op = atomic_load_explicit(&segment->workers[worker].op, memory_order_relaxed);
+    return atomic_load_explicit(&segment->header.op_ns[op % kinds], memory_order_relaxed);
+}
+
+/* Takes the permits of workers that are stuck, and of numbers that are vacant: whoever took those
+ * for a sleeper that was buried meanwhile may have stopped.  Gives the number of those in use. */
 static uint32_t revoke_stuck(struct monitor *monitor, bool waiting, uint64_t elapsed_ns,
                              uint64_t *slowest_ns)
 {
     struct pa_segment *segment = monitor->segment;
-    struct pa_header *header = &segment->header;
     uint32_t in_use = 0;
     *slowest_ns = 0;
     for (uint32_t permit = 0; permit < monitor->birth->setup.permit_count; permit++) {
         uint32_t holder =
-            atomic_load_explicit(&header->permits[permit], memory_order_acquire);
+            atomic_load_explicit(&segment->header.permits[permit], memory_order_acquire);
         if (holder == 0)
             continue;
         uint32_t worker = holder - 1;
-        struct pa_worker *record = &segment->workers[worker % PA_MAX_WORKERS];
-        if (worker >= PA_MAX_WORKERS ||
-            atomic_load_explicit(&record->life, memory_order_relaxed) == PA_VACANT) {
-            pa_permit_revoke(segment, permit, worker); /* nobody else does */
+        if (is_vacant(segment, worker)) {
+            pa_permit_revoke(segment, permit, worker);
             continue;
         }
-        uint32_t taken = atomic_load_explicit(&record->taken, memory_order_acquire);
-        bool running =
-            atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_RUNNING;
-        pid_t pid = atomic_load_explicit(&record->pid, memory_order_relaxed);
-        uint64_t used = cpu_time(pid);
-        bool idle = taken == monitor->taken[worker] &&
-                    used - monitor->cpu_ns[worker] < elapsed_ns / 2;
-        /* Little processor time may also mean that the machine is busy. */
-        char state = idle && (running || waiting) ? state_of(pid) : 'R';
-        bool stuck = running ? state != 'R' : has_stopped(state);
-        uint32_t spinner = holder;
-        if (has_stopped(state)) /* nobody relies on its looking at the lanes */
-            atomic_compare_exchange_strong(&header->spinner, &spinner, 0);
-        monitor->taken[worker] = taken;
-        monitor->cpu_ns[worker] = used;
-        if (stuck && pa_permit_revoke(segment, permit, worker))
+        if (is_stuck(monitor, worker, waiting, elapsed_ns) &&
+            pa_permit_revoke(segment, permit, worker))
             continue;
         in_use++;
-        uint32_t op = atomic_load_explicit(&record->op, memory_order_relaxed) % 64;
-        uint64_t each = atomic_load_explicit(&header->op_ns[op], memory_order_relaxed);
+        uint64_t each = expected_ns(segment, worker);
         if (each > *slowest_ns)
             *slowest_ns = each;
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -56,12 +57,12 @@ def write(path: str) -> int:
 OPERATIONS = {"read": read, "block": block, "write": write}
 
 
-class Peer:
+class Peer(ABC):
     """One contender. It is made in a running loop."""
 
+    @abstractmethod
     def call(self, operation: str, *arguments: Any) -> Awaitable[Any]:
         """Begin a call; it is given up by cancelling what this returns."""
-        raise NotImplementedError
 
     def limited(self, limit: float, operation: str, *arguments: Any) -> Awaitable[Any]:
         """Begin a call that is to take `limit` seconds at most."""

@@ -21,13 +21,14 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.events.peers import BLOCK, MAKERS, Peer
 from benchmarks.measure import MissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
 
 def word_of(error: BaseException) -> str:
@@ -54,7 +55,7 @@ async def ended(future: Awaitable[Any], seconds: float) -> dict[str, Any]:
 class Program:
     """The commands."""
 
-    def __init__(self, make: type[Peer]) -> None:
+    def __init__(self, make: Callable[[], Peer]) -> None:
         """The contender is made with the first call."""
         self.make = make
         self._peer: Peer | None = None
@@ -104,8 +105,9 @@ class Program:
             content = file.read()
         offsets = range(0, len(content), BLOCK)
         calls = [self.peer.call("block", path, offset) for offset in offsets]
-        answers = [await ended(call, seconds if not n else 0.1) for n, call in enumerate(calls)]
-        for offset, answer in zip(offsets, answers, strict=True):
+        end = time.monotonic() + seconds
+        for offset, call in zip(offsets, calls, strict=True):
+            answer = await ended(call, max(0.0, end - time.monotonic()))
             if answer["word"] != "done":
                 return answer["word"]
             if answer["value"].encode("latin-1") != content[offset : offset + BLOCK]:

@@ -1,10 +1,10 @@
 """
 What becomes of calls, of the pool and of the program when something goes wrong?
 
-The same events for procaio and for what else does file I/O beside an event loop. Each cell of a
-table is what was seen of a program of its own, which is killed when it has not come to an end after
-some seconds ("hangs"). Everything is seen from outside: see scenes.py for the events, stage.py for
-how they are brought about.
+The same events for procaio and for what else does file I/O beside an event loop. Each row of a
+table is what was seen of a program of its own, or of two; what has not come to an end after some
+seconds "hangs", and is killed. Everything is seen from outside: see scenes.py for the events,
+stage.py for how they are brought about.
 """
 
 from __future__ import annotations

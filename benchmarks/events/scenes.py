@@ -150,7 +150,7 @@ def idle_workers(make: Callable[[], Stage]) -> Cells:
 
 
 def hang(stage: Stage, path: str) -> Cells:
-    """Let all workers hang in calls with a limit. The figure of a call is how late it ends."""
+    """Let all workers hang in calls with a limit. The figure is how late the last of them ends."""
     idle(stage)  # so that the limit does not count the start of processes
     since = time.monotonic()
     calls = [stage.begin("read", path, limit=LIMIT) for _ in range(WORKERS)]
@@ -164,12 +164,25 @@ def hang(stage: Stage, path: str) -> Cells:
 
 
 def end_program(stage: Stage) -> Seen:
-    """Tell it to end."""
+    """Tell it to end. What processes it has until then is remembered."""
+    stage.note()
     since = time.monotonic()
     stage.tell("end")
     if stage.ended(stage.patience):
         return Seen("ends", time.monotonic() - since)
     return Seen("hangs")
+
+
+def hang_and_end(stage: Stage, path: str) -> Cells:
+    """Let it hang there, and end the program."""
+    return hang(stage, path) | {"the program's end": end_program(stage)}
+
+
+def left_behind(stage: Stage) -> Seen:
+    """Count what outlasts the program's end, itself included."""
+    everybody = {stage.program.pid, *stage.seen}
+    until(lambda: not alive(everybody), stage.patience)
+    return Seen(f"{len(alive(everybody)) or 'none'}")
 
 
 @EVENTS.add(
@@ -179,9 +192,7 @@ def end_program(stage: Stage) -> Seen:
 def hanging_fifo(make: Callable[[], Stage]) -> Cells:
     """Hang where a signal would help."""
     with make() as stage:
-        path = stage.fifo()
-        cells = hang(stage, path)
-        cells["the program's end"] = end_program(stage)
+        cells = hang_and_end(stage, stage.fifo())
     with make() as stage:
         path = stage.fifo()
         hang(stage, path)
@@ -191,21 +202,20 @@ def hanging_fifo(make: Callable[[], Stage]) -> Cells:
 
 @EVENTS.add(
     f"{WORKERS} such calls read from a file system that never answers (not even SIGKILL ends them)",
-    *("the call", "the next call", "the program's end", "after SIGKILL"),
+    *("the call", "the next call", "the program's end", "after SIGKILL", "processes left"),
 )
 def hanging_file_system(make: Callable[[], Stage]) -> Cells:
     """Hang where nothing helps."""
     with make() as stage:
-        path = stage.file_that_never_answers()
-        cells = hang(stage, path)
-        cells["the program's end"] = end_program(stage)
-        if cells["the program's end"].word == "ends":
-            return cells | {"after SIGKILL": Seen("-")}
-        since = time.monotonic()
-        stage.program.kill()
-        gone = stage.ended(stage.patience)
-        killed = Seen("gone", time.monotonic() - since) if gone else Seen("stays")
-        return cells | {"after SIGKILL": killed}
+        cells = hang_and_end(stage, stage.file_that_never_answers())
+        cells["after SIGKILL"] = Seen("-")
+        if cells["the program's end"].word != "ends":
+            since = time.monotonic()
+            stage.program.kill()
+            gone = stage.ended(stage.patience)
+            killed = Seen("gone", time.monotonic() - since) if gone else Seen("stays")
+            cells["after SIGKILL"] = killed
+        return cells | {"processes left": left_behind(stage)}
 
 
 @EVENTS.add(
@@ -238,6 +248,7 @@ def stopped(make: Callable[[], Stage]) -> Cells:
 def program_killed(make: Callable[[], Stage]) -> Cells:
     """Kill it without and with calls."""
     cells = {}
+    names = files = 0  # the most that were left, whatever the processes did
     for column, prepare in (("idle processes", idle), ("busy processes", occupied)):
         with make() as stage:
             prepare(stage)
@@ -251,10 +262,10 @@ def program_killed(make: Callable[[], Stage]) -> Cells:
                 cells[column] = Seen("all leave", time.monotonic() - since)
             else:
                 cells[column] = Seen(f"{len(alive(stage.seen))} stay")
-            names = len(stage.left_in_shared_memory())
-            cells["/dev/shm"] = Seen(f"{names or 'nothing'}")
-            cells["files in $TMPDIR"] = Seen(f"{len(list(stage.temporary.iterdir())) or 'nothing'}")
-    return cells
+            names = max(names, len(stage.left_in_shared_memory()))
+            files = max(files, len(list(stage.temporary.iterdir())))
+    left = {"/dev/shm": names, "files in $TMPDIR": files}
+    return cells | {column: Seen(f"{count or 'nothing'}") for column, count in left.items()}
 
 
 @EVENTS.add(
@@ -325,18 +336,16 @@ def program_ends(make: Callable[[], Stage]) -> Cells:
         written = [stage.directory / f"written{n}" for n in range(WORKERS)]
         for path in written:
             stage.begin("write", str(path))
-        stage.note()
         ends = end_program(stage)
         if ends.word == "hangs":
             for file in files:
                 stage.open(file)
             ends = Seen("waits for them" if stage.ended(stage.patience) else "hangs")
         done = sum(path.exists() and path.read_bytes() == WRITTEN for path in written)
-        left = until(lambda: not alive(stage.seen), stage.patience)
         return {
             "the program": ends,
             "waiting calls": Seen(f"{done} of {WORKERS} done"),
-            "processes left": Seen("none" if left else f"{len(alive(stage.seen))}"),
+            "processes left": left_behind(stage),
         }
 
 

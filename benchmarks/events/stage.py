@@ -74,12 +74,13 @@ def descendants(root: int) -> set[int]:
 
 
 def alive(pids: set[int]) -> set[int]:
-    """Give those that are there and no zombies."""
+    """Give those that are there and no zombies, but with one whose other threads go on."""
     found = set()
     for pid in pids:
         with suppress(OSError):
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            found |= {pid} if state not in "ZX" else set()
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            state, threads = fields[0], int(fields[17])
+            found |= {pid} if state not in "ZX" or threads > 1 else set()
     return found
 
 

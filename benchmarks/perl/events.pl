@@ -73,8 +73,9 @@ sub blocks {
     open my $file, "<:raw", $path or die;
     my $content = do { local $/; <$file> };
     my @calls = map { begin("block", $path, $_ * BLOCK) } 0 .. length($content) / BLOCK - 1;
+    my $end = time + $seconds;
     for my $n (0 .. $#calls) {
-        my $answer = ended($calls[$n], $n ? 0.1 : $seconds);
+        my $answer = ended($calls[$n], $end - time);
         return $answer->{word} if $answer->{word} ne "done";
         return "wrong bytes" if $answer->{value} ne substr $content, $n * BLOCK, BLOCK;
     }

@@ -291,10 +291,22 @@ void pool_distrust(Pool *pool, uint32_t worker)
     pool_kill_child(pidfd);
 }
 
+/* The spawner uses no number that seems to be somebody's. */
+static void vacate(Pool *pool, uint32_t worker)
+{
+    struct pa_worker *record = &pool->segment->workers[worker];
+    int pidfd = atomic_load(&record->pidfd);
+    if (pidfd >= 0 && pool->pidfds[worker] < 0 && atomic_load(&record->life) == PA_VACANT &&
+        !is_our_child(P_PIDFD, pidfd))
+        atomic_store(&record->pidfd, -1);
+}
+
 /* Nothing has happened for long. */
 void pool_mend(Pool *pool)
 {
     pool_know_workers(pool);
+    for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
+        vacate(pool, worker);
     pool_write_header(pool);
 }
 
@@ -302,7 +314,8 @@ void pool_distrust_all(Pool *pool, const uint64_t except[PA_MAX_WORKERS / 64])
 {
     pool_know_workers(pool);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
-        if (pool->pidfds[worker] >= 0 && !(except[worker / 64] & UINT64_C(1) << worker % 64))
+        if (!(except[worker / 64] & UINT64_C(1) << worker % 64) &&
+            pool_pidfd_of_worker(pool, worker) >= 0)
             pool_distrust(pool, worker);
 }
 

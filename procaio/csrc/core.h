@@ -184,6 +184,7 @@ struct Group {
     PyObject *feeder, *values;
     int error;
     int abort_error; /* it is to fail with this when its members have ended */
+    uint16_t height; /* how many groups are one within the other below it, at most */
     bool feeding;   /* the feeder is being called */
     bool worker_died; /* over a member, and so it fails like that one */
     bool composite; /* procaio makes the members; an errno is a failure */
@@ -240,6 +241,7 @@ struct Pool {
     bool lacks_spawner; /* it could not be started; to be tried again */
     uint64_t looked_at_ns; /* for what is lost */
     bool lost; /* the program has closed its descriptors; see lost.c */
+    bool is_ending; /* a thread is ending the workers for that */
     bool spawner_is_old; /* the program has become somebody else; it leaves by itself */
     uint32_t cleared;    /* in this round: pools_clear() */
     bool watched; /* somebody was given the descriptor */

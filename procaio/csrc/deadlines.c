@@ -34,8 +34,13 @@ static int open_timer(Pool *pool)
         errno = -error;
         return -1;
     }
-    if (!pa_has_mark(pool->epoll_fd, PA_MARK_SET) || epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+    if (!pa_has_mark(pool->epoll_fd, PA_MARK_SET))
+        error = EBADF;
+    else if (epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
+        error = errno;
+    if (error) {
         close(fd);
+        errno = error;
         return -1;
     }
     pool->timer_fd = fd;
@@ -145,6 +150,7 @@ void deadlines_expire(Pool *pool)
     uint64_t now = pa_now_ns();
     while (pool->deadline_count > 0 && pool->deadlines[0].ns <= now) {
         Request *request = pool->deadlines[0].request;
+        Py_INCREF(request); /* another thread may deliver it while results are harvested */
         deadlines_drop(request);
         if (request->is_husk)
             queue_watch_husk(pool, request);
@@ -152,6 +158,7 @@ void deadlines_expire(Pool *pool)
             queue_detach(pool, request);
         else if (!queue_expire(pool, request))
             deadlines_add(pool, request, now + PA_DEATH_NS); /* it should have been by then */
+        Py_DECREF(request);
     }
     if (pool->deadline_count > 0)
         timer_set(pool, pool->deadlines[0].ns);

@@ -13,6 +13,8 @@
  */
 #include "core.h"
 
+#define MOST_NESTED 1000
+
 enum { FED_AT_LEAST = 2 };
 
 PyTypeObject *Group_Type;
@@ -113,6 +115,11 @@ static void put_in(Group *self, Request *member)
     self->last = member;
     self->active++;
     self->added++;
+    if (!member->is_group)
+        return;
+    uint16_t height = (uint16_t)(((Group *)member)->height + 1);
+    for (Group *group = self; group && group->height < height; group = group->request.group)
+        group->height = height++;
 }
 
 /* The group is, directly or not, a member of `member`. */
@@ -122,6 +129,15 @@ static bool contains(const Request *member, const Group *self)
         if (&group->request == member)
             return true;
     return false;
+}
+
+/* Ending a group goes down into its members, by recursion. */
+static bool nests_too_deep(const Request *member, const Group *self)
+{
+    uint32_t depth = ((const Group *)member)->height + 1u;
+    for (const Group *group = self; group; group = group->request.group)
+        depth++;
+    return depth > MOST_NESTED;
 }
 
 static int check_open(const Group *self)
@@ -143,6 +159,10 @@ static int check_member(const Group *self, PyObject *object)
     const Request *member = (Request *)object;
     if (contains(member, self)) {
         PyErr_SetString(PyExc_ValueError, "a group cannot be a member of itself");
+        return -1;
+    }
+    if (member->is_group && nests_too_deep(member, self)) {
+        PyErr_Format(PyExc_RecursionError, "groups nest at most %d deep", MOST_NESTED);
         return -1;
     }
     if (member->group && member->group != self) {
@@ -373,7 +393,8 @@ static PyMethodDef methods[] = {
      "Make requests members; returns them, as a tuple. The group is done when all of them are.\n\n"
      "Any request can be one, other groups too, until the group's callback is called (RuntimeError\n"
      "from then on). One that is done is ignored; ValueError for a member of another group, and for\n"
-     "a group that would be a member of itself. (IO::AIO add)"},
+     "a group that would be a member of itself; RecursionError for more than 1000 groups that are one\n"
+     "within the other. (IO::AIO add)"},
     {"cancel_subs", (PyCFunction)cancel_subs, METH_NOARGS,
      "cancel_subs($self, /)\n--\n\n"
      "Cancel all members and the feeder, but not the group: it ends normally, and takes no more\n"

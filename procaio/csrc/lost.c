@@ -78,8 +78,9 @@ void lost_give_up(Pool *pool)
 {
     struct pa_segment *segment = pool->segment;
     Py_INCREF((PyObject *)pool);
-    pool->lost = true;
+    pool->lost = pool->is_ending = true;
     pool_end_children(pool);
+    pool->is_ending = false;
     if (pool->segment == segment) {
         queue_harvest(pool);
         memory_forget(pool);
@@ -104,6 +105,23 @@ PyObject *lost_look(PyObject *module, PyObject *unused)
     Py_RETURN_NONE;
 }
 
+/* All has been delivered: it may begin anew, if no thread is in the way. */
+static bool is_over(const Pool *pool)
+{
+    return pool->lost && pool->nreqs == 0 && pool->segment && !pool->closed;
+}
+
+/* The words of the segment may be somewhere else then, or where they were. */
+static void await_others(Pool *pool)
+{
+    while (is_over(pool) && (pool->is_ending || pool->somebody_sleeps || pool->followers > 0)) {
+        poll_tell_others(pool);
+        Py_BEGIN_ALLOW_THREADS
+        syscall(SYS_sched_yield);
+        Py_END_ALLOW_THREADS
+    }
+}
+
 int lost_check(Pool *pool)
 {
     uint64_t now_ns = pa_now_ns();
@@ -118,7 +136,8 @@ int lost_check(Pool *pool)
     if (!done)
         return -1;
     Py_DECREF(done);
-    if (pool->segment && pool->lost && !pool->closed)
+    await_others(pool);
+    if (is_over(pool)) /* another thread has not been quicker */
         pool_release_segment(pool);
     return pool_check(pool);
 }

@@ -240,8 +240,8 @@ static bool is_worker(const Pool *pool, int pid)
     return false;
 }
 
-/* Its own maps (child.c), what is told of a descriptor, or a worker's stat, marked with O_DSYNC
- * (spawner.c). */
+/* Its own maps (child.c), what is told of a descriptor, or a worker's stat (spawner.c).  The program
+ * may read these, too: what the spawner opens is marked with O_DSYNC. */
 static void close_what_spawner_read(int fd)
 {
     char path[64], text[64], name[8], after;
@@ -250,14 +250,13 @@ static void close_what_spawner_read(int fd)
     ssize_t size = readlink(path, text, sizeof text - 1);
     text[size > 0 ? size : 0] = '\0';
     int count = sscanf(text, "/proc/%d/%7[a-z]%c", &pid, name, &after);
-    if (count == 3 && after == '/' && strcmp(name, "fdinfo") == 0 && pid == dead_spawner.pid)
-        close(fd);
-    if (count != 2)
+    int flags = count < 2 ? -1 : fcntl(fd, F_GETFL);
+    if (flags < 0 || !(flags & O_DSYNC))
         return;
-    bool maps = strcmp(name, "maps") == 0 && pid == dead_spawner.pid;
-    bool stat = strcmp(name, "stat") == 0 && fcntl(fd, F_GETFL) & O_DSYNC &&
-                is_worker(dead_spawner.pool, pid);
-    if (maps || stat)
+    bool told = count == 3 && after == '/' && strcmp(name, "fdinfo") == 0;
+    bool maps = count == 2 && strcmp(name, "maps") == 0;
+    bool stat = count == 2 && strcmp(name, "stat") == 0;
+    if (((told || maps) && pid == dead_spawner.pid) || (stat && is_worker(dead_spawner.pool, pid)))
         close(fd);
 }
 

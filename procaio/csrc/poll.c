@@ -77,6 +77,13 @@ void poll_leave_readable(Pool *pool)
         poll_kick(pool);
 }
 
+/* False: the pool has been closed meanwhile, by the program's hook or another thread. */
+static bool look_after(Pool *pool, const struct pa_segment *segment)
+{
+    pool_look_after(pool);
+    return pool->segment == segment;
+}
+
 /* What is pending now, or the limit says: requests that callbacks make are for the next call, so
  * that a callback that always makes another one does not keep the loop. */
 int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
@@ -87,24 +94,24 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
     if (turn && turn < most)
         most = turn;
     uint64_t began_ns = pool->max_poll_time > 0 ? pa_now_ns() : 0, done = 0;
+    *processed = 0;
     bool looked = ++pool->polls % LOOK_EVERY == 0 || timer_has_expired(pool);
     int outcome = 0;
-    if (looked)
-        pool_look_after(pool);
+    if (looked && !look_after(pool, segment))
+        return outcome;
     for (;;) {
         stop_asking(pool);
         if (pool->rung) {
             pool->rung = false;
             looked = true;
-            pool_look_after(pool);
+            if (!look_after(pool, segment))
+                return outcome;
         }
         queue_harvest(pool);
         if (unlikely(deaths_are_to_be_told(pool))) {
             outcome = deaths_tell(pool);
-            if (pool->segment != segment) { /* closed by the hook */
-                *processed = done;
+            if (pool->segment != segment) /* closed by the hook */
                 return outcome;
-            }
             if (outcome < 0)
                 break;
         }
@@ -115,12 +122,11 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
             }
             Request *request = queue_next_pending(pool);
             done += !request->is_husk;
+            *processed = done;
             if (deliver(pool, request) < 0)
                 outcome = -1;
-            if (unlikely(pool->segment != segment)) { /* closed by a callback */
-                *processed = done;
+            if (unlikely(pool->segment != segment)) /* closed by a callback */
                 return outcome;
-            }
             if (outcome < 0)
                 break;
         }
@@ -136,7 +142,8 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
         /* Called for nothing: has somebody died?  This silences the bell, which a worker may have
          * rung in answer to the asking of just now: so ask again. */
         looked = true;
-        pool_look_after(pool);
+        if (!look_after(pool, segment))
+            return outcome;
     }
     if (outcome != 0) {
         poll_leave_readable(pool);
@@ -148,7 +155,6 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
     orphans_sweep(pool);
     if (pool->overflow_length)
         queue_refill(pool);
-    *processed = done;
     return outcome;
 }
 
@@ -255,7 +261,7 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
     }
     Py_END_ALLOW_THREADS
     pool->somebody_sleeps = false;
-    if (pool->segment == segment && lost)
+    if (pool->segment == segment && lost && lost_anything(pool)) /* still: see lost.c */
         lost_give_up(pool);
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);

@@ -299,12 +299,15 @@ PyObject *pool_kill(Pool *pool, PyObject *args)
 /* All but poll_fileno, whose number may be needed again. */
 bool pool_release_segment(Pool *pool)
 {
-    while (pool->somebody_sleeps || pool->followers > 0) {
+    struct pa_segment *segment = pool->segment;
+    while (pool->segment == segment && (pool->somebody_sleeps || pool->followers > 0)) {
         poll_tell_others(pool);
         Py_BEGIN_ALLOW_THREADS
         syscall(SYS_sched_yield);
         Py_END_ALLOW_THREADS
     }
+    if (pool->segment != segment) /* another thread was quicker */
+        return true;
     if (!pool->closed && pool->nreqs > 0)
         return false;
     struct queue dead = {.first = NULL};

@@ -135,10 +135,10 @@ static PyObject *sleep_(Pool *pool, PyObject *arg)
     double seconds = PyFloat_AsDouble(arg);
     if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, NULL, seconds) < 0)
         return NULL;
-    if (pool->segment) {
+    if (pool->segment)
         pool_look_after(pool);
+    if (pool->segment) /* still */
         poll_leave_readable(pool);
-    }
     Py_RETURN_NONE;
 }
 

@@ -343,15 +343,13 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
                   generation, PA_WORKER);
     char *base = NULL, *address = request->address;
     bool own_memory = memory_is_for(request->op);
-    int fd = -1;
-    if (slot->arena_segment != PA_NO_SEGMENT) { /* there is no worker that could write here */
-        const struct pa_data_segment *data =
-            &pool->segment->header.data_segments[slot->arena_segment];
+    const struct pa_data_segment *data = NULL;
+    if (slot->arena_segment != PA_NO_SEGMENT) {
+        data = &pool->segment->header.data_segments[slot->arena_segment];
         base = pa_arena_base(pool->arena, slot->arena_segment);
-        fd = data->fd;
     }
     Py_BEGIN_ALLOW_THREADS
-    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, fd);
+    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, data);
     Py_END_ALLOW_THREADS
     pa_state_move(slot, pa_state_word(PA_EXECUTING, INLINE_OWNER, generation), PA_DONE,
                   INLINE_OWNER, generation, PA_WORKER);
@@ -382,9 +380,9 @@ static bool dispatch(Pool *pool, Request *request)
     int error = fill(pool, request, &pool->segment->slots[index]);
     if (!error && !request->given_up) /* else it only removes its part */
         error = request->error;       /* aborted meanwhile */
-    if (!error && unlikely(pool->closed)) { /* likewise: nobody would come to it any more */
+    if (!error && unlikely(pool->closed || pool->lost)) { /* nobody would come to it any more */
         clean_up(pool, request);
-        error = ECANCELED;
+        error = pool->lost ? EBADF : ECANCELED;
     }
     if (error) {
         pool->free_slots[pool->free_count++] = index;
@@ -1207,7 +1205,7 @@ static void remove_part(Pool *pool, Request *request)
     if (fill(pool, request, &slot))
         return;
     bool in_arena = slot.arena_segment != PA_NO_SEGMENT;
-    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, -1);
+    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, NULL);
 }
 
 /* What a worker would have done. */
@@ -1235,6 +1233,8 @@ void queue_fail_all(Pool *pool, int error)
             continue;
         struct pa_slot *slot = &pool->segment->slots[index];
         uint32_t word = atomic_load(&slot->state);
+        if (pool->is_inline && pa_state_phase(word) == PA_EXECUTING)
+            continue; /* another thread is at it, and will push it */
         enum pa_phase phase =
             is_sound(pool, request, word) ? pa_state_phase(word) : PA_ABORTED;
         if (phase == PA_READY)

@@ -458,6 +458,22 @@ bool result_keep_open(Request *request, int fd)
     return true;
 }
 
+/* Making memory may let other threads run.  They see a request that is about to get a slot: so
+ * nobody takes its result once more when its worker dies, or ends it with the pool. */
+static void make_larger(Pool *pool, Request *request, uint64_t size, struct pa_block *block)
+{
+    request->place = AT_NEW;
+    int error = pool_alloc(pool, size, size <= PA_LARGEST_BLOCK, block);
+    request->place = AT_SLOT;
+    PyErr_Clear();
+    if (request->error) /* aborted meanwhile */
+        return;
+    request->error = error         ? ENOMEM
+                     : pool->lost   ? EBADF /* nobody would come to it any more */
+                     : pool->closed ? ECANCELED
+                                    : 0;
+}
+
 /* What did not fit: keep what came, and send the request on with a larger block. */
 bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
 {
@@ -472,11 +488,12 @@ bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
         return false;
     uint64_t step = next_step(request, slot, (uint64_t)result);
     struct pa_block larger = {.at = NULL};
-    if (gather(request, (size_t)result) < 0 ||
-        (request->block.size < step &&
-         pool_alloc(pool, step, step <= PA_LARGEST_BLOCK, &larger) != 0)) {
-        PyErr_Clear();
+    if (gather(request, (size_t)result) < 0)
         request->error = ENOMEM;
+    else if (request->block.size < step)
+        make_larger(pool, request, step, &larger);
+    if (request->cancelled || request->error) {
+        pa_arena_free(pool->arena, &larger);
         return false;
     }
     if (larger.at) {

@@ -30,6 +30,7 @@ MEGABYTES = 2_000
 COMPACT_MEGABYTES = 12_000
 DEPTH = 1_000_000
 SHALLOW = 2_000  # where an error is looked for: traces stay short, and the search quick
+VERY_SHALLOW = 200  # where models are so large that it is not quick there
 SECONDS = 900  # gives up; on two idle cores nothing takes more than a minute
 COMPACT_SECONDS = 3_600
 
@@ -51,8 +52,15 @@ class Run:
     depth: int = SHALLOW
 
 
+def wrong(name: str, model: str, switches: str, depth: int = SHALLOW) -> Run:
+    """A run that has to fail."""
+    return Run(name, model, switches, fails=True, depth=depth)
+
+
 SMALL = "NREQUESTS=2 DEATHS=1 WITHDRAWALS=0"
 ABORTED = "NREQUESTS=2 DEATHS=0 WITHDRAWALS=0 ABORTS=1"
+BOTH_DIE = "DEATHS=1 MONITOR_DEATHS=1"
+STOPPED = "STOPS=1 NPERMITS=2 BACKLOG=true"
 RUNS = [
     # What holds.
     Run("ring, a death", "ring", SMALL),
@@ -74,52 +82,41 @@ RUNS = [
     Run("birth", "birth"),
     Run("identity", "identity"),
     # Without a fence.
-    Run("no fence after a push", "wake", "NO_FENCE_PUSH", fails=True),
-    Run("no fence before rest", "wake", "NO_FENCE_REST", fails=True),
-    Run("no fence before sleep", "wake", "NO_MONITOR NO_FENCE_SLEEP", fails=True),
-    Run("no fence after spinning", "wake", "SPIN NO_FENCE_SPIN", fails=True),
-    Run("no fence after a result", "signal", "NO_FENCE_WORKER_PUBLISH", fails=True),
-    Run("no fence before looking again", "signal", "NO_FENCE_PROGRAM_ASK", fails=True),
+    wrong("no fence after a push", "wake", "NO_FENCE_PUSH"),
+    wrong("no fence before rest", "wake", "NO_FENCE_REST"),
+    wrong("no fence before sleep", "wake", "NO_MONITOR NO_FENCE_SLEEP"),
+    wrong("no fence after spinning", "wake", "SPIN NO_FENCE_SPIN"),
+    wrong("no fence after a result", "signal", "NO_FENCE_WORKER_PUBLISH"),
+    wrong("no fence before looking again", "signal", "NO_FENCE_PROGRAM_ASK"),
     # Another order, or a step left out.
-    Run("head before claim", "ring", f"{SMALL} ADVANCE_FIRST", fails=True),
-    Run("published before DONE", "ring", f"{SMALL} PUBLISH_FIRST", fails=True),
-    Run("unpublished results forgotten", "ring", f"{SMALL} NO_LOOK_FOR_DONE", fails=True),
-    Run("everything run again", "ring", f"{SMALL} RERUN_ALL", fails=True),
-    Run("worker goes on after an abort", "ring", f"{ABORTED} GO_ON_ABORTED", fails=True),
-    Run("aborted slot freed at once", "ring", f"{ABORTED} FREE_ABORTED", fails=True),
-    Run("aborted by a signal only", "ring", f"{ABORTED} ABORT_BY_SIGNAL", fails=True),
-    Run("aborted slot forgotten", "ring", f"{ABORTED} NO_LOOK_FOR_ABORTED", fails=True),
-    Run("number used again at once", "ring", f"{SMALL} REUSED_FIRST", fails=True),
-    Run("unknown worker not adopted", "birth", "NO_ADOPTION", fails=True),
-    Run("unborn worker not forgotten", "birth", "NO_VACATING", fails=True),
-    Run("pidfd written by the spawner", "birth", "NO_KERNEL_PIDFD", fails=True),
-    Run("starting worker taken for unborn", "birth", "VACATE_STARTING", fails=True),
-    Run("vacant before its permit is back", "birth", "VACANT_FIRST", fails=True),
-    Run("identity renewed only before", "identity", "ONLY_BEFORE", fails=True),
-    Run("identity looked at only before", "identity", "LOOK_BEFORE_CLAIM", fails=True),
-    Run("refused request not sent again", "identity", "NO_SENDING_AGAIN", fails=True),
-    Run("no spawner of the new identity", "identity", "NO_NEW_SPAWNER", fails=True),
+    wrong("head before claim", "ring", f"{SMALL} ADVANCE_FIRST"),
+    wrong("published before DONE", "ring", f"{SMALL} PUBLISH_FIRST"),
+    wrong("unpublished results forgotten", "ring", f"{SMALL} NO_LOOK_FOR_DONE"),
+    wrong("everything run again", "ring", f"{SMALL} RERUN_ALL"),
+    wrong("worker goes on after an abort", "ring", f"{ABORTED} GO_ON_ABORTED"),
+    wrong("aborted slot freed at once", "ring", f"{ABORTED} FREE_ABORTED"),
+    wrong("aborted by a signal only", "ring", f"{ABORTED} ABORT_BY_SIGNAL"),
+    wrong("aborted slot forgotten", "ring", f"{ABORTED} NO_LOOK_FOR_ABORTED"),
+    wrong("number used again at once", "ring", f"{SMALL} REUSED_FIRST"),
+    wrong("unknown worker not adopted", "birth", "NO_ADOPTION"),
+    wrong("unborn worker not forgotten", "birth", "NO_VACATING"),
+    wrong("pidfd written by the spawner", "birth", "NO_KERNEL_PIDFD"),
+    wrong("starting worker taken for unborn", "birth", "VACATE_STARTING"),
+    wrong("vacant before its permit is back", "birth", "VACANT_FIRST"),
+    wrong("identity renewed only before", "identity", "ONLY_BEFORE"),
+    wrong("identity looked at only before", "identity", "LOOK_BEFORE_CLAIM"),
+    wrong("refused request not sent again", "identity", "NO_SENDING_AGAIN"),
+    wrong("no spawner of the new identity", "identity", "NO_NEW_SPAWNER"),
     # Errors that were in the C until a model found them.
-    Run("pools renewed one by one", "identity", "ONE_BY_ONE", fails=True),
-    Run("monitor rests beside a request", "wake", "NO_ENSURE_BEFORE_RUN", fails=True),
-    Run(
-        "permit for a dead sleeper",
-        "wake",
-        "DEATHS=1 OLD_BURIAL OLD_WAKINGS",
-        fails=True,
-        depth=200,
-    ),
-    Run("bell of a dead spawner", "wake", "MONITOR_DEATHS=1 OLD_SPAWNER_BURIAL", fails=True),
-    Run(
-        "permit for a vacant number",
-        "wake",
-        "DEATHS=1 MONITOR_DEATHS=1 NO_REST OLD_WAKINGS",
-        fails=True,
-        depth=200,
-    ),
-    Run("ring swallowed", "signal", "NO_ASK_AFTER_SILENCING", fails=True),
-    Run("silent after an exception", "signal", "NO_ASK_AFTER_RAISE", fails=True),
-    Run("silent after a sleep", "signal", "NO_ASK_AFTER_SLEEP", fails=True),
+    wrong("pools renewed one by one", "identity", "ONE_BY_ONE"),
+    wrong("monitor rests beside a request", "wake", "NO_ENSURE_BEFORE_RUN"),
+    wrong("permit for a dead sleeper", "wake", "DEATHS=1 OLD_BURIAL OLD_WAKINGS", VERY_SHALLOW),
+    wrong("sleeper that a stopped one left", "wake", f"{STOPPED} NO_RINGING", VERY_SHALLOW),
+    wrong("bell of a dead spawner", "wake", "MONITOR_DEATHS=1 OLD_SPAWNER_BURIAL"),
+    wrong("permit for a vacant number", "wake", f"{BOTH_DIE} NO_REST OLD_WAKINGS", VERY_SHALLOW),
+    wrong("ring swallowed", "signal", "NO_ASK_AFTER_SILENCING"),
+    wrong("silent after an exception", "signal", "NO_ASK_AFTER_RAISE"),
+    wrong("silent after a sleep", "signal", "NO_ASK_AFTER_SLEEP"),
 ]
 DEEP = [
     Run("birth, many deaths", "birth", "DEATHS=4 SPAWNER_DEATHS=4"),
@@ -127,21 +124,24 @@ DEEP = [
     Run("wake, spinning, a death", "wake", "DEATHS=1 SPIN", compact=True),
     Run("wake, a backlog, a death", "wake", "DEATHS=1 BACKLOG=true", compact=True),
     Run("wake, two permits", "wake", "NPERMITS=2", compact=True),
-    Run("wake, a death and the monitor's", "wake", "DEATHS=1 MONITOR_DEATHS=1", compact=True),
+    Run("wake, a death and the monitor's", "wake", BOTH_DIE, compact=True),
 ]
+
+
+def called(
+    directory: Path, *command: str, seconds: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What a program says, and its status."""
+    return subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, timeout=seconds, check=False
+    )
 
 
 def build(run: Run, directory: Path) -> None:
     """Make the analyser `pan` of a run."""
     switches = [f"-D{switch}" for switch in run.switches.split()]
     shutil.copy(HERE / f"{run.model}.pml", directory)
-    made = subprocess.run(
-        ["spin", "-a", *switches, f"{run.model}.pml"],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    made = called(directory, "spin", "-a", *switches, f"{run.model}.pml")
     if made.returncode != 0 or "Error" in made.stdout:
         raise RuntimeError(f"{run.name}: spin: {made.stdout}{made.stderr}")
     kind, megabytes = ("HC4", COMPACT_MEGABYTES) if run.compact else ("COLLAPSE", MEGABYTES)
@@ -165,17 +165,11 @@ def execute(run: Run) -> tuple[bool, str]:
             options.append("-w26")  # the table to begin with: 512 MiB
         began = time.monotonic()
         try:
-            out = subprocess.run(
-                ["./pan", *options],
-                cwd=directory,
-                capture_output=True,
-                text=True,
-                timeout=COMPACT_SECONDS if run.compact else SECONDS,
-                check=False,
-            ).stdout
+            seconds = COMPACT_SECONDS if run.compact else SECONDS
+            out = called(directory, "./pan", *options, seconds=seconds).stdout
         except subprocess.TimeoutExpired:
             out = "pan: out of time"
-        seconds = time.monotonic() - began
+        took = time.monotonic() - began
     errors = number(r"errors: (\d+)", out)
     states = number(r"(\d[\d.e+]*) states, stored", out)
     what = re.search(r"pan:\d+: (.*?) \(at depth", out)
@@ -188,7 +182,7 @@ def execute(run: Run) -> tuple[bool, str]:
         result = "holds" + (" (hash compact)" if run.compact else "")
         if not good:
             result = f"FAILS: {what[1]}" if what else f"INCOMPLETE: {cut_short and cut_short[0]}"
-    return good, f"{run.name:34} {states:>12,.0f} states {seconds:>6.1f} s  {result}"
+    return good, f"{run.name:34} {states:>12,.0f} states {took:>6.1f} s  {result}"
 
 
 def main() -> int:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run_quick(question: str, tmp_path: Path) -> list[dict[str, Any]]:
-    """What a quick run without third-party packages tells of the questions that begin so."""
+def run_quick(question: str, tmp_path: Path, *further: str) -> list[dict[str, Any]]:
+    """What a quick run tells of the questions that begin so; by default without peers."""
     report = tmp_path / "report.json"
-    options = ["--quick", "--no-peers", "--data", str(tmp_path / "data"), "--json", str(report)]
+    options = ["--quick", "--data", str(tmp_path / "data"), "--json", str(report)]
+    options += further or ("--no-peers",)
     subprocess.run(
         [sys.executable, "-m", "benchmarks", *options, "--only", question],
         cwd=ROOT,
@@ -60,3 +61,13 @@ def test_without_its_program_the_slow_file_system_is_named_as_missing(
     with pytest.raises(Exception, match="libfuse3-dev, fuse3"):
         mount.__enter__()
     assert not (tmp_path / "mount").exists()
+
+
+def test_lateness(tmp_path: Path) -> None:
+    """Each contender says how late the loop was, and all but the idle one have read something."""
+    [asked] = run_quick("lateness_64", tmp_path)
+    for contender in asked["contenders"]:
+        for sample in contender["samples"]:
+            extra = sample["extra"]
+            assert 0 < extra["p50"] <= sample["value"] <= extra["max"]
+            assert (extra["reads/s"] > 0) != ("idle" in contender["name"])

@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS_FOR_ONE_TURN = 60
 FILES = (
     *("noop", "stat", "read_4k", "read_1m", "latency", "ticker", "lateness", "worker"),
-    *("walk", "scan", "remove", "copy", "slow"),
+    *("walk", "scan", "remove", "copy", "slow", "http"),
 )
 
 

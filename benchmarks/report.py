@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from benchmarks.data import Data
     from benchmarks.harness import Aim, Options, Outcome, Question
 
-PEERS = (*("procaio", "aiofiles", "aiofile", "anyio", "caio", "uvloop"),)
+PEERS = (
+    *("procaio", "aiofiles", "aiofile", "anyio", "caio", "uvloop"),
+    *("starlette", "uvicorn", "httptools"),
+)
 MICROSECONDS = 1e6
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last: what is tested may be another build
 from benchmarks import web_client  # noqa: E402
 from benchmarks.measure import WrongResultError  # noqa: E402
+from benchmarks.run import renewed  # noqa: E402
 
 
 def run_quick(question: str, tmp_path: Path, *further: str) -> list[dict[str, Any]]:
@@ -168,3 +170,90 @@ def test_web_client_notes_how_long_each_answer_took() -> None:
         asyncio.run(main())
     assert len(path.took) == 5
     assert min(path.took) > 0
+
+
+# -- plots and pages -------------------------------------------------------------------------------
+
+
+def measured(name: str, kind: str, *values: float, **extra: float) -> dict[str, Any]:
+    """A contender of a report; without values it was not there."""
+    samples = [
+        {"value": value, "extra": {key: value * factor for key, factor in extra.items()}}
+        for value in values
+    ]
+    missing = None if values else "no such package"
+    return {"name": name, "kind": kind, "samples": samples, "missing": missing, "failed": None}
+
+
+def report_of(*questions: dict[str, Any]) -> dict[str, Any]:
+    """A report as --json writes it, as far as plots need it."""
+    machine = {"date": "2026-01-01T00:00:00+00:00", "cpu": "a fast one", "cores": 2}
+    machine |= {"kernel": "6.0", "python": "3.12"}
+    sizes = {"depth": 64, "size": 16384}
+    asked = [{**question, "full": sizes, "quick": sizes} for question in questions]
+    return {"machine": machine, "quick": True, "repeat": 2, "questions": asked}
+
+
+def test_plots_show_everybody(tmp_path: Path) -> None:
+    """With units on the axes; who is missing is named too. The same figures give the same file."""
+    pytest.importorskip("matplotlib")
+    late = {"p50": 0.1, "max": 3.0}
+    waits = {f"{who}: p{n} ms": n for who in ("nine", "tenth") for n in (50, 99)}
+    names = ["idle loop", "procaio, await", "somebody else"]
+    lateness = [
+        contender
+        for loop in ("", ", uvloop")
+        for contender in (
+            measured(names[0] + loop, "baseline", 90, 110, **late),
+            measured(names[1] + loop, "procaio", 100, 120, **late),
+            measured(names[2] + loop, "peer"),
+        )
+    ]
+    http = [measured(names[1], "procaio", 5, 9, **waits), measured(names[2], "peer")]
+    document = report_of(
+        {"name": "lateness_64", "contenders": lateness},
+        {"name": "lateness_1000", "contenders": lateness},
+        {"name": "http", "contenders": http},
+    )
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    made = []
+    for directory in ("one", "two"):
+        command = ["benchmarks.plots", tmp_path / "report.json", tmp_path / directory]
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, timeout=100)
+        plots = {path.name: path.read_text() for path in (tmp_path / directory).iterdir()}
+        assert set(plots) == {"lateness.svg", "http.svg"}
+        made.append(plots)
+    assert made[0] == made[1]
+    for text in made[0].values():
+        ET.fromstring(text)
+        # Letters are drawn; a comment holds what they say.
+        assert all(f"<!-- {what} -->" in text for what in [*names[1:], "not installed"])
+        assert "millisecond" in text
+
+
+def test_plots_of_nothing_fail(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "report.json").write_text(json.dumps(report_of({"name": "noop"})))
+    command = [sys.executable, "-m", "benchmarks.plots", tmp_path / "report.json", tmp_path]
+    ended = subprocess.run(
+        command, cwd=ROOT, check=False, timeout=100, stdout=subprocess.PIPE, text=True
+    )
+    assert (ended.returncode, "nothing" in ended.stdout) == (1, True)
+
+
+def test_tables_go_where_a_page_has_marks_for_them() -> None:
+    """What was there goes, what is around stays, and a table without marks goes nowhere."""
+    page = "before\n<!-- begin a -->\nold\n<!-- end a -->\nafter\n"
+    new = renewed(page, "here", {"a": "new\n", "b": "nowhere\n"})
+    assert new == "before\n<!-- begin a -->\n```\nhere\n\nnew\n```\n<!-- end a -->\nafter\n"
+    assert renewed(new, "here", {"a": "new\n"}) == new
+
+
+def test_the_page_of_benchmarks_has_marks_for_the_tables() -> None:
+    """`make bench-plots` finds them, and the plots are those that the page shows."""
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    for name in ("lateness_64", "lateness_1000", "http", "http_1m"):
+        assert renewed(page, "here", {name: "table\n"}) != page
+    for name in ("lateness", "http", "http_1m"):
+        assert f"](_static/{name}.svg)" in page
+        assert (ROOT / f"docs/_static/{name}.svg").exists()

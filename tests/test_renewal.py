@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ from procaio import testing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from conftest import Gate
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its groups")
@@ -119,6 +122,57 @@ def test_worker_that_was_only_just_made_is_ended_before_an_exec(
     assert not is_running(worker)
     assert worker not in pidfds().values()
     assert procaio.aio_stat("/", pool=workers).wait(timeout=30) == os.stat("/")
+
+
+def is_in_epoll(thread: threading.Thread) -> bool:
+    with open(f"/proc/self/task/{thread.native_id}/wchan") as file:
+        return "ep" in file.read()
+
+
+@needs_root  # to see where a thread sleeps
+def test_death_that_two_threads_see_is_that_of_one_worker(
+    workers: procaio.Pool, gate: Gate
+) -> None:
+    """The one that is slower acts upon a number that another worker's pidfd has by then."""
+    workers.max_parallel(2)
+    spare = os.open("/dev/null", os.O_RDONLY)
+    (held,) = gate.hold(workers)
+    (first,) = workers.statistics().workers
+    os.close(spare)  # the next worker 0 gets it, and worker 1 what the first has now
+
+    def wait() -> None:
+        with pytest.raises(procaio.WorkerDied):
+            held.wait()
+
+    slower = threading.Thread(target=wait)
+    slower.start()
+    eventually(lambda: is_in_epoll(slower), "it sleeps")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # nothing from here on lets the other thread run
+    try:
+        os.kill(first.pid, signal.SIGKILL)
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            pass  # it has the event now
+        while workers.statistics().worker_deaths == 0:
+            workers.poll_cb()
+        others = [procaio.aio_read(gate.fd, None, 1, pool=workers) for _ in range(2)]
+        while any(request.state != "execute" for request in others):
+            workers.nworkers()
+        pids = {worker.number: worker.pid for worker in workers.statistics().workers}
+        os.kill(pids[1], signal.SIGKILL)
+    finally:
+        sys.setswitchinterval(interval)
+    slower.join(30)
+    gate.open()
+    outcomes = []
+    for request in others:
+        try:
+            outcomes.append(request.wait(timeout=30))
+        except procaio.WorkerDied as error:
+            outcomes.append(type(error))
+    assert sorted(map(str, outcomes)) == sorted(map(str, [b"x", procaio.WorkerDied]))
+    assert is_running(pids[0])
 
 
 def refused(workers: procaio.Pool, path: Path, **keywords: float) -> procaio.Request[int]:

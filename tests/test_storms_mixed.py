@@ -274,15 +274,17 @@ def test_storm_over_requests_of_all_kinds_loses_nothing_and_leaves_nothing(
     clients = [Client(tree, workers, n, count // THREADS) for n in range(THREADS)]
     weather = Weather(workers, count)
     weather.start()
-    for client in clients:
-        client.start()
-    for client in clients:
-        while client.is_alive():
-            with contextlib.suppress(procaio.PoolClosed):
-                workers._flush(0.05)
-            client.join(0.001)
-    workers.flush()
-    weather.finish()
+    try:
+        for client in clients:
+            client.start()
+        for client in clients:
+            while client.is_alive():
+                with contextlib.suppress(procaio.PoolClosed):
+                    workers._flush(0.05)
+                client.join(0.001)
+        workers.flush()
+    finally:
+        weather.finish()
 
     assert weather.kills > 10
     assert weather.stops > 0

@@ -136,27 +136,53 @@ bool pool_is_our_child(int pidfd)
 
 /* -- which worker is which ----------------------------------------------------------------------- */
 
+/* The next worker that the set has: false at its end. */
+static bool next_in_set(FILE *set, uint32_t *worker, int *pidfd)
+{
+    char line[256];
+    unsigned long long data;
+    while (fgets(line, sizeof line, set)) {
+        if (sscanf(line, "tfd: %d events: %*x data: %llx", pidfd, &data) != 2)
+            continue;
+        *worker = (uint32_t)data;
+        if (*worker < PA_MAX_WORKERS && data == PA_EVENT_OF(*worker, *pidfd))
+            return true;
+    }
+    return false;
+}
+
 /* The number of a pidfd in a worker's record is not trusted, since anybody can write there: what is
  * killed or closed by it might be somebody else's.  But every worker's spawner has entered it into
  * the pool's set, of which the kernel tells what it holds. */
 void pool_know_workers(Pool *pool)
 {
-    char line[256];
+    uint32_t worker;
     int pidfd;
-    unsigned long long data;
     FILE *set = open_fdinfo(pool->epoll_fd);
-    while (set && fgets(line, sizeof line, set)) {
-        if (sscanf(line, "tfd: %d events: %*x data: %llx", &pidfd, &data) != 2)
-            continue;
-        uint32_t worker = (uint32_t)data;
-        if (worker >= PA_MAX_WORKERS || data != PA_EVENT_OF(worker, pidfd) ||
-            pool->pidfds[worker] == pidfd)
+    while (set && next_in_set(set, &worker, &pidfd)) {
+        if (pool->pidfds[worker] == pidfd)
             continue;
         pool->pidfds[worker] = pidfd;
         pool->pids[worker] = pid_of(pidfd);
     }
     if (set)
         fclose(set);
+}
+
+/* An event may be older than a burial that another thread has seen to.  By now the number of the
+ * pidfd may be that of another worker's.  Where the set cannot be read, the record has to do. */
+static bool is_still_its(Pool *pool, uint32_t worker, int pidfd)
+{
+    uint32_t other;
+    int number;
+    bool found = false;
+    FILE *set = open_fdinfo(pool->epoll_fd);
+    if (!set)
+        return atomic_load(&pool->segment->workers[worker].pidfd) == pidfd;
+    while (!found && next_in_set(set, &other, &number))
+        found = other == worker && number == pidfd;
+    fclose(set);
+    return found;
 }
 
 /* Of any pool. */
@@ -208,12 +234,11 @@ int pool_pid_of(Pool *pool, uint32_t worker)
     return is_our_child(P_PID, pid) ? pid : 0;
 }
 
-static int watch_worker(Pool *pool, int how, uint32_t worker, int pidfd)
+static void watch_worker(const Pool *pool, uint32_t worker, int pidfd)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = PA_EVENT_OF(worker, pidfd)};
-    if (!pa_has_mark(pool->epoll_fd, PA_MARK_SET))
-        return -1;
-    return epoll_ctl(pool->epoll_fd, how, pidfd, &event);
+    if (pa_has_mark(pool->epoll_fd, PA_MARK_SET))
+        epoll_ctl(pool->epoll_fd, EPOLL_CTL_ADD, pidfd, &event);
 }
 
 /* -- the dead ------------------------------------------------------------------------------------ */
@@ -328,13 +353,13 @@ static bool was_condemned(Pool *pool, uint32_t worker)
     return was;
 }
 
-/* `pidfd` is what the event said: that may be older than the burial. */
+/* False: it lives, or is no such worker any more. */
 bool pool_bury_worker(Pool *pool, uint32_t worker, int pidfd)
 {
     struct pa_segment *segment = pool->segment;
     struct pa_worker *record = &segment->workers[worker];
     int exitcode;
-    if (watch_worker(pool, EPOLL_CTL_MOD, worker, pidfd) < 0 ||
+    if (!is_still_its(pool, worker, pidfd) ||
         !reap(pidfd, pool_learn_pid(pool, worker, pidfd), &exitcode))
         return false;
     drop_pidfd(pool, pidfd);
@@ -380,7 +405,7 @@ static void adopt_workers(Pool *pool)
         int pidfd = atomic_load(&record->pidfd);
         bool is_ours = is_our_child(P_PIDFD, pidfd) || (pidfd >= 0 && pid_of(pidfd) == REAPED);
         if (is_ours && !is_known(pidfd)) {
-            watch_worker(pool, EPOLL_CTL_ADD, worker, pidfd);
+            watch_worker(pool, worker, pidfd);
         } else if (life == PA_STARTING && atomic_load(&record->pid) == 0) {
             pa_permits_return(segment, worker);
             atomic_store(&record->pidfd, -1);

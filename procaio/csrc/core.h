@@ -360,7 +360,7 @@ bool pool_has_wild(const Pool *pool);
 void pool_mend(Pool *pool);
 void pool_kill_child(int pidfd);
 bool pool_await_death(int pidfd, int pid, uint64_t until_ns);
-bool pool_bury_worker(Pool *pool, uint32_t worker, int pidfd); /* false: it lives */
+bool pool_bury_worker(Pool *pool, uint32_t worker, int pidfd);
 void pool_end_spawner(Pool *pool, uint64_t until_ns);
 void pool_end_its_wakings(struct pa_segment *segment);
 void pool_end_children(Pool *pool);

@@ -16,7 +16,12 @@ help: ## show this list
 $(VENV)/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[progress,test,check]'
+	@if $(HAS_GIR); then $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test-gui]' \
+		|| echo "PyGObject cannot be built: the tests with GLib will be skipped"; fi
 	touch $@
+
+# PyGObject needs Debian's libgirepository1.0-dev and libcairo2-dev.
+HAS_GIR = pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null
 
 demo: ## the main job: scan /usr with many requests in flight
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ import contextvars
 import gc
 import os
 import threading
+import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -205,12 +206,15 @@ def test_eager_tasks_begin_at_once_and_go_on_in_the_loop(pool: procaio.Pool, run
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(asyncio.eager_task_factory)
-        assert loop.create_task(stat(ended)).done()
-        tasks = [loop.create_task(stat(procaio.aio_stat("/", pool=pool))) for _ in range(50)]
+
+        def eager(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            return asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+        assert eager(stat(ended)).done()
+        tasks = [eager(stat(procaio.aio_stat("/", pool=pool))) for _ in range(50)]
         assert not any(task.done() for task in tasks)
         assert set(await asyncio.gather(*tasks)) == {os.stat("/")}
-        late = loop.create_task(stat(procaio.aio_stat("/no", pool=pool)))
+        late = eager(stat(procaio.aio_stat("/no", pool=pool)))
         with pytest.raises(FileNotFoundError):
             await late
 
@@ -513,6 +517,38 @@ def test_request_awaited_in_one_loop_and_waited_for_in_another_thread(
         futures.append(executor.submit(held.wait))
         gate.open()
         assert [future.result(60) for future in futures] == [b"x"] * 3
+
+
+def test_threads_that_wait_beside_a_loop_are_woken_when_they_are_to_be(
+    workers: procaio.Pool,
+) -> None:
+    """The loop looks at the same descriptor, and must not take away what was to wake a thread: it
+    would sleep until it looks by itself, for a second.
+    """
+    slept: list[float] = []
+    over = threading.Event()
+
+    def wait() -> None:
+        for _ in range(200):
+            begin = time.monotonic()
+            procaio.aio_stat("/", pool=workers).wait()
+            slept.append(time.monotonic() - begin)
+
+    async def task() -> None:
+        while not over.is_set():
+            await procaio.aio_stat("/", pool=workers)
+
+    async def main() -> None:
+        tasks = [asyncio.ensure_future(task()) for _ in range(3)]
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(executor, wait) for _ in range(3)))
+        over.set()
+        await asyncio.gather(*tasks)
+
+    with ThreadPoolExecutor(3) as executor:
+        asyncio.run(main())
+    assert len(slept) == 600
+    assert sum(seconds > 0.9 for seconds in slept) < 3
 
 
 def test_debug_mode_finds_nothing_to_complain_about(

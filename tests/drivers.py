@@ -36,7 +36,7 @@ class Driver:
     """Whether there may be another such loop in the same thread, once this one has ended."""
     has_threads = True
     runs_in_threads = True
-    threads = 1
+    threads = 0
     """How many it leaves to a process."""
     raises_interrupts = True
     """Whether what a callback raises leaves run(), if it is no Exception."""
@@ -266,7 +266,7 @@ class Trio(Driver):
 class TrioAsGuest(Trio):
     """trio in a loop of asyncio."""
 
-    threads = 3  # trio keeps those that poll, for a while
+    threads = 2  # trio keeps those that poll, for a while
 
     def run(self, start: Callable[[], object]) -> None:
         import trio

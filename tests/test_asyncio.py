@@ -8,7 +8,6 @@ import contextvars
 import gc
 import os
 import threading
-import time
 import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import descriptors, eventually
+from conftest import descriptors, eventually, run_fine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -519,36 +518,29 @@ def test_request_awaited_in_one_loop_and_waited_for_in_another_thread(
         assert [future.result(60) for future in futures] == [b"x"] * 3
 
 
-def test_threads_that_wait_beside_a_loop_are_woken_when_they_are_to_be(
-    workers: procaio.Pool,
-) -> None:
+def test_threads_that_wait_beside_a_loop_are_woken_when_they_are_to_be() -> None:
     """The loop looks at the same descriptor, and must not take away what was to wake a thread: it
-    would sleep until it looks by itself, for a second.
+    would sleep until it looks by itself, for a second, a hundred times and more.
     """
-    slept: list[float] = []
-    over = threading.Event()
-
-    def wait() -> None:
-        for _ in range(200):
-            begin = time.monotonic()
-            procaio.aio_stat("/", pool=workers).wait()
-            slept.append(time.monotonic() - begin)
-
-    async def task() -> None:
-        while not over.is_set():
-            await procaio.aio_stat("/", pool=workers)
-
-    async def main() -> None:
-        tasks = [asyncio.ensure_future(task()) for _ in range(3)]
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(*(loop.run_in_executor(executor, wait) for _ in range(3)))
-        over.set()
-        await asyncio.gather(*tasks)
-
-    with ThreadPoolExecutor(3) as executor:
+    run_fine("""
+        import asyncio, threading, procaio
+        from concurrent.futures import ThreadPoolExecutor
+        def wait():
+            for _ in range(400):
+                procaio.aio_stat("/").wait()
+        async def task():
+            while not over.is_set():
+                await procaio.aio_stat("/")
+        async def main():
+            loop = asyncio.get_running_loop()
+            tasks = [asyncio.create_task(task()) for _ in range(3)]
+            await asyncio.gather(*(loop.run_in_executor(executor, wait) for _ in range(3)))
+            over.set()
+            await asyncio.gather(*tasks)
+        over, executor = threading.Event(), ThreadPoolExecutor(3)
         asyncio.run(main())
-    assert len(slept) == 600
-    assert sum(seconds > 0.9 for seconds in slept) < 3
+        print("fine")
+    """)
 
 
 def test_debug_mode_finds_nothing_to_complain_about(

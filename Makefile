@@ -15,8 +15,14 @@ help: ## show this list
 # The extension is built in place; a change of its sources builds it again.
 $(VENV)/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[progress,test,check]'
+	@if $(HAS_GIR) && $(INSTALL) '.[progress,test,check,test-gui]'; then :; else \
+		echo "without PyGObject: tests with GLib will be skipped"; $(INSTALL) '.[progress,test,check]'; fi
 	touch $@
+
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
+# PyGObject needs Debian's libgirepository1.0-dev and libcairo2-dev.
+HAS_GIR = pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null
 
 demo: ## the main job: scan /usr with many requests in flight
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 from procaio import _loops
 from procaio._pool import default_pool
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Attachment", "attach"]
 
 
+@final
 class Attachment:
     """What attach() gives: a context manager; leaving it detaches."""
 
@@ -53,10 +54,10 @@ def attach(loop: object = None, *, pool: Pool | None = None) -> Attachment:
 
     Args:
         loop: the loop. None: the one of this thread, found as described in docs/loops.md. A name
-            ('asyncio', 'trio', 'twisted', 'qt', 'tk', 'gevent', 'glib'): the one of that kind. Or an
-            object: an asyncio or Tornado loop, a Twisted reactor, a QCoreApplication, a Tk window,
-            a gevent hub, a GLib.MainContext or MainLoop, a selector (whose user calls `key.data()`),
-            or anything that has the methods of `procaio.Loop`.
+            ('asyncio', 'trio', 'twisted', 'qt', 'tk', 'gevent', 'glib', 'tornado'): the one of that
+            kind. Or an object: an asyncio or Tornado loop, a Twisted reactor, a QCoreApplication,
+            a Tk window, a gevent hub, a GLib.MainContext or MainLoop, a selector (whose user calls
+            `key.data()`), or anything that has the methods of `procaio.Loop`.
         pool: the pool; the default pool if it is not given.
 
     Must be called in the loop's thread. The loop is attached until the pool is closed, or

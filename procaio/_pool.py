@@ -200,6 +200,7 @@ class Pool(_core.CorePool):
         if self.closed or self._closing:
             return
         if self._disown():
+            _loops.forget(self._loops)
             return
         if self._workers == 0 and self.nreqs():
             self.min_parallel(1)  # else they would be waited for in vain
@@ -257,12 +258,14 @@ class Pool(_core.CorePool):
     # -- loops ------------------------------------------------------------------------------------
 
     def _attach(self, loop: _loops.Loop) -> None:
+        loop = _loops.that_watches_for(loop)
         if loop not in self._loops:
             _loops.watch(loop, self)
             self._loops.add(loop)
 
     def _detach(self, loop: _loops.Loop) -> None:
-        if loop in self._loops:
+        loop = _loops.that_watches_for(loop)
+        if self._is_open() and loop in self._loops:  # a forked child has no loops
             self._loops.discard(loop)
             _loops.watch_no_more(loop, self.poll_fileno())
             self._forget_loop()

@@ -18,7 +18,8 @@ from procaio._loops._adapter import Adapter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from procaio._core import CorePool, Request
+    from procaio._core import Request
+    from procaio._pool import Pool
 
 __all__ = [
     "Loop",
@@ -26,6 +27,7 @@ __all__ = [
     "find",
     "forget",
     "sleep_in_greenlet",
+    "that_watches_for",
     "watch",
     "watch_again",
     "watch_no_more",
@@ -34,21 +36,25 @@ __all__ = [
 # In this order they are looked for: what runs before what merely exists. The module that a program
 # must have imported for the loop to be there, and ours.
 _KINDS: Final = {
-    "asyncio": ("asyncio", "_asyncio"),
-    "trio": ("trio", "_trio"),
-    "twisted": ("twisted.internet.reactor", "_twisted"),
+    "asyncio": (("asyncio",), "_asyncio"),
+    "trio": (("trio",), "_trio"),
+    "twisted": (("twisted.internet.reactor",), "_twisted"),
     "qt": (("PySide6", "PyQt6", "PySide2", "PyQt5"), "_qt"),
-    "tk": ("tkinter", "_tk"),
-    "gevent": ("gevent", "_gevent"),
-    "glib": ("gi.repository.GLib", "_glib"),
-    "tornado": ("tornado", "_tornado"),
-    "selectors": ("selectors", "_selectors"),
+    "tk": (("tkinter",), "_tk"),
+    "gevent": (("gevent",), "_gevent"),
+    "glib": (("gi.repository.GLib",), "_glib"),
+    "tornado": (("tornado",), "_tornado"),
+    "selectors": (("selectors",), "_selectors"),
 }
+
+
+# What steps tasks in trio and asyncio.
+_STEPPERS: Final = {"unrolled_run", "_run_once"}
 
 
 @runtime_checkable
 class Loop(Protocol):
-    """What procaio asks of a loop. The loops of asyncio have these methods, and so may any other."""
+    """What procaio asks of a loop. Those of asyncio have these methods, and so may any other."""
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> object:
         """Call `callback` in the loop's thread whenever `fd` is readable, until remove_reader()."""
@@ -63,8 +69,7 @@ class Loop(Protocol):
         """Whether it will never run again."""
 
 
-def _imported(roots: str | tuple[str, ...]) -> bool:
-    names = (roots,) if isinstance(roots, str) else roots
+def _imported(names: tuple[str, ...]) -> bool:
     return any(name in sys.modules for name in names)
 
 
@@ -94,14 +99,14 @@ def find(loop: object = None) -> Loop:
     if loop is None:
         raise RuntimeError(
             "no event loop was found in this thread: asyncio and trio have to be running, a Qt "
-            "application, a Tk window or Twisted's reactor to exist, GLib or gevent to be imported; "
-            "or name what is to be attached, as in attach('glib')"
+            "application, a Tk window or Twisted's reactor to exist, GLib or gevent to be "
+            "imported; or name what is to be attached, as in attach('glib')"
         )
     if isinstance(loop, Loop):
         return loop
     raise TypeError(
-        f"loop must be an event loop or one of {', '.join(_KINDS)}, not {type(loop).__name__}: what "
-        "is none of them needs add_reader, remove_reader, call_soon_threadsafe and is_closed"
+        f"loop must be an event loop or one of {', '.join(_KINDS)}, not {type(loop).__name__}: "
+        "what is none of them needs add_reader, remove_reader, call_soon_threadsafe and is_closed"
     )
 
 
@@ -125,10 +130,11 @@ def elsewhere(request: Request[Any]) -> Iterator[Any] | None:
 
     """
     loop = asyncio._get_running_loop()  # noqa: SLF001 - public in all but name
-    if loop is not None and asyncio.current_task(loop) is not None:
-        return None
+    has_task = loop is not None and asyncio.current_task(loop) is not None
     for name in ("trio", "twisted"):
-        if name in sys.modules and (stepped := _half(f"_{name}").awaited(request)) is not None:
+        if name not in sys.modules or (has_task and not _is_within(name)):
+            continue
+        if (stepped := _half(f"_{name}").awaited(request)) is not None:
             return stepped  # type: ignore[no-any-return]
     if loop is None and request.state not in {"done", "cancelled", "dead"}:
         raise RuntimeError(
@@ -138,7 +144,20 @@ def elsewhere(request: Request[Any]) -> Iterator[Any] | None:
     return None
 
 
-def sleep_in_greenlet(pool: CorePool, request: Request[Any] | None, timeout: float) -> bool:
+def _is_within(name: str) -> bool:
+    """Whether it is what runs inside the task of asyncio that this is: a trio.run in a notebook."""
+    if not (name == "trio" and _half("_trio").is_in_task()):
+        return False
+    frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to know which is the inner one
+    while frame.f_back is not None:
+        frame = frame.f_back
+        module = frame.f_globals.get("__name__", "").partition(".")[0]
+        if module in {"trio", "asyncio"} and frame.f_code.co_name in _STEPPERS:
+            return bool(module == "trio")
+    return True
+
+
+def sleep_in_greenlet(pool: Pool, request: Request[Any] | None, timeout: float) -> bool:
     """Let other greenlets run until the request has ended, or something has; False: not in one."""
     return _half("_gevent").sleep(pool, request, timeout)  # type: ignore[no-any-return]
 
@@ -147,18 +166,25 @@ def forget(loops: Iterable[Loop]) -> None:
     """In a forked child, which has none of them."""
     for loop in loops:
         if isinstance(loop, Adapter):
-            loop.forget()
+            loop.end()
 
 
 # -- the pool's side -------------------------------------------------------------------------------
 
 
-def watch(loop: Loop, pool: CorePool) -> None:
+def that_watches_for(loop: Loop) -> Loop:
+    """The loop itself, but for PySide6.QtAsyncio, which leaves descriptors to Qt."""
+    if type(loop).__module__.partition(".")[0] != "PySide6":
+        return loop
+    return _half("_qt").running() or loop
+
+
+def watch(loop: Loop, pool: Pool) -> None:
     """Let the loop deliver the pool's completions."""
     loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
 
 
-def watch_again(loop: Loop, pool: CorePool) -> None:
+def watch_again(loop: Loop, pool: Pool) -> None:
     """The loop still believes in the descriptor that had the number before."""
     watch_no_more(loop, pool.poll_fileno())
     watch(loop, pool)
@@ -168,3 +194,5 @@ def watch_no_more(loop: Loop, fileno: int) -> None:
     """Undo watch(); a closed loop has forgotten its readers already."""
     if not loop.is_closed():
         loop.remove_reader(fileno)
+    elif isinstance(loop, Adapter):
+        loop.end()

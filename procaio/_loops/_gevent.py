@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -15,7 +16,8 @@ from procaio._loops._adapter import Adapter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from procaio._core import CorePool, Request
+    from procaio._core import Request
+    from procaio._pool import Pool
 
 __all__ = ["adapt", "running", "sleep"]
 
@@ -27,35 +29,57 @@ class _Hub(Adapter):
         super().__init__(native)
         self._watchers: dict[int, Any] = {}
         self._news: dict[int, Event] = {}
+        self.sleeping: set[Event] = set()
 
     def watch(self, fd: int, ready: Callable[[], object]) -> None:
+        def call() -> None:
+            try:
+                ready()
+            except BaseException:  # noqa: BLE001 - gevent would handle it so, and call it no more
+                self._native.handle_error(watcher, *sys.exc_info())
+
         watcher = self._watchers[fd] = self._native.loop.io(fd, 1)
-        watcher.start(ready)
+        watcher.start(call)
 
     def unwatch(self, fd: int) -> None:
         watcher = self._watchers.pop(fd)
         watcher.stop()
         watcher.close()
 
-    def forget(self) -> None:
-        """Gevent goes on in a forked child, with a loop of its own by then."""
-        for fd in list(self._watchers):
-            self.unwatch(fd)
-        super().forget()
+    def unwatch_at_end(self, fd: int) -> None:
+        """A forked child's hub watches on its own."""
+        self.unwatch(fd)
+
+    def end(self) -> None:
+        """Greenlets outlive a fork, and see for themselves what has become of their pool."""
+        super().end()
+        for news in (*self._news.values(), *self.sleeping):
+            news.set()
 
     def is_closed(self) -> bool:
-        return self._native.loop is None
+        return self._native.loop is None or super().is_closed()
 
     # -- sleeping ----------------------------------------------------------------------------------
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
-        news = self._news[fd] = Event()
+        news = Event()
 
         def ready() -> None:
-            callback()
-            news.set()
+            try:
+                callback()
+            finally:
+                news.set()
 
         super().add_reader(fd, ready)
+        self._news[fd] = news
+
+    def remove_reader(self, fd: int) -> None:
+        super().remove_reader(fd)
+        news = self._news.pop(fd, None)
+        if news is not None and self._is_here():
+            news.set()
+        elif news is not None:
+            self.call_soon_threadsafe(news.set)
 
     def sleep_until_news(self, fd: int, timeout: float | None) -> None:
         news = self._news[fd]
@@ -68,9 +92,11 @@ def _hub() -> _Hub | None:
     native = get_hub_if_exists()
     if native is None or gevent.getcurrent() is native:
         return None
-    if not monkey.is_module_patched("select") and (_Hub, id(native)) not in Adapter._all:  # noqa: SLF001
-        return None  # the program has said nothing: it may count on blocking
-    return _Hub.of(native)
+    hub: _Hub | None = Adapter._all.get((_Hub, native))  # noqa: SLF001 - the quick way
+    if hub is not None and not hub.is_of_parent():
+        return hub
+    # Where the program has said nothing it may count on blocking.
+    return _Hub.of(native) if monkey.is_module_patched("select") else None
 
 
 def running() -> Adapter:
@@ -83,7 +109,7 @@ def adapt(loop: object) -> Adapter | None:
     return _Hub.of(loop) if isinstance(loop, Hub) else None
 
 
-def sleep(pool: CorePool, request: Request[Any] | None, timeout: float) -> bool:
+def sleep(pool: Pool, request: Request[Any] | None, timeout: float) -> bool:
     """See procaio._loops.sleep_in_greenlet()."""
     hub = _hub()
     if hub is None:
@@ -98,8 +124,10 @@ def sleep(pool: CorePool, request: Request[Any] | None, timeout: float) -> bool:
         return True
     ended = Event()
     waiter.add_done_callback(lambda _: ended.set())
+    hub.sleeping.add(ended)
     try:
         ended.wait(seconds)
     finally:
+        hub.sleeping.discard(ended)
         waiter.stand_aside()
     return True

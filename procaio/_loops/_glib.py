@@ -15,21 +15,35 @@ __all__ = ["adapt", "running"]
 
 
 class _Context(Adapter):
+    nests = True
+
     def __init__(self, native: object) -> None:
         super().__init__(native)
         self._sources: dict[int, Any] = {}
 
     def watch(self, fd: int, ready: Callable[[], object]) -> None:
         def call(*_: object) -> bool:
-            ready()
+            try:
+                ready()
+            except BaseException:  # GLib would call it no more
+                self.unwatch(fd)
+                self.watch(fd, ready)
+                raise
             return bool(GLib.SOURCE_CONTINUE)
 
         source = self._sources[fd] = GLib.unix_fd_source_new(fd, GLib.IOCondition.IN)
         source.set_callback(call)
+        source.set_can_recurse(True)  # a callback may run a dialog
         source.attach(self._native)
 
     def unwatch(self, fd: int) -> None:
         self._sources.pop(fd).destroy()
+
+    def is_closed(self) -> bool:
+        """The program's own is there for all threads."""
+        return super().is_closed() and (
+            self._native != GLib.MainContext.default() or self.is_of_parent()
+        )
 
 
 def running() -> Adapter:

@@ -21,6 +21,8 @@ def _cores() -> list[Any]:
 
 
 class _Application(Adapter):
+    nests = True
+
     def __init__(self, native: object) -> None:
         super().__init__(native)
         (self._core,) = (core for core in _cores() if isinstance(native, core.QCoreApplication))
@@ -36,11 +38,16 @@ class _Application(Adapter):
         notifier.setEnabled(False)
         notifier.deleteLater()
 
+    def is_closed(self) -> bool:
+        """Once the application object was destroyed, perhaps for another one."""
+        return self._core.QCoreApplication.instance() is not self._native or super().is_closed()
+
 
 def running() -> Adapter | None:
-    """The program's application, whose loop runs in the main thread."""
+    """The program's application, if its loop runs in this thread."""
     for core in _cores():
-        if (application := core.QCoreApplication.instance()) is not None:
+        application = core.QCoreApplication.instance()
+        if application is not None and application.thread() == core.QThread.currentThread():
             return _Application.of(application)
     return None
 

@@ -23,7 +23,7 @@ class _Selector(Adapter):
         self._native.unregister(fd)
 
     def is_closed(self) -> bool:
-        return self._native.get_map() is None
+        return self._native.get_map() is None or super().is_closed()
 
 
 def running() -> None:

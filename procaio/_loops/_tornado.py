@@ -18,4 +18,4 @@ def running() -> asyncio.AbstractEventLoop | None:
 def adapt(loop: Any) -> asyncio.AbstractEventLoop | None:
     """The asyncio loop behind it."""
     is_one = isinstance(loop, tornado.ioloop.IOLoop)
-    return loop.asyncio_loop if is_one else None  # type: ignore[attr-defined]
+    return loop.asyncio_loop if is_one else None

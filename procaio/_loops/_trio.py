@@ -7,14 +7,15 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import outcome
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from procaio._core import Request
+    from procaio._core import Request, Waiter
 
-__all__ = ["adapt", "awaited", "running"]
+__all__ = ["adapt", "awaited", "is_in_task", "running"]
 
 
 class _Run:
@@ -25,6 +26,7 @@ class _Run:
         self._thread = threading.get_ident()
         self._watchers: dict[int, trio.CancelScope] = {}
         self._closed = False
+        self.sleeping: dict[trio.lowlevel.Task, tuple[Request[Any], Waiter]] = {}
 
     def add_reader(self, fd: int, callback: Callable[[], object]) -> None:
         """Watch a copy: the pool may be closed in another thread while the kernel waits for it."""
@@ -39,12 +41,26 @@ class _Run:
             with scope:
                 while True:
                     await trio.lowlevel.wait_readable(fd)
-                    callback()
-        except trio.Cancelled:
-            self._closed = True  # the run ends
+                    self._deliver(callback)
+        except trio.Cancelled:  # the run ends
+            self._closed = True
+            for request, _ in list(self.sleeping.values()):  # they are shielded
+                with contextlib.suppress(Exception):
+                    request.wait()
             raise
         finally:
             os.close(fd)
+
+    def _deliver(self, callback: Callable[[], object]) -> None:
+        """An interrupt is raised where a task waits: here it would be an internal error of trio."""
+        try:
+            callback()
+        except BaseException as error:
+            if not self.sleeping:
+                raise
+            task, (_, waiter) = self.sleeping.popitem()
+            waiter.give_up()
+            trio.lowlevel.reschedule(task, outcome.Error(error))
 
     def remove_reader(self, fd: int) -> None:
         scope = self._watchers.pop(fd, None)
@@ -78,7 +94,8 @@ def _here() -> _Run:
         return run
 
 
-def _is_in_task() -> bool:
+def is_in_task() -> bool:
+    """Whether a task of trio calls this."""
     try:
         trio.lowlevel.current_task()
     except RuntimeError:
@@ -88,7 +105,7 @@ def _is_in_task() -> bool:
 
 def running() -> _Run | None:
     """That whose task calls this."""
-    return _here() if _is_in_task() else None
+    return _here() if is_in_task() else None
 
 
 def adapt(loop: object) -> _Run | None:
@@ -98,33 +115,36 @@ def adapt(loop: object) -> _Run | None:
 
 def awaited(request: Request[Any]) -> Iterator[Any] | None:
     """What a task of trio steps, if one calls this."""
-    return _wait(request).__await__() if _is_in_task() else None
+    return _wait(request).__await__() if is_in_task() else None
 
 
 async def _wait(request: Request[Any]) -> Any:
     """A checkpoint in any case, as trio has it."""
     await trio.lowlevel.checkpoint_if_cancelled()
-    task = trio.lowlevel.current_task()
-    waiter = request._waiter(_here())  # noqa: SLF001 - ours
+    run, task = _here(), trio.lowlevel.current_task()
+    if run.is_closed():  # the end of the run, after all that watches: nobody else is left
+        return request.wait()
+    waiter = request._waiter(run)  # noqa: SLF001 - ours
     if waiter is None:
         await trio.lowlevel.cancel_shielded_checkpoint()
         return request.wait(0)
-    sleeping = ended = False
+    ended = False
 
     def wake(_waiter: object) -> None:
         nonlocal ended
         ended = True
-        if sleeping:
+        if run.sleeping.pop(task, None):
             trio.lowlevel.reschedule(task)
 
     def abort(_raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
-        nonlocal sleeping
-        sleeping = False
+        if waiter.done():  # it was on its way already, perhaps with a descriptor
+            return trio.lowlevel.Abort.FAILED
+        del run.sleeping[task]
         waiter.give_up()
         return trio.lowlevel.Abort.SUCCEEDED
 
     waiter.add_done_callback(wake)
     if not ended:
-        sleeping = True
+        run.sleeping[task] = request, waiter
         await trio.lowlevel.wait_task_rescheduled(abort)
     return request.wait(0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, interfaces
-from twisted.python import failure, threadable
+from twisted.python import failure, log, threadable
 from zope.interface import implementer
 
 from procaio._loops._adapter import Adapter
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from procaio._core import Request
 
 __all__ = ["adapt", "awaited", "running"]
+
+# What Twisted gives no types for.
+_threads: Any = threadable
+_log: Any = log
+_Failure: Any = failure.Failure
 
 
 @implementer(interfaces.IReadDescriptor)
@@ -29,7 +35,10 @@ class _Reader:
         return self._fd
 
     def doRead(self) -> None:  # noqa: N802 - Twisted's names
-        self._ready()
+        try:
+            self._ready()
+        except BaseException:  # noqa: BLE001 - the reactor would log it too, but read no more
+            _log.err()
 
     def connectionLost(self, reason: object) -> None:  # noqa: N802
         """The reactor has stopped, or the pool has gone."""
@@ -38,12 +47,22 @@ class _Reader:
         return "procaio"
 
 
+_is_over: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+
+
 class _Reactor(Adapter):
     _native: Any
 
-    def __init__(self, native: object) -> None:
+    def __init__(self, native: Any) -> None:
         super().__init__(native)
         self._readers: dict[int, _Reader] = {}
+        if native not in _is_over:
+            _is_over[native] = False
+            native.addSystemEventTrigger("after", "shutdown", _is_over.__setitem__, native, True)
+
+    def is_closed(self) -> bool:
+        """Once it was stopped: it cannot be run again."""
+        return _is_over[self._native] or super().is_closed()
 
     def watch(self, fd: int, ready: Callable[[], object]) -> None:
         self._readers[fd] = _Reader(fd, ready)
@@ -53,9 +72,15 @@ class _Reactor(Adapter):
         self._native.removeReader(self._readers.pop(fd))
 
 
+def _reactor() -> Any:
+    """What the program has installed, if it runs in this thread or may still do so."""
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    return reactor if _threads.ioThread in {None, _threads.getThreadID()} else None
+
+
 def running() -> Adapter | None:
-    """The reactor that the program has installed."""
-    reactor = sys.modules.get("twisted.internet.reactor")
+    """The reactor of this thread."""
+    reactor = _reactor()
     return None if reactor is None else _Reactor.of(reactor)
 
 
@@ -65,22 +90,33 @@ def adapt(loop: object) -> Adapter | None:
 
 
 def awaited(request: Request[Any]) -> Iterator[Any] | None:
-    """Of the Deferred that has its value in time, if the reactor runs in this thread."""
-    reactor: Any = sys.modules.get("twisted.internet.reactor")
-    if reactor is None or not reactor.running or not threadable.isInIOThread():
+    """Of the Deferred that has its value in time, if the reactor runs in this thread.
+
+    It need not run yet: task.react() begins with the program's coroutine.
+    """
+    reactor = _reactor()
+    if reactor is None or not (reactor.running or _threads.ioThread is None):
         return None
     waiter = request._waiter(_Reactor.of(reactor))  # noqa: SLF001 - ours
     if waiter is None:
         return None
-    deferred: defer.Deferred[Any] = defer.Deferred(lambda _: waiter.give_up())
+
+    def cancel(_: object) -> None:
+        if waiter.done():  # it was on its way already, perhaps with a descriptor
+            fire(waiter)
+        else:
+            waiter.give_up()
 
     def fire(_waiter: object) -> None:
+        if deferred.called:
+            return
         try:
             value = request.wait(0)
-        except Exception:
-            deferred.errback(failure.Failure())
+        except Exception:  # noqa: BLE001 - it goes to whoever awaits
+            deferred.errback(_Failure())
         else:
             deferred.callback(value)
 
+    deferred: defer.Deferred[Any] = defer.Deferred(cancel)
     waiter.add_done_callback(fire)
     return deferred.__await__()

@@ -264,6 +264,7 @@ struct Pool {
     /* Threads that wait: one sleeps on the descriptor, the others on `news`. */
     bool somebody_sleeps;
     uint32_t followers;
+    uint32_t greenlets; /* that wait for whatever comes, in gevent's hub */
     _Atomic uint32_t news;
     struct job *jobs_done, *last_job_done; /* memory.c; under its lock */
     _Atomic uint32_t jobs_done_count;

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import defer, interfaces
-from twisted.python import failure, threadable
+from twisted.python import failure, log, threadable
 from zope.interface import implementer
 
 from procaio._loops._adapter import Adapter
@@ -29,7 +30,10 @@ class _Reader:
         return self._fd
 
     def doRead(self) -> None:  # noqa: N802 - Twisted's names
-        self._ready()
+        try:
+            self._ready()
+        except BaseException:  # noqa: BLE001 - the reactor would drop a reader that raises
+            log.err()
 
     def connectionLost(self, reason: object) -> None:  # noqa: N802
         """The reactor has stopped, or the pool has gone."""
@@ -46,11 +50,18 @@ class _Reactor(Adapter):
         self._readers: dict[int, _Reader] = {}
 
     def watch(self, fd: int, ready: Callable[[], object]) -> None:
-        self._readers[fd] = _Reader(fd, ready)
-        self._native.addReader(self._readers[fd])
+        reader = self._readers[fd] = _Reader(fd, ready)
+        self._of_its_own().add(reader)
+        self._native.addReader(reader)
 
     def unwatch(self, fd: int) -> None:
-        self._native.removeReader(self._readers.pop(fd))
+        reader = self._readers.pop(fd)
+        self._of_its_own().discard(reader)
+        self._native.removeReader(reader)
+
+    def _of_its_own(self) -> set[_Reader]:
+        """Among these trial does not count what a test has left behind, to take it away."""
+        return getattr(self._native, "_internalReaders", set())
 
 
 def running() -> Adapter | None:
@@ -64,10 +75,17 @@ def adapt(loop: object) -> Adapter | None:
     return _Reactor.of(loop) if interfaces.IReactorFDSet.providedBy(loop) else None
 
 
+def _is_in_its_thread() -> bool:
+    """Before it runs nobody knows which that is; task.react() has called a coroutine by then."""
+    if threadable.ioThread is None:
+        return threading.current_thread() is threading.main_thread()
+    return bool(threadable.isInIOThread())
+
+
 def awaited(request: Request[Any]) -> Iterator[Any] | None:
-    """Of the Deferred that has its value in time, if the reactor runs in this thread."""
+    """Of the Deferred that has its value in time, if the reactor is one of this thread."""
     reactor: Any = sys.modules.get("twisted.internet.reactor")
-    if reactor is None or not reactor.running or not threadable.isInIOThread():
+    if reactor is None or not _is_in_its_thread():
         return None
     waiter = request._waiter(_Reactor.of(reactor))  # noqa: SLF001 - ours
     if waiter is None:

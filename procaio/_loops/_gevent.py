@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -30,7 +31,13 @@ class _Hub(Adapter):
 
     def watch(self, fd: int, ready: Callable[[], object]) -> None:
         watcher = self._watchers[fd] = self._native.loop.io(fd, 1)
-        watcher.start(ready)
+        watcher.start(self._call, ready)
+
+    def _call(self, ready: Callable[[], object]) -> None:
+        try:
+            ready()
+        except BaseException:  # noqa: BLE001 - gevent would stop a watcher that raises
+            self._native.handle_error(ready, *sys.exc_info())
 
     def unwatch(self, fd: int) -> None:
         watcher = self._watchers.pop(fd)

@@ -180,3 +180,18 @@ def test_every_loop_has_a_page_with_a_program() -> None:
     pages = {page.stem: page.read_text() for page in (ROOT / "docs/loops").glob("*.md")}
     assert set(_loops._KINDS) <= set(pages)
     assert [name for name, text in pages.items() if "```python\n" not in text] == []
+
+
+def test_figures_of_the_comparison_are_those_that_were_measured() -> None:
+    """No figure is there that the pages it refers to do not have."""
+    pages = [ROOT / f"docs/{name}.md" for name in ("benchmarks", "failures-compared")]
+    measured = {figure for page in pages for figure in figures(page.read_text())}
+    text = (ROOT / "docs/why.md").read_text()
+    told = {figure for figure in figures(text) if not figure.isdecimal()}
+    assert len(told) > 25
+    assert told - measured <= {"5.10"}  # of Linux
+
+
+def figures(text: str) -> list[str]:
+    """Give the numbers of a text that are more than counts."""
+    return re.findall(r"\d+(?:[.,]\d+)*", text)

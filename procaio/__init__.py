@@ -6,7 +6,7 @@ Asynchronous file and directory I/O in a pool of forked worker processes.
     procaio.aio_stat("/etc/passwd", lambda st: print(st.st_size))
     procaio.flush()
 
-Every aio_ function returns a Request: give it a callback, `await` it in asyncio, or `.wait()`.
+Every aio_ function returns a Request: give it a callback, `await` it, or `.wait()`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Attachment:
         pool._attach(loop)  # noqa: SLF001 - ours
 
     def detach(self) -> None:
-        """Let the loop watch the pool no more. Doing it twice, or after its close, does nothing."""
+        """Let the loop watch the pool no more, whoever has attached it. Twice does nothing."""
         if not self._pool.closed:
             self._pool._detach(self._loop)  # noqa: SLF001
 
@@ -53,16 +53,16 @@ def attach(loop: object = None, *, pool: Pool | None = None) -> Attachment:
     Let an event loop call the callbacks of a pool's requests.
 
     Args:
-        loop: the loop. None: the one of this thread, found as described in docs/loops.md. A name
-            ('asyncio', 'trio', 'twisted', 'qt', 'tk', 'gevent', 'glib', 'tornado'): the one of that
-            kind. Or an object: an asyncio or Tornado loop, a Twisted reactor, a QCoreApplication,
-            a Tk window, a gevent hub, a GLib.MainContext or MainLoop, a selector (whose user calls
-            `key.data()`), or anything that has the methods of `procaio.Loop`.
+        loop: None: the loop of this thread. A name ('asyncio', 'trio', 'twisted', 'qt', 'tk',
+            'gevent', 'glib', 'tornado'): that of this kind. Or an object: an asyncio or Tornado
+            loop, a Twisted reactor, a QCoreApplication, a Tk window, a gevent hub, a
+            GLib.MainContext or MainLoop, a selector (whose user calls `key.data()`), or anything
+            with the methods of `procaio.Loop`.
         pool: the pool; the default pool if it is not given.
 
     Must be called in the loop's thread. The loop is attached until the pool is closed, or
-    detach() is called. Attaching twice does nothing. Tasks of asyncio and trio that await need none
-    of this: their loop is attached by the first await.
+    detach() is called. Attaching twice does nothing. Where requests are awaited none of this is
+    needed: the first await attaches the loop.
 
     Raises:
         RuntimeError: no loop was found.

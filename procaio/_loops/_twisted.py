@@ -65,11 +65,18 @@ class _Reactor(Adapter):
         return _is_over[self._native] or super().is_closed()
 
     def watch(self, fd: int, ready: Callable[[], object]) -> None:
-        self._readers[fd] = _Reader(fd, ready)
-        self._native.addReader(self._readers[fd])
+        reader = self._readers[fd] = _Reader(fd, ready)
+        self._of_its_own().add(reader)
+        self._native.addReader(reader)
 
     def unwatch(self, fd: int) -> None:
-        self._native.removeReader(self._readers.pop(fd))
+        reader = self._readers.pop(fd)
+        self._of_its_own().discard(reader)
+        self._native.removeReader(reader)
+
+    def _of_its_own(self) -> set[_Reader]:
+        """Among these trial does not count what a test has left behind, to take it away."""
+        return getattr(self._native, "_internalReaders", set())
 
 
 def _reactor() -> Any:
@@ -92,10 +99,11 @@ def adapt(loop: object) -> Adapter | None:
 def awaited(request: Request[Any]) -> Iterator[Any] | None:
     """Of the Deferred that has its value in time, if the reactor runs in this thread.
 
-    It need not run yet: task.react() begins with the program's coroutine.
+    It need not run yet: task.react() begins with the program's coroutine, and trial starts the
+    reactor again for each test.
     """
     reactor = _reactor()
-    if reactor is None or not (reactor.running or _threads.ioThread is None):
+    if reactor is None or _is_over.get(reactor):
         return None
     waiter = request._waiter(_Reactor.of(reactor))  # noqa: SLF001 - ours
     if waiter is None:

@@ -347,6 +347,8 @@ static PyObject *wait_(Request *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyMethodDef methods[] = {
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, /* Request[bytes], in annotations */
+     "Type checkers know what a request yields."},
     {"cancel", (PyCFunction)cancel, METH_NOARGS,
      "cancel($self, /)\n--\n\n"
      "Give up on this request: its callback will not be called.\n\n"

@@ -21,33 +21,16 @@ from conftest import switching_often
 from copying import entry, mounted, needs_root
 from procaio import testing
 from programs import FILTER, X86, run_python
-from tree_copies import make_original, missing, that_stays, whole_or_told
+from tree_copies import copy, missing, outside, tree, whole_or_told
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+__all__ = ["copy", "outside", "tree"]  # fixtures
 
 AT_POINTS = [point for point in testing.FAULT_POINTS if point != "sleeping"]
 FUTURE = 2**32 * 10**9  # an atime that reading does not change
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """What is to be copied."""
-    return make_original(tmp_path / "tree")
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """What nobody may touch."""
-    with that_stays(tmp_path / "outside") as path:
-        yield path
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A name for the copy."""
-    return tmp_path / "copy"
 
 
 def fill(place: bytes, others: list[bytes], randomly: random.Random) -> None:

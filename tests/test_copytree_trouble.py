@@ -18,32 +18,14 @@ from conftest import descriptors, eventually, is_dead_in_child
 from copying import all_closed
 from procaio import testing
 from programs import run_python
-from tree_copies import make_original, missing, that_stays, whole_or_told
+from tree_copies import copy, missing, outside, tree, whole_or_told
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+__all__ = ["copy", "outside", "tree"]  # fixtures
+
 AT_POINTS = [point for point in testing.FAULT_POINTS if point != "sleeping"]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """What is to be copied."""
-    return make_original(tmp_path / "tree")
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """What nobody may touch."""
-    with that_stays(tmp_path / "outside") as path:
-        yield path
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A name for the copy."""
-    return tmp_path / "copy"
 
 
 # -- size ------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import procaio
-from conftest import descriptors, eventually, in_child, succeeds
+from conftest import descriptors, eventually, in_child, not_sanitized, succeeds
 from programs import run_program
 
 if TYPE_CHECKING:
@@ -382,6 +382,7 @@ def test_workers_and_program_see_the_same_bytes(workers: procaio.Pool, fd: int) 
             assert os.pread(fd, 11, 4 * PAGE - 1) == text
 
 
+@not_sanitized
 def test_mapping_that_goes_is_mapped_by_no_worker(workers: procaio.Pool, tmp_path: Path) -> None:
     """The memory of a deleted file is given back, though workers had it mapped."""
     path = tmp_path / "to-be-deleted"
@@ -401,6 +402,7 @@ def test_mapping_that_goes_is_mapped_by_no_worker(workers: procaio.Pool, tmp_pat
     eventually(lambda: not any(lines_of_maps("to-be-deleted", p) for p in pids), "workers unmap it")
 
 
+@not_sanitized
 def test_worker_that_never_sleeps_unmaps_it_too(workers: procaio.Pool) -> None:
     """Under load a worker does not come to rest; what the program has unmapped goes anyway."""
     workers.max_parallel(1)

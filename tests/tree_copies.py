@@ -6,6 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 import trees
 
 if TYPE_CHECKING:
@@ -19,20 +21,7 @@ NOTHING: frozenset[bytes] = frozenset()
 
 def make_original(top: Path) -> Path:
     """What is to be copied; links of it lead to `outside`, beside it."""
-    trees.make(
-        os.fsencode(top),
-        {
-            b"a": {b"b": {b"c": {}, b"file": None}, b"up": b"..", b"out": b"../../outside"},
-            b"new\nline": None,
-            b"\xff\xfe": {b"\xff": None},
-            b"n" * 255: {b"n" * 255: {b"m" * 255: None}},
-            b"empty": {},
-            b"dangling": b"nowhere",
-            b"outside": b"../outside",
-            b"absolute": b"/",
-            b"loop": b"loop",
-        },
-    )
+    trees.make(os.fsencode(top), {**trees.ODD, b"absolute": b"/"})
     (top / "a" / "b" / "file").write_bytes(b"content" * 1000)
     (top / "new\nline").write_bytes(b"line")
     return top
@@ -45,6 +34,25 @@ def that_stays(path: Path) -> Iterator[Path]:
     before = trees.picture(path)
     yield path
     assert trees.picture(path) == before
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """What is to be copied."""
+    return make_original(tmp_path / "tree")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """What nobody may touch."""
+    with that_stays(tmp_path / "outside") as path:
+        yield path
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A name for the copy."""
+    return tmp_path / "copy"
 
 
 def missing(src: Path | bytes, dst: Path | bytes, told: frozenset[bytes] = NOTHING) -> set[bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import itertools
 import os
 import stat
 import struct
@@ -41,6 +42,19 @@ SHAPES: st.SearchStrategy[Shape] = st.recursive(
     lambda inner: st.dictionaries(NAMES, st.none() | TARGETS | inner, max_size=4),
     max_leaves=12,
 )
+
+
+# One of all that is easily got wrong; its links lead to `outside`, beside it.
+ODD: Shape = {
+    b"a": {b"b": {b"c": {}, b"file": None}, b"up": b"..", b"out": b"../../outside"},
+    b"new\nline": None,
+    b"\xff\xfe": {b"\xff": None},
+    b"n" * 255: {b"n" * 255: {b"m" * 255: None}},
+    b"empty": {},
+    b"dangling": b"nowhere",
+    b"outside": b"../outside",
+    b"loop": b"loop",
+}
 
 
 def make(path: bytes, shape: Shape) -> None:
@@ -172,12 +186,15 @@ class Busy:
 
 
 def killing(pool: procaio.Pool) -> Busy:
-    """In the block all workers of a pool are killed again and again."""
+    """In the block all workers of a pool are killed again and again. The time between grows from
+    1 to 64 ms and begins anew: whatever takes less gets through sometimes, on slow machines too.
+    """
+    between = itertools.cycle(2**power / 1000 for power in range(7))
 
     def strike() -> None:
         for pid in [worker.pid for worker in pool.statistics().workers if worker.pid > 0]:
             kill(pid)
-        threading.Event().wait(0.003)
+        threading.Event().wait(next(between))
 
     return Busy(strike)
 

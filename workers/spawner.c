@@ -135,7 +135,7 @@ static int clone_worker(struct monitor *monitor, uint32_t worker)
     pa_permit_take(segment, worker);
     birth->worker = worker;
     /* The kernel itself writes pidfd and pid into the record: should this process be killed now, the
-     * program finds a worker that was made, and one that was not (pool.c:adopt_workers). */
+     * program finds a worker that was made, and one that was not (children.c:adopt_workers). */
     pid_t pid = clone(pa_worker_main, birth->worker_stack + PA_STACK_SIZE,
                       CLONE_AS | CLONE_PARENT | CLONE_CHILD_SETTID, birth, (int *)&record->pidfd,
                       NULL, (int *)&record->pid);

@@ -60,7 +60,6 @@ def wrong(name: str, model: str, switches: str, depth: int = SHALLOW) -> Run:
 SMALL = "NREQUESTS=2 DEATHS=1 WITHDRAWALS=0"
 ABORTED = "NREQUESTS=2 DEATHS=0 WITHDRAWALS=0 ABORTS=1"
 BOTH_DIE = "DEATHS=1 MONITOR_DEATHS=1"
-STOPPED = "STOPS=1 NPERMITS=2 BACKLOG=true"
 RUNS = [
     # What holds.
     Run("ring, a death", "ring", SMALL),
@@ -111,7 +110,6 @@ RUNS = [
     wrong("pools renewed one by one", "identity", "ONE_BY_ONE"),
     wrong("monitor rests beside a request", "wake", "NO_ENSURE_BEFORE_RUN"),
     wrong("permit for a dead sleeper", "wake", "DEATHS=1 OLD_BURIAL OLD_WAKINGS", VERY_SHALLOW),
-    wrong("sleeper that a stopped one left", "wake", f"{STOPPED} NO_RINGING", VERY_SHALLOW),
     wrong("bell of a dead spawner", "wake", "MONITOR_DEATHS=1 OLD_SPAWNER_BURIAL"),
     wrong("permit for a vacant number", "wake", f"{BOTH_DIE} NO_REST OLD_WAKINGS", VERY_SHALLOW),
     wrong("ring swallowed", "signal", "NO_ASK_AFTER_SILENCING"),

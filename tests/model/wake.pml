@@ -15,9 +15,6 @@
  * before a read and one after it are the same, and a death while asleep is one before falling asleep
  * that is noticed late.
  *
- * STOPS workers are stopped by a signal, between any two steps, and go on when nobody else could take
- * what waits.
- *
  * Where the C decides by measured time, the model decides at random, but where deciding again would
  * hide that somebody waits for ever, it decides once for all (-DBACKLOG=true or false).
  *
@@ -43,9 +40,6 @@
 #endif
 #ifndef MONITOR_DEATHS
 #define MONITOR_DEATHS 0
-#endif
-#ifndef STOPS
-#define STOPS 0 /* workers that a signal stops */
 #endif
 #ifndef BACKLOG
 #define BACKLOG false /* what waits takes longer than waking a worker */
@@ -118,13 +112,6 @@ bool asleep_set;
 
 bool ended[NWORKERS], monitor_ended; /* and not buried */
 byte deaths = DEATHS, monitor_deaths = MONITOR_DEATHS, retires = RETIRES;
-#if STOPS > 0
-byte stops = STOPS;
-bool stopped[NWORKERS];
-#define IS_STOPPED(w) stopped[w]
-#else
-#define IS_STOPPED(w) false
-#endif
 bool over; /* every request has ended: nothing more to find out */
 
 #if NREQUESTS == 2
@@ -133,23 +120,11 @@ bool over; /* every request has ended: nothing more to find out */
 #define ALL_FINISHED (finished[0] && finished[1] && finished[2])
 #endif
 
-#if STOPS > 0
-/* One that has stopped goes on when there is nobody else who could take what waits. */
-#define MAY_STOP(w) (stops > 0 && life[w] == ALIVE && !ended[w])
-#define MAY_GO_ON(w) (stopped[w] && (LANES_EMPTY || executing[1 - (w)] != 0))
-#endif
-
 active proctype Environment()
 {
 end:
     do
     :: over /* for ever: the end of a run is no deadlock */
-#if STOPS > 0
-    :: d_step { MAY_STOP(0) -> stops--; stopped[0] = true }
-    :: d_step { MAY_STOP(1) -> stops--; stopped[1] = true }
-    :: d_step { MAY_GO_ON(0) -> stopped[0] = false }
-    :: d_step { MAY_GO_ON(1) -> stopped[1] = false }
-#endif
 #ifdef NO_FENCE_PUSH
     :: d_step { tail != own_tail -> DRAIN_TAIL }
 #endif
@@ -379,12 +354,7 @@ inline leave(w)
     fi
 }
 
-#if STOPS > 0
-#define FIRST_WORKER 3 /* its _pid */
-proctype Worker(byte w) provided (!over && !stopped[_pid - FIRST_WORKER])
-#else
 proctype Worker(byte w) provided (!over)
-#endif
 {
     byte permit, whom, given;
     bool woke, spinning, found, stay;
@@ -449,21 +419,12 @@ dead:
 
 /* -- the monitor: workers/spawner.c ------------------------------------------------------------ */
 
-#define HOLDER(p) (permits[p] - 1)
-#define STOPPED(p) (permits[p] != 0 && IS_STOPPED(HOLDER(p)) && (running[HOLDER(p)] || !LANES_EMPTY))
-#define STUCK(p)                                                                                  \
-    (permits[p] != 0 && (running[HOLDER(p)] || STOPPED(p) || life[HOLDER(p)] == VACANT))
-/* It has not been rung: whoever gave it the permit has stopped. */
-#ifdef NO_RINGING /* as it was */
-#define UNRUNG(p) false
-#else
-#define UNRUNG(p) (permits[p] != 0 && bell[HOLDER(p)] == QUIET && !LANES_EMPTY)
-#endif
+#define STUCK(p) (permits[p] != 0 && running[permits[p] - 1])
 #if NPERMITS > 1
-#define ANY_STUCK (STUCK(0) || STUCK(1) || UNRUNG(0) || UNRUNG(1))
+#define ANY_STUCK (STUCK(0) || STUCK(1))
 #define IN_USE ((permits[0] != 0) + (permits[1] != 0))
 #else
-#define ANY_STUCK (STUCK(0) || UNRUNG(0))
+#define ANY_STUCK STUCK(0)
 #define IN_USE (permits[0] != 0)
 #endif
 #define SOMEBODY_SLEEPS (sleepers[0] || sleepers[1])
@@ -477,28 +438,22 @@ dead:
 inline revoke_stuck(p)
 {
 #ifdef STALE /* what was read may have changed by the time of the compare-and-swap */
-    holder = (STUCK(p) -> permits[p] : 0);
+    atomic {
+        holder = permits[p];
+        if
+        :: holder != 0 && running[holder - 1]
+        :: else -> holder = 0
+        fi
+    }
     if
     :: holder != 0 -> atomic { REVOKE(p, holder - 1); holder = 0; DIE }
     :: else
     fi
 #else
-#if STOPS > 0
-    atomic { /* nobody relies on its looking at the lanes */
-        spinner = (STOPPED(p) && spinner == permits[p] -> 0 : spinner);
-        DIE
-    }
-#endif
     atomic {
         permits[p] = (STUCK(p) -> 0 : permits[p]);
         DIE
     }
-#if STOPS > 0
-    if
-    :: atomic { UNRUNG(p) -> RING(bell[HOLDER(p)]); DIE }
-    :: else
-    fi
-#endif
 #endif
 }
 
@@ -540,13 +495,7 @@ inline rest()
     atomic { monitor_bell = QUIET; DIE } /* rung = *bell */
     atomic { SET_ASLEEP; DIE }
     if
-    :: LANES_EMPTY ->
-#if STOPS > 0
-        /* The program trusts a spinner, also one that has stopped: then the wait's time limit counts. */
-        monitor_bell == RUNG || (!LANES_EMPTY && (stopped[0] || stopped[1])) /* futex wait */
-#else
-        monitor_bell == RUNG /* futex wait */
-#endif
+    :: LANES_EMPTY -> monitor_bell == RUNG /* futex wait */
     :: else
     fi;
     atomic { CLEAR_ASLEEP; monitor_bell = NO_MATTER; DIE }

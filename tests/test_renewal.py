@@ -164,6 +164,7 @@ def test_death_that_two_threads_see_is_that_of_one_worker(
     finally:
         sys.setswitchinterval(interval)
     slower.join(30)
+    eventually(lambda: not is_running(pids[1]), "a worker that is killed takes nothing any more")
     gate.open()
     outcomes = []
     for request in others:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import resource
-import statistics
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -102,7 +101,8 @@ def test_starting_a_worker_costs_a_fraction_of_forking_the_program(heap: Heap) -
             forks.append(time.perf_counter() - began)
             os.waitpid(pid, 0)
         assert pool.statistics().worker_deaths == 7
-    assert statistics.median(starts) < statistics.median(forks) / 2, (starts, forks)
+    # The least of each: others on the machine only add.
+    assert min(starts) < min(forks) / 2, (starts, forks)
 
 
 # -- requests --------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ import contextlib
 import errno
 import os
 import resource
-import threading
 import time
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from procaio import _core, _loops
+from procaio._lock import RLock
 from procaio.shm import create as create_shared_memory
 from procaio.workers import title_area, usable_cores
 
@@ -428,8 +428,8 @@ def _seconds(value: float, name: str) -> float:
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
-_default_lock = threading.Lock()
-_opening = threading.RLock()
+_default_lock = RLock()
+_opening = RLock()
 
 
 def default_pool() -> Pool:
@@ -458,8 +458,8 @@ def _at_exit() -> None:
 
 def _in_child() -> None:
     global _default_lock, _opening  # noqa: PLW0603 - other threads of the parent may hold them
-    _default_lock = threading.Lock()
-    _opening = threading.RLock()
+    _default_lock = RLock()
+    _opening = RLock()
     for pool in list(_pools):
         pool._abandon()  # noqa: SLF001 - ours
 

@@ -23,12 +23,15 @@ class Attachment:
         """Let the loop watch the pool."""
         self._pool = pool
         self._loop = loop
-        pool._attach(loop)  # noqa: SLF001 - ours
+        self._holder = object()  # not the attachment: the pool would keep itself
+        pool._attach(loop, self._holder)  # noqa: SLF001 - ours
 
     def detach(self) -> None:
-        """Let the loop watch the pool no more, whoever has attached it. Twice does nothing."""
+        """Let the loop watch the pool no more, unless others have attached it too, or `await` has.
+        Twice does nothing.
+        """
         if not self._pool.closed:
-            self._pool._detach(self._loop)  # noqa: SLF001
+            self._pool._detach(self._loop, self._holder)  # noqa: SLF001
 
     def __enter__(self) -> Attachment:
         """Give the attachment itself."""
@@ -61,7 +64,7 @@ def attach(loop: object = None, *, pool: Pool | None = None) -> Attachment:
         pool: the pool; the default pool if it is not given.
 
     Must be called in the loop's thread. The loop is attached until the pool is closed, or
-    detach() is called. Attaching twice does nothing. Where requests are awaited none of this is
+    detach() is called by all who have attached it. Where requests are awaited none of this is
     needed: the first await attaches the loop.
 
     Raises:

@@ -27,6 +27,9 @@ from procaio.workers import title_area, usable_cores
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import TypeAlias
+
+    _Attached: TypeAlias = weakref.WeakKeyDictionary[_loops.Loop, set[object]]
 
 __all__ = ["Pool", "Statistics", "WorkerDeath", "WorkerStatistics", "default_pool"]
 
@@ -131,7 +134,8 @@ class Pool(_core.CorePool):
         self._inline = inline
         self._at_once = at_once
         self._closing = False
-        self._loops: weakref.WeakSet[_loops.Loop] = weakref.WeakSet()
+        # By whom each loop is attached; None is `await`, which never detaches.
+        self._loops: _Attached = weakref.WeakKeyDictionary()
         self._worker_death_hook: Callable[[WorkerDeath], object] | None = None
         self.on_worker_death(on_worker_death)
         self._begin()
@@ -252,23 +256,26 @@ class Pool(_core.CorePool):
             self._abandon()
             self._closing = False
             _loops.forget(self._loops)
-            self._loops = weakref.WeakSet()
+            self._loops = weakref.WeakKeyDictionary()
             self._begin()
 
     # -- loops ------------------------------------------------------------------------------------
 
-    def _attach(self, loop: _loops.Loop) -> None:
+    def _attach(self, loop: _loops.Loop, holder: object = None) -> None:
         loop = _loops.that_watches_for(loop)
         if loop not in self._loops:
             _loops.watch(loop, self)
-            self._loops.add(loop)
+            self._loops[loop] = set()
+        self._loops[loop].add(holder)
 
-    def _detach(self, loop: _loops.Loop) -> None:
+    def _detach(self, loop: _loops.Loop, holder: object) -> None:
         loop = _loops.that_watches_for(loop)
-        if self._is_open() and loop in self._loops:  # a forked child has no loops
-            self._loops.discard(loop)
+        if not self._is_open() or loop not in self._loops:  # a forked child has no loops
+            return
+        self._loops[loop].discard(holder)
+        if not self._loops[loop]:
+            del self._loops[loop]
             _loops.watch_no_more(loop, self.poll_fileno())
-            self._forget_loop()
 
     def _attach_again(self) -> None:
         """The descriptor is another one, perhaps under the same number."""

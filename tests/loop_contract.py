@@ -168,7 +168,7 @@ def detach_ends_the_watching_and_another_attach_begins_it_again(driver: Driver) 
     play(driver, script)
 
 
-def attaching_twice_is_attaching_once(driver: Driver) -> None:
+def attaching_twice_watches_once_until_both_have_detached(driver: Driver) -> None:
     def script(resume: Resume) -> Script:
         before = descriptors()
         with procaio.Pool() as pool:
@@ -181,10 +181,13 @@ def attaching_twice_is_attaching_once(driver: Driver) -> None:
                 procaio.aio_nop(lambda: got.append(None), pool=pool)
             yield from until(driver, resume, lambda: len(got) == 50)
             second.detach()
+            second.detach()
+            procaio.aio_nop(lambda: got.append(None), pool=pool)
+            yield from until(driver, resume, lambda: len(got) == 51)
             first.detach()
             procaio.aio_nop(lambda: got.append(None), pool=pool)
             yield from until(driver, resume, pool.npending)
-            assert len(got) == 50
+            assert len(got) == 51
         yield from turns(driver, resume, 2)
         assert set(descriptors()) - set(before) == set()
 

@@ -622,3 +622,20 @@ def test_references_of_awaited_requests_go(pool: procaio.Pool, run: Any) -> None
         run(main())
     finally:
         gc.enable()
+
+
+def test_an_attachment_that_ends_leaves_those_who_await_alone(pool: procaio.Pool) -> None:
+    """Only what it has attached itself is detached."""
+
+    async def main() -> None:
+        with procaio.attach(pool=pool):
+            workers = pool.max_parallel(0)
+            waiting = asyncio.ensure_future(until(procaio.aio_stat("/", pool=pool)))
+            await asyncio.sleep(0)
+        pool.min_parallel(workers)
+        assert await waiting == os.stat("/")
+
+    async def until(request: procaio.Request[os.stat_result]) -> os.stat_result:
+        return await request
+
+    asyncio.run(asyncio.wait_for(main(), 60))

@@ -110,14 +110,6 @@ static PyObject *on_readable(Pool *pool, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* The pool's last loop watches it no more. */
-static PyObject *forget_loop(Pool *pool, PyObject *unused)
-{
-    (void)unused;
-    Py_CLEAR(pool->loop);
-    Py_RETURN_NONE;
-}
-
 static PyObject *pool_fileno(Pool *pool, PyObject *unused)
 {
     (void)unused;
@@ -393,7 +385,6 @@ static PyMethodDef methods[] = {
     {"_snapshot", (PyCFunction)snapshot, METH_NOARGS, NULL},
     {"_arm_fault", (PyCFunction)arm_fault, METH_VARARGS, NULL},
     {"_on_readable", (PyCFunction)on_readable, METH_NOARGS, NULL},
-    {"_forget_loop", (PyCFunction)forget_loop, METH_NOARGS, NULL},
     {"poll_fileno", (PyCFunction)pool_fileno, METH_NOARGS,
      "poll_fileno($self, /)\n--\n\n"
      "A descriptor that is readable while results wait; call poll_cb() then. Its number never\n"

@@ -239,7 +239,7 @@ def test_nothing_is_different_where_nobody_attached() -> None:
 
 @KINDS
 def test_detach_while_a_greenlet_waits(begin: str) -> None:
-    """It still gets its value when somebody delivers."""
+    """It still gets its value: it has attached the hub for itself."""
     run_fine(
         """
         held, open_gate = gate()
@@ -248,12 +248,27 @@ def test_detach_while_a_greenlet_waits(begin: str) -> None:
         gevent.sleep(0)
         attachment.detach()
         open_gate()
-        while not procaio.npending():
-            os.sched_yield()
-        procaio.poll_cb()
         assert waiting.get(timeout=30) == b"x"
         print("fine")
         """,
         begin,
         COMMON,
+    )
+
+
+def test_exit_in_a_callback_reaches_the_main_greenlet_and_delivering_goes_on() -> None:
+    """Gevent stops a watcher that raises; SystemExit is for the main greenlet, as ever."""
+    run_fine(
+        """
+        procaio.aio_nop(lambda: sys.exit(3))
+        try:
+            gevent.sleep(10)
+        except SystemExit as error:
+            assert error.code == 3
+        procaio.aio_busy(0.01).wait()
+        procaio.aio_busy(0.01)
+        procaio.flush()
+        print("fine")
+        """,
+        PLAIN,
     )

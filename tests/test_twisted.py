@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
 import pytest
 
 from conftest import run_fine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytest.importorskip("twisted.internet.epollreactor")
 
@@ -131,3 +139,99 @@ def test_await_after_the_reactor_has_stopped_tells_what_to_do() -> None:
         """,
         END.replace("procaio.close()", "pass").replace('print("fine")', "pass"),
     )
+
+
+def test_exit_in_a_callback_is_logged_and_the_reactor_goes_on_reading() -> None:
+    """Twisted takes away a reader that raises; what callbacks raise else has a hook."""
+    run_fine(
+        """
+        import sys
+        from twisted.internet import reactor
+        import procaio
+
+        def again():
+            procaio.aio_nop(reactor.stop)
+
+        procaio.attach()
+        procaio.aio_nop(lambda: (reactor.callLater(0, again), sys.exit(3)))
+        reactor.run()
+        print("fine")
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["begin(); reactor.run()", "reactor.callWhenRunning(begin); reactor.run()"],
+    ids=["before it runs", "while it runs"],
+)
+def test_coroutine_that_is_begun_by_whoever_starts_the_reactor_awaits(start: str) -> None:
+    run_fine(
+        start,
+        """
+        import procaio
+        from twisted.internet import defer, reactor, task
+
+        async def main():
+            await procaio.aio_nop()
+            await task.deferLater(reactor, 0, lambda: None)
+            assert await procaio.aio_load("/etc/passwd")
+            print("fine")
+
+        def begin():
+            defer.ensureDeferred(main()).addBoth(lambda _: reactor.stop())
+        """,
+    )
+
+
+def test_await_in_a_thread_that_is_not_the_reactor_s_is_refused() -> None:
+    run_fine(
+        """
+        import threading
+        from twisted.internet import reactor
+        import procaio
+
+        async def main():
+            await procaio.aio_busy(0.01)
+
+        def other():
+            try:
+                main().send(None)
+            except RuntimeError as error:
+                assert "await needs" in str(error)
+                print("fine")
+            reactor.callFromThread(reactor.stop)
+
+        reactor.callWhenRunning(lambda: threading.Thread(target=other).start())
+        reactor.run()
+        """
+    )
+
+
+def test_trial_awaits_in_test_after_test(tmp_path: Path) -> None:
+    """It starts the reactor again for each, and takes away what a test has left in there."""
+    (tmp_path / "test_some.py").write_text(
+        """
+from twisted.trial import unittest
+import procaio
+
+class Some(unittest.TestCase):
+    async def test_first(self):
+        await procaio.aio_busy(0.01)
+
+    async def test_second(self):
+        await procaio.aio_busy(0.01)
+        with self.assertRaises(FileNotFoundError):
+            await procaio.aio_stat("missing")
+"""
+    )
+    ended = subprocess.run(
+        [sys.executable, "-m", "twisted.trial", "test_some"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr

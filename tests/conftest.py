@@ -131,8 +131,9 @@ def footprint() -> tuple[set[int], dict[int, str], set[str]]:
     return children(), descriptors(), shared_memory()
 
 
-def pytest_collection_finish() -> None:
-    """What is there by now stays: every test's look at what it leaves need not go through it."""
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_there_stays() -> None:
+    """Every test's look at what it leaves need not go through all that was there before."""
     gc.collect()
     gc.freeze()
 

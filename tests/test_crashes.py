@@ -620,6 +620,27 @@ def test_spawner_dies_and_what_the_program_reads_of_it_stays_open(workers: proca
             os.fstat(file.fileno())
 
 
+def test_spawner_dies_and_what_it_read_of_a_worker_is_closed_though_that_was_buried_before(
+    workers: procaio.Pool,
+) -> None:
+    """It looks at workers that get nothing done. A descriptor opened here stands for its own."""
+    procaio.aio_nop(pool=workers).wait()
+    snapshot = workers.statistics()
+    pids = [os.getpid(), snapshot.workers[0].pid]
+    (own, left) = (os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_DSYNC) for pid in pids)
+    kill(snapshot.workers[0].pid)
+    eventually(
+        lambda: workers.poll_cb() == 0 and workers.statistics().worker_deaths == 1, "the burial"
+    )
+    os.fstat(left)
+    kill(snapshot.spawner_pid)
+    eventually(
+        lambda: workers.poll_cb() == 0 and workers.statistics().spawner_deaths == 1, "the burial"
+    )
+    os.close(own)
+    assert descriptors().get(left) != f"/proc/{pids[1]}/stat"
+
+
 def test_spawner_and_all_workers_killed_and_requests_go_on(
     tree: Tree, workers: procaio.Pool
 ) -> None:

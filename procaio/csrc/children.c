@@ -373,6 +373,7 @@ bool pool_bury_worker(Pool *pool, uint32_t worker, int pidfd)
         pool->totals.worker_deaths++;
         deaths_note(pool, worker, exitcode);
     }
+    pool->last_pids[worker] = pool->pids[worker];
     pool->pidfds[worker] = pool->pids[worker] = -1;
     queue_worker_ended(pool, worker);
     /* What it held of the common good goes back; only then may its number be used again.  Its bit

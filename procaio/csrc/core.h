@@ -232,6 +232,7 @@ struct Pool {
     uint32_t worker_limit;
     struct pa_lanes lanes;
     int pidfds[PA_MAX_WORKERS], pids[PA_MAX_WORKERS]; /* -1: not known, see know_workers() */
+    int last_pids[PA_MAX_WORKERS];                    /* of the last one buried, or 0 */
     int spawner_pid, spawner_pidfd;
     uint64_t spawner_not_before_ns; /* 0: it may be started at once */
     unsigned fork_count;

@@ -232,10 +232,12 @@ static struct {
     int pid;
 } dead_spawner;
 
+/* The one before counts as well: it may have been buried first.  Not those before that: a spawner
+ * made the next one since, and had read what it wanted. */
 static bool is_worker(const Pool *pool, int pid)
 {
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
-        if (pool->pids[worker] == pid)
+        if (pool->pids[worker] == pid || pool->last_pids[worker] == pid)
             return true;
     return false;
 }

@@ -88,6 +88,7 @@ static void reset_private_state(Pool *pool)
     memset(&pool->lanes, 0, sizeof pool->lanes);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
         pool->pidfds[worker] = pool->pids[worker] = -1;
+    memset(pool->last_pids, 0, sizeof pool->last_pids);
     pool->worker_limit = 0;
     pool->renewed = false;
     pool->asking = true;

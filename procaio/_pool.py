@@ -235,10 +235,10 @@ class Pool(_core.CorePool):
 
     def _detach_all(self) -> None:
         for loop in list(self._loops):
+            self._loops.pop(loop, None)
             # A loop of another thread would have to do it itself; it is told when its reader fails.
             with contextlib.suppress(RuntimeError, ValueError, OSError):
                 _loops.watch_no_more(loop, self.poll_fileno())
-        self._loops.clear()
 
     def flush(self) -> None:
         """Wait until no request is outstanding; callbacks run meanwhile."""

@@ -183,7 +183,7 @@ def slowfs() -> ModuleType:
     return importlib.import_module("benchmarks.slowfs")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # tests of processes want no other children
 def display() -> Iterator[str]:
     """A display of the tests' own, or the user's."""
     if not shutil.which("Xvfb"):

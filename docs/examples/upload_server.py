@@ -62,7 +62,7 @@ class Files:
             kind, coding = mimetypes.guess_type(request.path)
             response.content_type = kind if kind and not coding else "application/octet-stream"
             response.content_length = st.st_size
-            with contextlib.suppress(ConnectionResetError):  # clients go when they like
+            with contextlib.suppress(ConnectionError):  # clients go when they like
                 await response.prepare(request)
                 if request.method == "GET":
                     await self.send(response, fh, st.st_size)

@@ -7,16 +7,22 @@ C_HEADERS = $(wildcard procaio/csrc/*.h shm/*.h workers/*.h)
 STRICT = -std=c11 -D_GNU_SOURCE -O2 -fPIC -Wall -Wextra -Wconversion -Wshadow -Werror
 INCLUDE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
 
-.PHONY: help demo test slow soak quick check format docs bench model model-deep tsan asan fuzz clean
+.PHONY: help demo test slow soak quick check format docs bench bench-plots model model-deep tsan asan fuzz clean
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The extension is built in place; a change of its sources builds it again.
 $(VENV)/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[progress,test,check]'
+	@if $(HAS_GIR) && $(INSTALL) '.[progress,test,check,test-gui]'; then :; else \
+		echo "without PyGObject: tests with GLib will be skipped"; $(INSTALL) '.[progress,test,check]'; fi
 	touch $@
+
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
+# PyGObject needs Debian's libgirepository1.0-dev and libcairo2-dev.
+HAS_GIR = pkg-config --exists gobject-introspection-1.0 cairo 2>/dev/null
 
 demo: ## the main job: scan /usr with many requests in flight
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -138,6 +144,13 @@ bench: $(VENV)/.installed build/ring_limit ## all benchmarks beside the peers th
 	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-plots: $(VENV)/.installed ## how late loops are, how fast web servers: plots and tables of the docs
+	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi
+	mkdir -p build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m benchmarks --only lateness --only http --json build/bench-plots.json --page docs/benchmarks.md $(BENCH)
+	$(BIN)/python -m benchmarks.plots build/bench-plots.json docs/_static
 
 clean: ## remove what was built
 	rm -rf build dist *.egg-info $(VENV) procaio/*.so

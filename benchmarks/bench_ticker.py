@@ -22,7 +22,7 @@ from benchmarks.harness import Kind, Question, Sizes, Work, at_most, check, need
 from benchmarks.measure import Meter, Sample, percentile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 TICK = 0.001
 OFFSETS = 10_000
@@ -95,7 +95,7 @@ class Callbacks:
     """Callbacks of procaio that make the next request; the loop watches its one descriptor."""
 
     def __init__(self, work: Work) -> None:
-        """Make the first requests, and attach procaio to the running loop by hand."""
+        """Make the first requests, and let the running loop call back."""
         self._aio = need("procaio")
         self._fd = work.open()
         self._size = work.size
@@ -105,10 +105,15 @@ class Callbacks:
         self._ended = asyncio.Event()
         self._wrong = 0
         self.count = 0
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._aio.poll_fileno(), self._aio.poll_cb)
+        self._unwatch = self._watch()
         for lane in range(work.depth):
             self._start(lane * work.size)
+
+    def _watch(self) -> Callable[[], object]:
+        """Attach procaio to the loop by hand. Gives what undoes it."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._aio.poll_fileno(), self._aio.poll_cb)
+        return lambda: loop.remove_reader(self._aio.poll_fileno())
 
     def _start(self, place: int) -> None:
         def done(count: int) -> None:
@@ -129,7 +134,7 @@ class Callbacks:
         """Let all requests end."""
         self._running = False
         await self._ended.wait()
-        asyncio.get_running_loop().remove_reader(self._aio.poll_fileno())
+        self._unwatch()
         check(self._wrong, 0)
 
 

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_FOR_ONE_TURN = 60
 FILES = (
-    *("noop", "stat", "read_4k", "read_1m", "latency", "ticker", "worker"),
-    *("walk", "scan", "remove", "copy", "slow"),
+    *("noop", "stat", "read_4k", "read_1m", "latency", "ticker", "lateness", "worker"),
+    *("walk", "scan", "remove", "copy", "slow", "http"),
 )
 
 
@@ -155,7 +155,8 @@ class Question:
     What is asked, and who answers.
 
     A sample's figure is its operations a second times `factor`, unless the contender gives one.
-    `extra` are the names of further columns, `noun` what is counted.
+    `extra` are the names of further columns, `spreads` tells whether their spread is shown, too;
+    `noun` is what is counted.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Question:
     needs: frozenset[str] = frozenset()
     factor: float = 1.0
     extra: tuple[str, ...] = ()
+    spreads: bool = False
     noun: str = "operations"
     aims: tuple[Aim, ...] = ()
     contenders: list[Contender] = field(default_factory=list)

@@ -83,6 +83,11 @@ def _cpu_of(pid: int) -> float:
     return 0.0  # it ended and was reaped after we saw it; RUSAGE_CHILDREN has it
 
 
+def cpu_of_tree(pid: int) -> float:
+    """Give the CPU seconds of a process and of all below it that live."""
+    return sum(map(_cpu_of, [pid, *descendants(pid)]))
+
+
 def _cpu_of_children() -> float:
     reaped = resource.getrusage(resource.RUSAGE_CHILDREN)
     living = sum(_cpu_of(pid) for pid in descendants(os.getpid()))

@@ -1,5 +1,5 @@
 """
-The same work with what others offer: aiofile and caio, aiofiles, Perl's IO::AIO, and C.
+The same work with what others offer: aiofile and caio, aiofiles, anyio, Perl's IO::AIO, and C.
 
 None of them has to be there. What is not gives `MissingError`, and its row in the table says so.
 The C program is no peer but the limit: the same rings and nothing else. `make` builds it.
@@ -8,6 +8,7 @@ The C program is no peer but the limit: the same rings and nothing else. `make` 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -69,13 +70,23 @@ async def _in_aiofiles(work: Work) -> AsyncIterator[AwaitOne]:
         yield one
 
 
+@asynccontextmanager
+async def _in_anyio(work: Work) -> AsyncIterator[AwaitOne]:
+    """Each lane has its own buffer; anyio has up to 40 threads."""
+    to_thread = need("anyio.to_thread")
+    fd = work.open()
+    buffers = [[bytearray(work.size)] for _ in range(work.depth)]
+    yield lambda lane, offset: to_thread.run_sync(os.preadv, fd, buffers[lane], offset)
+
+
 AIOFILE = Reader("aiofile", Kind.PEER, _in_aiofile, share=0.3)
 CAIO = [
     Reader(name, Kind.PEER, partial(_in_caio, module=module), share=0.3)
     for name, module in CAIO_VARIANTS.items()
 ]
 AIOFILES = Reader("aiofiles", Kind.PEER, _in_aiofiles, share=0.05)
-READERS = [AIOFILE, *CAIO, AIOFILES]
+ANYIO = Reader("anyio.to_thread", Kind.PEER, _in_anyio, share=0.05)
+READERS = [AIOFILE, *CAIO, AIOFILES, ANYIO]
 
 
 def add_perl(

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from benchmarks.data import Data
     from benchmarks.harness import Aim, Options, Outcome, Question
 
-PEERS = ("procaio", "aiofiles", "aiofile", "anyio", "caio", "uvloop")
+PEERS = (
+    *("procaio", "aiofiles", "aiofile", "anyio", "caio", "uvloop"),
+    *("starlette", "uvicorn", "httptools"),
+)
 MICROSECONDS = 1e6
 
 
@@ -59,25 +62,28 @@ class Row:
             return "not measured"
         return "reached" if self.target.reached_by(self.ratio) else "missed"
 
-    def median_of(self, name: str) -> float | None:
-        """Give the median of a further column."""
+    def further(self, name: str, *, spreads: bool) -> str:
+        """Write the cell of a further column: the median, and its spread if it is asked for."""
         values = [s.extra[name] for s in self.outcome.samples if name in s.extra]
-        return statistics.median(values) if values else None
+        if not values:
+            return "-"
+        median = number(statistics.median(values))
+        return f"{median} ({spread(values)})" if spreads else median
 
-    def cells(self, columns: Sequence[str]) -> list[str]:
+    def cells(self, question: Question) -> list[str]:
         """Give the row as text, cell by cell."""
         why = self.outcome.failed or self.outcome.missing
         if why:
             state = "failed" if self.outcome.failed else "missing"
             aim = f"; target {self.target} not measured" if self.target else ""
             return [self.outcome.contender.name, f"{state}: {why}{aim}"]
-        extras = [self.median_of(name) for name in columns]
+        extras = [self.further(name, spreads=question.spreads) for name in question.extra]
         return [
             self.outcome.contender.name,
             number(statistics.median(self.values)),
             spread(self.values),
             number(statistics.median(self.cpu)) if self.cpu else "-",
-            *("-" if e is None else number(e) for e in extras),
+            *extras,
             "-" if self.ratio is None else f"{self.ratio:.2f}",
             spread(self.ratios, "{:.2f}".format) if self.ratios else "-",
             str(self.target or ""),
@@ -180,7 +186,7 @@ def table(question: Question, rows: Sequence[Row], options: Options) -> str:
     sizes = question.quick if options.quick else question.full
     head = ["", question.unit, "min .. max", "CPU us/op", *question.extra]
     head += ["ratio", "min .. max", "target", ""]
-    cells = [head, *(row.cells(question.extra) for row in rows)]
+    cells = [head, *(row.cells(question) for row in rows)]
     full = [line for line in cells if len(line) == len(head)]
     widths = [max(len(line[column]) for line in full) for column in range(len(head))]
     widths[0] = max(len(line[0]) for line in cells)

@@ -31,6 +31,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     option("--only", action="append", default=[], metavar="NAME", help="questions named NAME...")
     option("--repeat", type=int, metavar="N", help="rounds (default 5, with --quick 1)")
     option("--json", type=Path, metavar="FILE", help="write everything to FILE, samples included")
+    option("--page", type=Path, metavar="FILE", help="put the tables where FILE has marks for them")
     option(
         "--peers",
         action=argparse.BooleanOptionalAction,
@@ -69,21 +70,24 @@ def main(arguments: list[str] | None = None) -> int:
             quick=asked.quick,
             peers=asked.peers,
         )
-        return run(chosen, options, asked.json)
+        return run(chosen, options, asked.json, asked.page)
 
 
-def run(chosen: list[Question], options: Options, json_file: Path | None) -> int:
-    """Run the questions one after the other, print each one's table, write the JSON."""
+def run(chosen: list[Question], options: Options, json_file: Path | None, page: Path | None) -> int:
+    """Run the questions one after the other, print each one's table, write JSON and page."""
     options.data.root.mkdir(parents=True, exist_ok=True)
     facts = machine(options.data)
     unsaid = ("versions", "journal")
-    print(", ".join(f"{name} {value}" for name, value in facts.items() if name not in unsaid))
+    where = ", ".join(f"{name} {value}" for name, value in facts.items() if name not in unsaid)
+    print(where)
     print(*(f"warning: {text}" for text in warnings(facts)), sep="\n")
     answers = []
+    tables = {}
     failed = False
     for question in chosen:
         rows = rows_of(question, run_question(question, options))
-        print(table(question, rows, options), flush=True)
+        tables[question.name] = table(question, rows, options)
+        print(tables[question.name], flush=True)
         failed = failed or any(row.outcome.failed for row in rows)
         answers.append(
             question.as_json()
@@ -100,7 +104,20 @@ def run(chosen: list[Question], options: Options, json_file: Path | None) -> int
             "questions": answers,
         }
         json_file.write_text(json.dumps(document, indent=1) + "\n")
+    if page:
+        page.write_text(renewed(page.read_text(), where, tables))
     return 1 if failed else 0
+
+
+def renewed(page: str, where: str, tables: dict[str, str]) -> str:
+    """Give a page with the tables between its marks, and where they were measured."""
+    for name, text in tables.items():
+        marks = (f"<!-- begin {name} -->\n", f"<!-- end {name} -->")
+        before, begin, rest = page.partition(marks[0])
+        _, end, after = rest.partition(marks[1])
+        if end:
+            page = f"{before}{begin}```\n{where}\n\n{text}```\n{end}{after}"
+    return page
 
 
 def print_list(chosen: list[Question]) -> None:

@@ -70,8 +70,9 @@ def to_rst(
 def no_signature(
     _app: Sphinx, _what: str, _name: str, thing: object, *_details: object
 ) -> tuple[str, str] | None:
-    """Hide how snapshots are made: only the library makes them."""
-    return ("", "") if is_dataclass(thing) else None
+    """Hide how snapshots and attachments are made, which only the library does, and protocols."""
+    is_ours = is_dataclass(thing) or thing is procaio.Attachment or thing is procaio.Loop
+    return ("", "") if is_ours else None
 
 
 def setup(app: Sphinx) -> None:

@@ -6,7 +6,7 @@ Asynchronous file and directory I/O in a pool of forked worker processes.
     procaio.aio_stat("/etc/passwd", lambda st: print(st.st_size))
     procaio.flush()
 
-Every aio_ function returns a Request: give it a callback, `await` it in asyncio, or `.wait()`.
+Every aio_ function returns a Request: give it a callback, `await` it, or `.wait()`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from procaio import _constants, _core
+from procaio._attach import Attachment, attach
 from procaio._constants import *  # noqa: F403 - the reference's names, all of them
 from procaio._copytree import aio_copytree
 from procaio._core import (
@@ -95,6 +96,7 @@ from procaio._core import (
     statx_result,
 )
 from procaio._errors import CrashLoopWarning, PoolClosed, RequestCancelled, WorkerDied
+from procaio._loops import Loop
 from procaio._pool import Pool, Statistics, WorkerDeath, WorkerStatistics, default_pool
 from procaio._system import (
     eventfd,
@@ -123,10 +125,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attachment",
     "Buffer",
     "CrashLoopWarning",
     "FileHandle",
     "Group",
+    "Loop",
     "Mapping",
     "Pool",
     "PoolClosed",
@@ -204,6 +208,7 @@ __all__ = [
     "aioreq_nice",
     "aioreq_pri",
     "at_once",
+    "attach",
     "close",
     "default_pool",
     "errno",

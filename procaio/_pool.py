@@ -14,20 +14,22 @@ import contextlib
 import errno
 import os
 import resource
-import threading
 import time
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from procaio import _core, _loops
+from procaio._lock import RLock
 from procaio.shm import create as create_shared_memory
 from procaio.workers import title_area, usable_cores
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
     from types import TracebackType
+    from typing import TypeAlias
+
+    _Attached: TypeAlias = weakref.WeakKeyDictionary[_loops.Loop, set[object]]
 
 __all__ = ["Pool", "Statistics", "WorkerDeath", "WorkerStatistics", "default_pool"]
 
@@ -132,7 +134,8 @@ class Pool(_core.CorePool):
         self._inline = inline
         self._at_once = at_once
         self._closing = False
-        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        # By whom each loop is attached; None is `await`, which never detaches.
+        self._loops: _Attached = weakref.WeakKeyDictionary()
         self._worker_death_hook: Callable[[WorkerDeath], object] | None = None
         self.on_worker_death(on_worker_death)
         self._begin()
@@ -201,6 +204,7 @@ class Pool(_core.CorePool):
         if self.closed or self._closing:
             return
         if self._disown():
+            _loops.forget(self._loops)
             return
         if self._workers == 0 and self.nreqs():
             self.min_parallel(1)  # else they would be waited for in vain
@@ -231,10 +235,10 @@ class Pool(_core.CorePool):
 
     def _detach_all(self) -> None:
         for loop in list(self._loops):
+            self._loops.pop(loop, None)
             # A loop of another thread would have to do it itself; it is told when its reader fails.
             with contextlib.suppress(RuntimeError, ValueError, OSError):
-                _loops.detach(loop, self.poll_fileno())
-        self._loops.clear()
+                _loops.watch_no_more(loop, self.poll_fileno())
 
     def flush(self) -> None:
         """Wait until no request is outstanding; callbacks run meanwhile."""
@@ -251,21 +255,33 @@ class Pool(_core.CorePool):
                 return
             self._abandon()
             self._closing = False
-            self._loops = weakref.WeakSet()
+            _loops.forget(self._loops)
+            self._loops = weakref.WeakKeyDictionary()
             self._begin()
 
     # -- loops ------------------------------------------------------------------------------------
 
-    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _attach(self, loop: _loops.Loop, holder: object = None) -> None:
+        loop = _loops.that_watches_for(loop)
         if loop not in self._loops:
-            _loops.attach(loop, self)
-            self._loops.add(loop)
+            _loops.watch(loop, self)
+            self._loops[loop] = set()
+        self._loops[loop].add(holder)
+
+    def _detach(self, loop: _loops.Loop, holder: object) -> None:
+        loop = _loops.that_watches_for(loop)
+        if not self._is_open() or loop not in self._loops:  # a forked child has no loops
+            return
+        self._loops[loop].discard(holder)
+        if not self._loops[loop]:
+            del self._loops[loop]
+            _loops.watch_no_more(loop, self.poll_fileno())
 
     def _attach_again(self) -> None:
         """The descriptor is another one, perhaps under the same number."""
         for loop in list(self._loops):
             with contextlib.suppress(RuntimeError, ValueError, OSError):
-                loop.call_soon_threadsafe(_loops.attach_again, loop, self)
+                loop.call_soon_threadsafe(_loops.watch_again, loop, self)
 
     # -- settings ---------------------------------------------------------------------------------
 
@@ -419,8 +435,8 @@ def _seconds(value: float, name: str) -> float:
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 
 
-_default_lock = threading.Lock()
-_opening = threading.RLock()
+_default_lock = RLock()
+_opening = RLock()
 
 
 def default_pool() -> Pool:
@@ -449,8 +465,8 @@ def _at_exit() -> None:
 
 def _in_child() -> None:
     global _default_lock, _opening  # noqa: PLW0603 - other threads of the parent may hold them
-    _default_lock = threading.Lock()
-    _opening = threading.RLock()
+    _default_lock = RLock()
+    _opening = RLock()
     for pool in list(_pools):
         pool._abandon()  # noqa: SLF001 - ours
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno as _errno
 import os
 import resource
-import threading
 import weakref
 from functools import partial
 from operator import index
@@ -44,6 +43,7 @@ from procaio._core import (
     aioreq_pri,
 )
 from procaio._core import errno as _number
+from procaio._lock import RLock
 from procaio._pool import default_pool
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ class TreeJob:
         self.pool = default_pool() if pool is None else pool
         self.group: Group = _composite(callback, pri=pri, timeout=timeout, pool=self.pool)
         self._when_failed = failed
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._yield(failed, _errno.ECANCELED)
         self._pri = self.group.pri
         self._limit = most or parts(min(MOST_MEMBERS, max(16, 4 * self.pool.min_parallel())), 4)

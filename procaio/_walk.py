@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 import weakref
 from collections import deque
 from functools import partial
@@ -38,6 +37,7 @@ from procaio._core import (
     aio_nop,
     aioreq_pri,
 )
+from procaio._lock import RLock
 from procaio._pool import default_pool
 from procaio._trees import (
     LARGE_STEP,
@@ -183,7 +183,7 @@ class aio_walk(Generic[Name]):  # noqa: N801 - called like a function
         self._large: set[_Directory[Name]] = set()
         """Directories that are open because the first step has not told all of them."""
         self._busy = False
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._frames: list[_Directory[Name]] = []
         """Directories that are being gone through, each in the one before."""
         self._open: list[_Directory[Name]] = []

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 WALL = 0x40000000  # of waitpid(2): also children that give no SIGCHLD when they end
+# Else it imports trio, and every await would have to ask whether that is what runs.
+os.environ.setdefault("HYPOTHESIS_NO_PLUGINS", "1")
 
 
 def _is_sanitized() -> bool:
@@ -179,6 +181,26 @@ def slowfs() -> ModuleType:
     subprocess.run(["make", "--silent", "build/slowfs"], cwd=root, check=True, timeout=100)
     sys.path.append(str(root))  # last: what is tested may be another build
     return importlib.import_module("benchmarks.slowfs")
+
+
+@pytest.fixture(scope="module")  # tests of processes want no other children
+def display() -> Iterator[str]:
+    """A display of the tests' own, or the user's."""
+    if not shutil.which("Xvfb"):
+        if "DISPLAY" not in os.environ:
+            pytest.skip("needs a display: Debian package xvfb")
+        yield os.environ["DISPLAY"]
+        return
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-nolisten", "tcp", "-screen", "0", "800x600x24"]
+    with subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL) as server:
+        os.close(write)
+        with os.fdopen(read) as said:
+            number = said.readline().strip()
+        try:
+            yield f":{number}"
+        finally:
+            server.terminate()
 
 
 class Gate:

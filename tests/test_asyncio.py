@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import descriptors, eventually
+from conftest import descriptors, eventually, run_fine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -173,6 +173,53 @@ def test_task_group_cancels_the_others_on_a_failure(
     workers.flush()
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "timeout"), reason="from Python 3.11 on")
+def test_timeout_cancels_the_request_and_no_more(
+    workers: procaio.Pool, run: Any, gate: Gate
+) -> None:
+    """asyncio.timeout() around one await, and around a whole task group."""
+
+    async def main() -> None:
+        held, other = gate.hold(workers, 2)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await held
+        assert held.state == "cancelled"
+        async with asyncio.timeout(60) as scope:
+            gate.open(2)
+            assert await other == b"x"
+        assert not scope.expired()
+
+    run(main())
+    workers.flush()
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="from Python 3.12 on")
+def test_eager_tasks_begin_at_once_and_go_on_in_the_loop(pool: procaio.Pool, run: Any) -> None:
+    """What has ended already never leaves the caller's turn; everything else is a task as ever."""
+    ended = procaio.aio_stat("/", pool=pool)
+    pool.flush()
+
+    async def stat(request: procaio.Request[os.stat_result]) -> os.stat_result:
+        return await request
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def eager(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+            return asyncio.Task(coroutine, loop=loop, eager_start=True)
+
+        assert eager(stat(ended)).done()
+        tasks = [eager(stat(procaio.aio_stat("/", pool=pool))) for _ in range(50)]
+        assert not any(task.done() for task in tasks)
+        assert set(await asyncio.gather(*tasks)) == {os.stat("/")}
+        late = eager(stat(procaio.aio_stat("/no", pool=pool)))
+        with pytest.raises(FileNotFoundError):
+            await late
+
+    run(main())
+
+
 def test_await_without_a_running_loop_tells_what_to_do(pool: procaio.Pool) -> None:
     """RuntimeError naming the alternatives; the request is unharmed."""
     request = procaio.aio_busy(0, pool=pool)
@@ -195,6 +242,44 @@ def test_callback_sees_the_same_as_the_task(pool: procaio.Pool, run: Any) -> Non
         assert seen == [status]
 
     run(main())
+
+
+def test_task_in_another_thread_goes_on_after_the_callback(
+    workers: procaio.Pool, gate: Gate
+) -> None:
+    """Also where its loop has every chance to run while the callback does."""
+    (held,) = gate.hold(workers)
+    order: list[str] = []
+    awaiting, delivering, turned = threading.Event(), threading.Event(), threading.Event()
+
+    def callback(_: bytes) -> None:
+        order.append("begin")
+        delivering.set()
+        assert turned.wait(20)
+        order.append("end")
+
+    async def task() -> None:
+        await held
+        order.append("task")
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(task())
+        await asyncio.sleep(0)
+        awaiting.set()
+        assert delivering.wait(20)  # the loop is held up: the other thread delivers
+        for _ in range(20):
+            await asyncio.sleep(0)
+        turned.set()
+        await waiting
+
+    held.cb(callback)
+    with ThreadPoolExecutor(1) as executor:
+        running = executor.submit(asyncio.run, main())
+        assert awaiting.wait(20)
+        gate.open()
+        workers.flush()
+        running.result(20)
+    assert order == ["begin", "end", "task"]
 
 
 def test_context_of_the_task_is_kept(pool: procaio.Pool, run: Any) -> None:
@@ -433,6 +518,31 @@ def test_request_awaited_in_one_loop_and_waited_for_in_another_thread(
         assert [future.result(60) for future in futures] == [b"x"] * 3
 
 
+def test_threads_that_wait_beside_a_loop_are_woken_when_they_are_to_be() -> None:
+    """The loop looks at the same descriptor, and must not take away what was to wake a thread: it
+    would sleep until it looks by itself, for a second, a hundred times and more.
+    """
+    run_fine("""
+        import asyncio, threading, procaio
+        from concurrent.futures import ThreadPoolExecutor
+        def wait():
+            for _ in range(400):
+                procaio.aio_stat("/").wait()
+        async def task():
+            while not over.is_set():
+                await procaio.aio_stat("/")
+        async def main():
+            loop = asyncio.get_running_loop()
+            tasks = [asyncio.create_task(task()) for _ in range(3)]
+            await asyncio.gather(*(loop.run_in_executor(executor, wait) for _ in range(3)))
+            over.set()
+            await asyncio.gather(*tasks)
+        over, executor = threading.Event(), ThreadPoolExecutor(3)
+        asyncio.run(main())
+        print("fine")
+    """)
+
+
 def test_debug_mode_finds_nothing_to_complain_about(
     pool: procaio.Pool, run: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -512,3 +622,20 @@ def test_references_of_awaited_requests_go(pool: procaio.Pool, run: Any) -> None
         run(main())
     finally:
         gc.enable()
+
+
+def test_an_attachment_that_ends_leaves_those_who_await_alone(pool: procaio.Pool) -> None:
+    """Only what it has attached itself is detached."""
+
+    async def main() -> None:
+        with procaio.attach(pool=pool):
+            workers = pool.max_parallel(0)
+            waiting = asyncio.ensure_future(until(procaio.aio_stat("/", pool=pool)))
+            await asyncio.sleep(0)
+        pool.min_parallel(workers)
+        assert await waiting == os.stat("/")
+
+    async def until(request: procaio.Request[os.stat_result]) -> os.stat_result:
+        return await request
+
+    asyncio.run(asyncio.wait_for(main(), 60))

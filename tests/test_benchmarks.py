@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -14,12 +16,17 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # last: what is tested may be another build
+from benchmarks import web_client  # noqa: E402
+from benchmarks.measure import WrongResultError  # noqa: E402
+from benchmarks.run import renewed  # noqa: E402
 
 
-def run_quick(question: str, tmp_path: Path) -> list[dict[str, Any]]:
-    """What a quick run without third-party packages tells of the questions that begin so."""
+def run_quick(question: str, tmp_path: Path, *further: str) -> list[dict[str, Any]]:
+    """What a quick run tells of the questions that begin so; by default without peers."""
     report = tmp_path / "report.json"
-    options = ["--quick", "--no-peers", "--data", str(tmp_path / "data"), "--json", str(report)]
+    options = ["--quick", "--data", str(tmp_path / "data"), "--json", str(report)]
+    options += further or ("--no-peers",)
     subprocess.run(
         [sys.executable, "-m", "benchmarks", *options, "--only", question],
         cwd=ROOT,
@@ -60,3 +67,193 @@ def test_without_its_program_the_slow_file_system_is_named_as_missing(
     with pytest.raises(Exception, match="libfuse3-dev, fuse3"):
         mount.__enter__()
     assert not (tmp_path / "mount").exists()
+
+
+def test_lateness(tmp_path: Path) -> None:
+    """Each contender says how late the loop was, and all but the idle one have read something."""
+    [asked] = run_quick("lateness_64", tmp_path)
+    for contender in asked["contenders"]:
+        for sample in contender["samples"]:
+            extra = sample["extra"]
+            assert 0 < extra["p50"] <= sample["value"] <= extra["max"]
+            assert (extra["reads/s"] > 0) != ("idle" in contender["name"])
+
+
+def one_turn(question: str, contender: str, tmp_path: Path) -> dict[str, Any]:
+    """What a contender of a quick run says."""
+    options = ["--quick", "--data", str(tmp_path), "--one", question, contender]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *options],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        timeout=100,
+    )
+    return dict(json.loads(done.stdout))
+
+
+def test_web_server(tmp_path: Path) -> None:
+    """The files were asked for, and what was asked for came."""
+    pytest.importorskip("starlette")
+    for name in ("from memory", "procaio"):
+        sample = one_turn("http", name, tmp_path)
+        assert sample["value"] > 0
+        assert 0 < sample["extra"]["nine: p50 ms"] <= sample["extra"]["nine: p99 ms"]
+
+
+@pytest.mark.slow
+def test_web_servers_beside_each_other(slowfs: ModuleType, tmp_path: Path) -> None:
+    """Whoever asks for what is on the slow disk waits for it; the mount is gone afterwards."""
+    pytest.importorskip("starlette")
+    for asked in run_quick("http", tmp_path, "--peers"):
+        for contender in asked["contenders"]:
+            if "slow disk" in contender["name"]:  # three calls of 4 ms at least
+                assert all(s["extra"]["tenth: p50 ms"] > 12 for s in contender["samples"])
+    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nwrong", "HTTP/1.1 404 Not Found"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate", "HTTP/1.1 200 OK"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nlat", "the server hung up"),
+    ],
+    ids=["status", "size", "end"],
+)
+def test_web_client_counts_no_wrong_answers(answer: bytes, why: str) -> None:
+    """It is an error, whatever it says of speed."""
+    path = web_client.Path("/file", 5)
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with web_client.Clients(port, [path], 2) as clients:
+                clients.clock.start = 0
+                await clients.run(60)
+
+    with pytest.raises(WrongResultError, match=f"/file: {why}"):
+        asyncio.run(main())
+    assert path.took == []
+
+
+def test_web_client_notes_how_long_each_answer_took() -> None:
+    """Only of those that were asked for and have come while the clock ran, in whatever pieces."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n\r\n"
+    path = web_client.Path("/file", 5)
+    clients = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in range(10):
+            await reader.readuntil(b"\r\n\r\n")
+            if number == 5:
+                clients[0].clock.start = 0.0
+            for piece in (head[:7], head[7:-1], head[-1:] + b"ri", b"ght"):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with web_client.Clients(port, [path], 1) as made:
+                clients.append(made)
+                await made.run(60)
+
+    with pytest.raises(WrongResultError, match="hung up"):
+        asyncio.run(main())
+    assert len(path.took) == 5
+    assert min(path.took) > 0
+
+
+# -- plots and pages -------------------------------------------------------------------------------
+
+
+def measured(name: str, kind: str, *values: float, **extra: float) -> dict[str, Any]:
+    """A contender of a report; without values it was not there."""
+    samples = [
+        {"value": value, "extra": {key: value * factor for key, factor in extra.items()}}
+        for value in values
+    ]
+    missing = None if values else "no such package"
+    return {"name": name, "kind": kind, "samples": samples, "missing": missing, "failed": None}
+
+
+def report_of(*questions: dict[str, Any]) -> dict[str, Any]:
+    """A report as --json writes it, as far as plots need it."""
+    machine = {"date": "2026-01-01T00:00:00+00:00", "cpu": "a fast one", "cores": 2}
+    machine |= {"kernel": "6.0", "python": "3.12"}
+    sizes = {"depth": 64, "size": 16384}
+    asked = [{**question, "full": sizes, "quick": sizes} for question in questions]
+    return {"machine": machine, "quick": True, "repeat": 2, "questions": asked}
+
+
+def test_plots_show_everybody(tmp_path: Path) -> None:
+    """With units on the axes; who is missing is named too. The same figures give the same file."""
+    pytest.importorskip("matplotlib")
+    late = {"p50": 0.1, "max": 3.0}
+    waits = {f"{who}: p{n} ms": n for who in ("nine", "tenth") for n in (50, 99)}
+    names = ["idle loop", "procaio, await", "somebody else"]
+    lateness = [
+        contender
+        for loop in ("", ", uvloop")
+        for contender in (
+            measured(names[0] + loop, "baseline", 90, 110, **late),
+            measured(names[1] + loop, "procaio", 100, 120, **late),
+            measured(names[2] + loop, "peer"),
+        )
+    ]
+    http = [measured(names[1], "procaio", 5, 9, **waits), measured(names[2], "peer")]
+    document = report_of(
+        {"name": "lateness_64", "contenders": lateness},
+        {"name": "lateness_1000", "contenders": lateness},
+        {"name": "http", "contenders": http},
+    )
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    made = []
+    for directory in ("one", "two"):
+        command = ["benchmarks.plots", tmp_path / "report.json", tmp_path / directory]
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, timeout=100)
+        plots = {path.name: path.read_text() for path in (tmp_path / directory).iterdir()}
+        assert set(plots) == {"lateness.svg", "http.svg"}
+        made.append(plots)
+    assert made[0] == made[1]
+    for text in made[0].values():
+        ET.fromstring(text)
+        # Letters are drawn; a comment holds what they say.
+        assert all(f"<!-- {what} -->" in text for what in [*names[1:], "not installed"])
+        assert "millisecond" in text
+
+
+def test_plots_of_nothing_fail(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "report.json").write_text(json.dumps(report_of({"name": "noop"})))
+    command = [sys.executable, "-m", "benchmarks.plots", tmp_path / "report.json", tmp_path]
+    ended = subprocess.run(
+        command, cwd=ROOT, check=False, timeout=100, stdout=subprocess.PIPE, text=True
+    )
+    assert (ended.returncode, "nothing" in ended.stdout) == (1, True)
+
+
+def test_tables_go_where_a_page_has_marks_for_them() -> None:
+    """What was there goes, what is around stays, and a table without marks goes nowhere."""
+    page = "before\n<!-- begin a -->\nold\n<!-- end a -->\nafter\n"
+    new = renewed(page, "here", {"a": "new\n", "b": "nowhere\n"})
+    assert new == "before\n<!-- begin a -->\n```\nhere\n\nnew\n```\n<!-- end a -->\nafter\n"
+    assert renewed(new, "here", {"a": "new\n"}) == new
+
+
+def test_the_page_of_benchmarks_has_marks_for_the_tables() -> None:
+    """`make bench-plots` finds them, and the plots are those that the page shows."""
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    for name in ("lateness_64", "lateness_1000", "http", "http_1m"):
+        assert renewed(page, "here", {name: "table\n"}) != page
+    for name in ("lateness", "http", "http_1m"):
+        assert f"](_static/{name}.svg)" in page
+        assert (ROOT / f"docs/_static/{name}.svg").exists()

@@ -180,3 +180,27 @@ def test_sweep_tells_of_errors(tmp_path: Path) -> None:
     ended = run("sweep.py", tmp_path / "no")
     assert ended.stderr == f"{tmp_path / 'no'}: No such file or directory\n"
     assert counted(ended.stdout) == {"errors": 1}
+
+
+# -- the window ------------------------------------------------------------------------------------
+
+
+def test_window_reads_every_file_and_takes_its_picture(tmp_path: Path) -> None:
+    """What cannot be read is on the list too."""
+    pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
+    tree, picture = tmp_path / "tree", tmp_path / "picture.png"
+    for number in range(150):
+        path = tree / f"{number % 7}" / f"{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("line\n" * number)
+    (tree / "dangling").symlink_to("nowhere")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / "qt_files.py", tree, picture],
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("11175 lines in 151 files\n", 0), done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -547,3 +547,10 @@ def test_requests_leave_no_references_behind(pool: procaio.Pool, data_file: Path
     after = [sys.getrefcount(item) for item in objects]
     os.close(fd)
     assert [b - a for a, b in zip(before, after, strict=True)] == [0] * len(objects)
+
+
+def test_annotation_says_what_a_request_yields() -> None:
+    """As the stub has it: also where annotations are evaluated."""
+    alias = procaio.Request[bytes]
+    assert alias.__origin__ is procaio.Request  # type: ignore[attr-defined]
+    assert alias.__args__ == (bytes,)  # type: ignore[attr-defined]

@@ -3,6 +3,9 @@
  * `await request` makes a Waiter, which is at once the iterator that the task steps and the future
  * that the task waits for (the `_asyncio_future_blocking` protocol), so no Future is made.  Several
  * tasks, in several loops and threads, may wait for one request; each has its own Waiter.
+ *
+ * Who waits otherwise (trio, a greenlet, a Deferred: procaio/_loops) asks for a Waiter by
+ * `request._waiter(loop)`, whose loop is then whatever has asyncio's names for calling things.
  */
 
 #include "core.h"
@@ -24,26 +27,22 @@ PyTypeObject *Waiter_Type;
 
 static PyObject *str_call_soon, *str_call_soon_threadsafe, *kw_context, *str_attach;
 
-/* A name that is made once and kept. */
-static PyObject *interned(PyObject **place, const char *text)
-{
-    if (!*place)
-        *place = PyUnicode_InternFromString(text);
-    return *place;
-}
-
 static PyObject *running_loop(void)
 {
     if (!hooks.running_loop) {
-        PyObject *loops = PyImport_ImportModule("procaio._loops");
-        if (!loops)
-            return NULL;
-        hooks.running_loop = PyObject_GetAttrString(loops, "running_loop");
-        Py_DECREF(loops);
+        PyObject *events = PyImport_ImportModule("asyncio.events");
+        hooks.running_loop = events ? PyObject_GetAttrString(events, "_get_running_loop") : NULL;
+        Py_XDECREF(events);
         if (!hooks.running_loop)
             return NULL;
     }
     return PyObject_CallNoArgs(hooks.running_loop);
+}
+
+static bool others_may_run(void)
+{
+    static PyObject *trio, *twisted;
+    return is_imported(&trio, "trio") || is_imported(&twisted, "twisted");
 }
 
 /* The loop watches the pool's descriptor from the first await on. */
@@ -60,32 +59,73 @@ static int attach(Pool *pool, PyObject *loop)
     return 0;
 }
 
-PyObject *request_await(PyObject *object)
+/* Takes over the reference to the loop. */
+static Waiter *waiter_new(Request *request, PyObject *loop)
 {
-    Request *request = (Request *)object;
-    PyObject *loop = NULL;
-    if (request->place < AT_CALLBACK) {
-        if (request->pool->fork_count != fork_count || !request->pool->segment)
-            request->place = AT_DEAD;
-        else if (!(loop = running_loop()))
-            return NULL;
-        else if (attach(request->pool, loop) < 0) {
-            Py_DECREF(loop);
-            return NULL;
-        }
-    }
     Waiter *self = PyObject_GC_New(Waiter, Waiter_Type);
     if (!self) {
         Py_XDECREF(loop);
         return NULL;
     }
-    self->request = (Request *)Py_NewRef(object);
+    self->request = (Request *)Py_NewRef((PyObject *)request);
     self->loop = loop;
     self->wakeup = self->context = self->message = NULL;
     self->next = NULL;
     self->thread = PyThread_get_thread_ident();
     self->blocking = self->yielded = self->cancelled = false;
     PyObject_GC_Track((PyObject *)self);
+    return self;
+}
+
+static bool is_outstanding(Request *request)
+{
+    if (request->place < AT_CALLBACK &&
+        (request->pool->fork_count != fork_count || !request->pool->segment))
+        request->place = AT_DEAD;
+    return request->place < AT_CALLBACK;
+}
+
+PyObject *request_await(PyObject *object)
+{
+    Request *request = (Request *)object;
+    bool outstanding = is_outstanding(request);
+    PyObject *loop = outstanding ? running_loop() : NULL;
+    if (outstanding && !loop)
+        return NULL;
+    if (others_may_run() || loop == Py_None) {
+        PyObject *other = call_loops("elsewhere", "(O)", object);
+        if (other != Py_None) { /* what is to be stepped instead; or NULL */
+            Py_XDECREF(loop);
+            return other;
+        }
+        Py_DECREF(other);
+        if (loop == Py_None) /* another thread has delivered it meanwhile */
+            Py_CLEAR(loop);
+    }
+    if (loop && attach(request->pool, loop) < 0) {
+        Py_DECREF(loop);
+        return NULL;
+    }
+    return (PyObject *)waiter_new(request, loop);
+}
+
+static void enter_queue(Waiter *self)
+{
+    self->next = self->request->waiters; /* the request's reference to it */
+    self->request->waiters = (Waiter *)Py_NewRef((PyObject *)self);
+}
+
+/* `_waiter(loop)`: None if it has ended.  Its `add_done_callback` says what is to be called in the
+ * loop, its `stand_aside` and `give_up` that nobody waits there any more. */
+PyObject *request_waiter(Request *request, PyObject *loop)
+{
+    if (!is_outstanding(request))
+        Py_RETURN_NONE;
+    if (attach(request->pool, loop) < 0)
+        return NULL;
+    Waiter *self = waiter_new(request, Py_NewRef(loop));
+    if (self)
+        enter_queue(self);
     return (PyObject *)self;
 }
 
@@ -112,8 +152,7 @@ static PySendResult step(PyObject *object, PyObject *argument, PyObject **result
             return PYGEN_ERROR;
         }
         self->yielded = self->blocking = true;
-        self->next = request->waiters; /* the request's reference to it */
-        request->waiters = (Waiter *)Py_NewRef(object);
+        enter_queue(self);
         *result = Py_NewRef(object);
         return PYGEN_NEXT;
     }
@@ -215,8 +254,19 @@ static PyObject *remove_done_callback(Waiter *self, PyObject *wakeup)
     return PyLong_FromLong(removed);
 }
 
-/* The task is being cancelled: nobody else may want the request.  A close is done all the same: the
- * task may be cancelled in the `finally` that was to leave nothing open. */
+/* Nobody else may want the request.  A close is done all the same: whoever waits may be cancelled in
+ * the `finally` that was to leave nothing open. */
+static int stop_waiting(Waiter *self)
+{
+    Request *request = self->request;
+    leave_queue(self);
+    if (!request->waiters && !request->callback && !request->cancelled &&
+        request->op != PA_OP_CLOSE && request->op != PA_OP_REPLACE && request->place < AT_CALLBACK)
+        return request_cancel(request) < 0 ? -1 : 0;
+    return 0;
+}
+
+/* The task is being cancelled. */
 static PyObject *cancel(Waiter *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"msg", NULL};
@@ -225,15 +275,10 @@ static PyObject *cancel(Waiter *self, PyObject *args, PyObject *kwargs)
         return NULL;
     if (self->cancelled || !self->wakeup)
         Py_RETURN_FALSE;
-    bool failed = false;
     self->cancelled = true;
     Py_XSETREF(self->message, Py_NewRef(message));
-    Request *request = self->request;
     Py_INCREF(self);
-    leave_queue(self);
-    if (!request->waiters && !request->callback && !request->cancelled &&
-        request->op != PA_OP_CLOSE && request->op != PA_OP_REPLACE && request->place < AT_CALLBACK)
-        failed = request_cancel(request) < 0;
+    int failed = stop_waiting(self);
     schedule(self);
     Py_DECREF(self);
     return failed ? NULL : Py_NewRef(Py_True);
@@ -266,6 +311,28 @@ static void let_value_go(Waiter *self)
     if (request->value && FileHandle_Check(request->value) && Py_REFCNT(request) == 1 &&
         Py_REFCNT(request->value) == 1)
         filehandle_close(request->value);
+}
+
+/* Whoever waits goes; the request goes on. */
+static PyObject *stand_aside(Waiter *self, PyObject *unused)
+{
+    (void)unused;
+    Py_CLEAR(self->wakeup);
+    Py_CLEAR(self->context);
+    leave_queue(self);
+    Py_RETURN_NONE;
+}
+
+/* Whoever waits has given up, and the request with it if nobody else wants it. */
+static PyObject *give_up(Waiter *self, PyObject *unused)
+{
+    (void)unused;
+    Py_CLEAR(self->wakeup);
+    Py_CLEAR(self->context);
+    Py_INCREF(self);
+    int failed = stop_waiting(self);
+    Py_DECREF(self);
+    return failed ? NULL : Py_NewRef(Py_None);
 }
 
 /* What the event loop throws into the task (cancelled in the turn in which the result came). */
@@ -364,6 +431,8 @@ static PyMethodDef methods[] = {
      METH_VARARGS | METH_KEYWORDS, NULL},
     {"remove_done_callback", (PyCFunction)remove_done_callback, METH_O, NULL},
     {"cancel", (PyCFunction)(void (*)(void))cancel, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"give_up", (PyCFunction)give_up, METH_NOARGS, NULL},
+    {"stand_aside", (PyCFunction)stand_aside, METH_NOARGS, NULL},
     {"result", (PyCFunction)result, METH_NOARGS, NULL},
     {"throw", (PyCFunction)throw_, METH_VARARGS, NULL},
     {"close", (PyCFunction)close_, METH_NOARGS, NULL},

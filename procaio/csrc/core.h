@@ -265,6 +265,7 @@ struct Pool {
     /* Threads that wait: one sleeps on the descriptor, the others on `news`. */
     bool somebody_sleeps;
     uint32_t followers;
+    uint32_t greenlets; /* that wait for whatever comes, in gevent's hub */
     _Atomic uint32_t news;
     struct job *jobs_done, *last_job_done; /* memory.c; under its lock */
     _Atomic uint32_t jobs_done_count;
@@ -310,13 +311,16 @@ extern struct hooks {
     PyObject *on_error;       /* hook(exception, request), or NULL */
     PyObject *WorkerDied, *RequestCancelled, *PoolClosed, *CrashLoopWarning;
     PyObject *utime_now, *utime_omit; /* known by what they are, not by their value */
-    PyObject *running_loop;   /* () -> the asyncio loop of this thread, or an error */
+    PyObject *running_loop;   /* () -> the asyncio loop of this thread, or None */
 } hooks;
 
 extern unsigned fork_count; /* grows in a forked child */
 extern Pool *open_pools;    /* those that have a segment */
 
 /* module.c */
+PyObject *interned(PyObject **place, const char *text); /* a name that is made once and kept */
+bool is_imported(PyObject **name, const char *text);    /* what is not does not run either */
+PyObject *call_loops(const char *function, const char *format, ...); /* of procaio._loops */
 int priority_next(void);
 void priority_reset(void);
 extern _Thread_local int callback_errno;
@@ -472,7 +476,7 @@ int deliver_report_of(PyObject *culprit, PyObject *request); /* likewise; raised
 /* poll.c */
 /* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
 int poll_some(Pool *pool, uint64_t turn, uint64_t *processed);
-int poll_sleep(Pool *pool, double timeout); /* 0, or -1 with an exception */
+int poll_sleep(Pool *pool, Request *awaited, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);
 uint64_t poll_ns(double seconds); /* at most what can be added to a time */
 void poll_kick(Pool *pool);
@@ -516,6 +520,7 @@ int group_traverse(Request *group, visitproc visit, void *arg);
 
 /* await.c */
 PyObject *request_await(PyObject *request);
+PyObject *request_waiter(Request *request, PyObject *loop); /* a method */
 void waiters_wake(Request *request);
 
 /* filehandle.c */

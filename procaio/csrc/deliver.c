@@ -90,7 +90,18 @@ static int let_go(Pool *pool, Request *husk)
     return 0;
 }
 
-/* Ends a request: value, waiting tasks, callback.  Takes over the queue's reference. */
+/* After the callback, whose exception may be on its way up. */
+static void wake(Request *request, bool has_failed)
+{
+    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    if (has_failed)
+        PyErr_Fetch(&type, &value, &traceback);
+    waiters_wake(request);
+    if (has_failed)
+        PyErr_Restore(type, value, traceback);
+}
+
+/* Ends a request: value, callback, waiting tasks.  Takes over the queue's reference. */
 int deliver(Pool *pool, Request *request)
 {
     if (unlikely(request->is_husk))
@@ -111,11 +122,11 @@ int deliver(Pool *pool, Request *request)
     pool->totals.failed += request->error != 0;
     if (pool->overflow_length)
         queue_refill(pool);
-    if (request->waiters)
-        waiters_wake(request);
     int failed = 0;
     if (request->callback && !request->cancelled)
         failed = call_back(request);
+    if (request->waiters)
+        wake(request, failed);
     request->place = AT_DONE;
     Py_CLEAR(request->callback);
     if (request->group && group_leave(request) < 0)

@@ -89,6 +89,35 @@ static int refuse_subinterpreter(void)
     return -1;
 }
 
+PyObject *interned(PyObject **place, const char *text)
+{
+    if (!*place)
+        *place = PyUnicode_InternFromString(text);
+    return *place;
+}
+
+bool is_imported(PyObject **name, const char *text)
+{
+    PyObject *modules = PyImport_GetModuleDict(), *key = interned(name, text);
+    return key && modules && PyDict_GetItemWithError(modules, key);
+}
+
+/* It is imported when it is needed first: it needs this module. */
+PyObject *call_loops(const char *function, const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    PyObject *loops = PyImport_ImportModule("procaio._loops");
+    PyObject *callable = loops ? PyObject_GetAttrString(loops, function) : NULL;
+    PyObject *arguments = callable ? Py_VaBuildValue(format, values) : NULL;
+    va_end(values);
+    PyObject *found = arguments ? PyObject_CallObject(callable, arguments) : NULL;
+    Py_XDECREF(arguments);
+    Py_XDECREF(callable);
+    Py_XDECREF(loops);
+    return found;
+}
+
 /* The first thing that an import does to the module where another interpreter has it already. */
 static PyObject *set_hook(PyObject *module, PyObject *args)
 {

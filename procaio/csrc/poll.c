@@ -31,7 +31,7 @@ void poll_tell_others(Pool *pool)
         atomic_fetch_add_explicit(&pool->news, 1, memory_order_release);
         pa_futex_wake(&pool->news, INT32_MAX);
     }
-    if (pool->somebody_sleeps)
+    if (pool->somebody_sleeps || pool->greenlets > 0)
         poll_kick(pool);
 }
 
@@ -137,7 +137,7 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
         ask(pool);
         if (queue_anything_pending(pool))
             continue;
-        if (done > 0 || looked)
+        if (done > 0 || looked || pool->somebody_sleeps) /* that one is to see what rings */
             break;
         /* Called for nothing: has somebody died?  This silences the bell, which a worker may have
          * rung in answer to the asking of just now: so ask again. */
@@ -150,8 +150,10 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
         if (outcome > 0 && !queue_anything_pending(pool))
             outcome = 0;
     }
-    if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps))
+    if (done > 0 && (pool->followers > 0 || pool->somebody_sleeps || pool->greenlets > 0))
         poll_tell_others(pool);
+    else if (looked && pool->somebody_sleeps)
+        poll_kick(pool); /* it may have been silenced before that one had seen it */
     orphans_sweep(pool);
     if (pool->overflow_length)
         queue_refill(pool);
@@ -211,9 +213,33 @@ static int signals(Pool *pool, const struct pa_segment *segment)
     return -1;
 }
 
-/* Sleep until something may have happened.  0, or -1 with an exception (of a signal handler). */
-int poll_sleep(Pool *pool, double timeout)
+/* In a greenlet others of its thread are to run meanwhile: 1 when they could, 0 elsewhere, or -1.
+ * Its hub watches the descriptor, so whoever delivers results has to make that readable. */
+static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
 {
+    static PyObject *gevent;
+    if (likely(!is_imported(&gevent, "gevent")))
+        return 0;
+    PyObject *request = awaited ? (PyObject *)awaited : Py_None;
+    const struct pa_segment *segment = pool->segment;
+    uint64_t completed = pool->totals.completed;
+    pool->greenlets += !awaited;
+    PyObject *slept = call_loops("sleep_in_greenlet", "(OOd)", pool, request, timeout);
+    pool->greenlets -= !awaited;
+    int truth = slept ? PyObject_IsTrue(slept) : -1;
+    Py_XDECREF(slept);
+    if (truth == 0 && (pool->segment != segment || pool->totals.completed != completed))
+        truth = 1; /* while that ran another thread has delivered, and could not know who waits */
+    return truth;
+}
+
+/* Sleep until something may have happened, perhaps to the request that is awaited.  0, or -1 with an
+ * exception (of a signal handler). */
+int poll_sleep(Pool *pool, Request *awaited, double timeout)
+{
+    int elsewhere = sleep_in_greenlet(pool, awaited, timeout);
+    if (elsewhere != 0)
+        return elsewhere < 0 ? -1 : 0;
     if (pool->somebody_sleeps)
         return follow(pool, timeout);
     struct pa_segment *segment = pool->segment;
@@ -280,7 +306,7 @@ PyObject *poll_wait_for(Request *request, double timeout)
             }
             left = (double)(end_ns - now) / 1e9;
         }
-        if (poll_sleep(pool, left) < 0)
+        if (poll_sleep(pool, request, left) < 0)
             return NULL;
     }
     if (request->value)

@@ -18,7 +18,7 @@ static PyObject *poll_cb(Pool *pool, PyObject *unused)
     int left = poll_some(pool, 0, &processed);
     while (left >= 0 && pool->max_outstanding && pool->segment &&
            pool->nreqs > pool->max_outstanding) {
-        if (processed == 0 && poll_sleep(pool, -1) < 0)
+        if (processed == 0 && poll_sleep(pool, NULL, -1) < 0)
             return NULL;
         left = poll_some(pool, 0, &processed);
     }
@@ -34,7 +34,7 @@ static int wait_for_news(Pool *pool)
         if (pool->nreqs == 0 || queue_anything_pending(pool) || deaths_are_to_be_told(pool) ||
             pool->totals.completed != completed)
             return 0;
-        if (poll_sleep(pool, -1) < 0)
+        if (poll_sleep(pool, NULL, -1) < 0)
             return -1;
     }
     return 0;
@@ -90,7 +90,7 @@ static PyObject *flush(Pool *pool, PyObject *args)
                 Py_RETURN_FALSE;
             left = (double)(end_ns - now) / 1e9;
         }
-        if (pool->nreqs > 0 && poll_sleep(pool, left) < 0)
+        if (pool->nreqs > 0 && poll_sleep(pool, NULL, left) < 0)
             return NULL;
     }
     Py_RETURN_TRUE;
@@ -125,7 +125,7 @@ static PyObject *pool_fileno(Pool *pool, PyObject *unused)
 static PyObject *sleep_(Pool *pool, PyObject *arg)
 {
     double seconds = PyFloat_AsDouble(arg);
-    if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, seconds) < 0)
+    if (PyErr_Occurred() || pool_check(pool) < 0 || poll_sleep(pool, NULL, seconds) < 0)
         return NULL;
     if (pool->segment)
         pool_look_after(pool);

@@ -347,6 +347,8 @@ static PyObject *wait_(Request *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyMethodDef methods[] = {
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, /* Request[bytes], in annotations */
+     "Type checkers know what a request yields."},
     {"cancel", (PyCFunction)cancel, METH_NOARGS,
      "cancel($self, /)\n--\n\n"
      "Give up on this request: its callback will not be called.\n\n"
@@ -370,6 +372,7 @@ static PyMethodDef methods[] = {
      "Poll the request's pool until it is done; return its value or raise its OSError.\n\n"
      "Callbacks of other requests run meanwhile. Raises RequestCancelled if it was cancelled, and\n"
      "TimeoutError after `timeout` seconds; the request goes on then. May be called in a callback."},
+    {"_waiter", (PyCFunction)request_waiter, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,0 +1,167 @@
+"""
+How late does a loop notice an event while 64 requests are in flight?
+
+A timer of the kernel makes a descriptor readable a millisecond after the loop has noticed it the
+last time, as a client would that sends something; how late the loop calls what watches it is
+noted. Meanwhile 64 or 1,000 tasks read cached blocks of 4 KiB without a pause: who reads more has
+more to do besides (`reads/s`). The timers of the loops themselves would be too coarse for this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks import baselines, peers, reads
+from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, Load, NoLoad, Tasks
+from benchmarks.harness import Kind, Question, Sizes, Work, need
+from benchmarks.measure import Meter, Sample, percentile
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+SECOND = 1_000_000_000  # in nanoseconds
+
+FEW = Question(
+    "lateness_64",
+    __doc__,
+    unit="us late, p99",
+    reference="idle loop",
+    full=Sizes(depth=64, size=4096, seconds=2.0),
+    quick=Sizes(depth=64, size=4096, seconds=0.05),
+    needs=frozenset({"file"}),
+    extra=("p50", "max", "reads/s"),
+    spreads=True,
+)
+MANY = replace(
+    FEW,
+    name="lateness_1000",
+    text="How late does it notice it while 1,000 requests are in flight?",
+    full=Sizes(depth=1000, size=4096, seconds=2.0),
+    quick=Sizes(depth=1000, size=4096, seconds=0.05),
+    contenders=[],
+)
+QUESTIONS = [FEW, MANY]
+
+
+class Attached(Callbacks):
+    """They are called as procaio calls them, some at a time."""
+
+    def _watch(self) -> Callable[[], object]:
+        detach: Callable[[], object] = self._aio.attach().detach
+        return detach
+
+
+async def lateness(seconds: float) -> list[float]:
+    """Let the timer run out again and again. Gives how late that was noticed, in microseconds."""
+    aio = need("procaio")
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    timer = aio.timerfd_create(time.CLOCK_MONOTONIC, flags=aio.TFD_NONBLOCK | aio.TFD_CLOEXEC)
+    end = time.monotonic_ns() + seconds * SECOND
+    late = []
+    due = 0
+
+    def start() -> None:
+        nonlocal due
+        due = time.monotonic_ns() + round(TICK * SECOND)
+        aio.timerfd_settime_ns(timer, flags=aio.TFD_TIMER_ABSTIME, initial=due)
+
+    def noticed() -> None:
+        now = time.monotonic_ns()
+        os.read(timer, 8)
+        late.append((now - due) / 1000)
+        if now < end:
+            start()
+        elif not ended.done():
+            ended.set_result(None)
+
+    loop.add_reader(timer, noticed)
+    start()
+    try:
+        await ended
+    finally:
+        loop.remove_reader(timer)
+        os.close(timer)
+    return late
+
+
+async def under(load: Load, work: Work) -> Sample:
+    """Measure how late the loop is under a load, after a tenth of the time to warm up."""
+    await lateness(work.seconds / 10)
+    before = load.count
+    with Meter() as meter:
+        late = await lateness(work.seconds)
+    count = load.count - before
+    await load.stop()
+    extra = {"p50": percentile(late, 50), "max": max(late), "reads/s": count / meter.seconds}
+    return meter.sample(count, percentile(late, 99), **extra)
+
+
+async def under_tasks(work: Work, one: reads.AwaitOne) -> Sample:
+    """Measure it while all tasks read."""
+    return await under(Tasks(work, one), work)
+
+
+def under_nothing(work: Work, module: str) -> Sample:
+    """Measure it alone."""
+    sample: Sample = need(module).run(under(NoLoad(), work))
+    return sample
+
+
+def under_callbacks(work: Work, module: str) -> Sample:
+    """Measure it while callbacks of procaio read."""
+
+    async def main() -> Sample:
+        return await under(Attached(work), work)
+
+    sample: Sample = need(module).run(main())
+    return sample
+
+
+@asynccontextmanager
+async def _by_workers(work: Work) -> AsyncIterator[reads.AwaitOne]:
+    """Nothing is done at once."""
+    need("procaio").at_once(allowed=False)
+    async with reads.INTO_BUFFER.open(work) as one:
+        yield one
+
+
+@asynccontextmanager
+async def _in_many_aiofiles(work: Work) -> AsyncIterator[reads.AwaitOne]:
+    """A file for each lane is more than most programs may open at first."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    async with peers.AIOFILES.open(work) as one:
+        yield one
+
+
+READERS = (
+    reads.INTO_BUFFER,
+    reads.Reader("procaio, by workers alone", Kind.PROCAIO, _by_workers),
+    BLOCKING,
+    *baselines.READERS,
+    *(
+        replace(reader, open=_in_many_aiofiles) if reader is peers.AIOFILES else reader
+        for reader in peers.READERS
+    ),
+)
+LOOPS = {"asyncio": "", "uvloop": ", uvloop"}
+
+for question in QUESTIONS:
+    for module, note in LOOPS.items():
+        other = Kind.PEER if note else Kind.BASELINE
+        question.contender(f"idle loop{note}", other)(partial(under_nothing, module=module))
+        name = f"procaio, callbacks (attach){note}"
+        question.contender(name)(partial(under_callbacks, module=module))
+        for reader in READERS:
+            kind = other if reader.kind is Kind.BASELINE else reader.kind
+            reads.add_reader(
+                question, replace(reader, kind=kind), under_tasks, note=note, module=module
+            )

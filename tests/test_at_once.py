@@ -183,3 +183,19 @@ def test_with_many_outstanding_the_workers_share_the_work(fresh: procaio.Pool, f
     assert wrong == []
     by_workers = sum(worker.taken for worker in fresh.statistics().workers)
     assert 0 < by_workers < 20000
+
+
+def taken(pool: procaio.Pool) -> int:
+    """How many requests workers have executed, or are executing."""
+    return sum(worker.taken for worker in pool.statistics().workers)
+
+
+def test_calls_that_hang_do_not_keep_others_from_being_done_at_once(
+    fresh: procaio.Pool, fd: int, gate: Gate
+) -> None:
+    """Not even when no worker is left: they would have to wait for those that hang."""
+    gate.hold(fresh, 8)
+    for number in range(100):
+        assert procaio.aio_read(fd, number, 10, pool=fresh).wait(20) == os.pread(fd, 10, number)
+    assert taken(fresh) == 8
+    gate.open(8)

@@ -35,9 +35,16 @@ static bool would_overtake(Pool *pool, const Request *request)
     return false;
 }
 
+/* Whether it is rather for a worker, because there is work for several.  What counts is what waits for
+ * them, and what has been done and may make more in its callback; not what they execute: that may hang
+ * for ever.  If all that are awake do, nobody takes what waits. */
 static bool workers_want_more(Pool *pool)
 {
-    return pool->nreqs > FEW && pa_lanes_depth(pool->segment) < FED;
+    if (pool->nreqs <= FEW)
+        return false;
+    uint32_t depth = pa_lanes_depth(pool->segment);
+    return pool->pending_length + depth >= FEW && depth < FED &&
+           (depth == 0 || pa_anybody_awake(pool->segment));
 }
 
 /* After requests that were refused, some are not tried: a file that is not in the cache would cost

@@ -346,9 +346,10 @@ class Pool(_core.CorePool):
         Whether what cannot block is done in the call, by the program. Returns the previous setting.
 
         These are reads of up to 16 KiB at an offset, without data or into a Buffer, that the kernel
-        can serve from its cache without waiting; everything else goes to a worker. The request is
-        pending then, and its callback runs in poll_cb(), as always. Nothing of a higher priority is
-        overtaken, and with one worker allowed nothing at all.
+        can serve from its cache without waiting; and aio_stat and aio_lstat of a path that it knows
+        on a local file system (Linux 6.8 or newer). Everything else goes to a worker. The request
+        is pending then, and its callback runs in poll_cb(), as always. Nothing of a higher priority
+        is overtaken, and with one worker allowed nothing at all.
         """
         previous = self._at_once
         if allowed is not None:

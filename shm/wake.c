@@ -78,7 +78,7 @@ void pa_permits_return(struct pa_segment *segment, uint32_t worker)
             pa_permit_revoke(segment, permit, worker);
 }
 
-static bool any_permit_held(struct pa_segment *segment)
+bool pa_anybody_awake(struct pa_segment *segment)
 {
     for (uint32_t permit = 0, count = permits(segment); permit < count; permit++)
         if (atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed))
@@ -190,7 +190,7 @@ void pa_wake_after_push(struct pa_segment *segment)
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&header->spinner, memory_order_relaxed))
         return;
-    if (!any_permit_held(segment) && pa_wake_one(segment))
+    if (!pa_anybody_awake(segment) && pa_wake_one(segment))
         return;
     pa_monitor_ensure(segment);
 }

@@ -33,6 +33,9 @@ uint32_t pa_permit_held(struct pa_segment *segment, uint32_t worker);
 void pa_permits_return(struct pa_segment *segment, uint32_t worker); /* all that it holds */
 bool pa_permit_revoke(struct pa_segment *segment, uint32_t permit, uint32_t holder);
 
+/* Whether any worker holds a permit.  One that is stuck loses it while requests wait. */
+bool pa_anybody_awake(struct pa_segment *segment);
+
 /* True when one more awake would be more than there are cores.  The program counts as long as it has
  * not asked to be rung: it is at work then, or looks for results. */
 bool pa_crowded(struct pa_segment *segment);

@@ -1,7 +1,8 @@
 /* workers/calls.h - what the rows of pa_ops are made of: one function for each system call.
  *
  * They run in a worker, which shares the program's descriptor table, working directory and umask,
- * and in the program itself for pools without workers.  All are async-signal-safe: system calls, and
+ * and in the program itself for pools without workers; those that are named ..._cached only in the
+ * program, before it turns to a worker.  All are async-signal-safe: system calls, and
  * nothing that allocates or locks.  Each gives a number >= 0 or a negated errno.
  */
 #ifndef PROCAIO_WORKERS_CALLS_H
@@ -143,6 +144,10 @@ int64_t pa_call_readlink(const struct pa_call *call);
 int64_t pa_call_readdir(const struct pa_call *call);
 int64_t pa_call_access(const struct pa_call *call);
 int64_t pa_call_statx(const struct pa_call *call);
+
+/* calls_cached.c */
+int64_t pa_call_stat_cached(const struct pa_call *call);
+int64_t pa_call_lstat_cached(const struct pa_call *call);
 
 /* calls_realpath.c */
 int64_t pa_call_realpath(const struct pa_call *call);

@@ -247,7 +247,9 @@ struct Pool {
     uint32_t cleared;    /* in this round: pools_clear() */
     bool watched; /* somebody was given the descriptor */
     bool at_once; /* what cannot block is done in the program */
-    uint32_t at_once_skip, at_once_pause;
+    struct {
+        uint16_t skip, pause;
+    } at_once_tries[PA_NOPS];
     unsigned polls;
     uint32_t free_count;
     uint64_t nreqs, overflow_length, pending_length;
@@ -440,6 +442,7 @@ void orphans_of_spawner(Pool *pool, int pid);
 
 /* queue.c */
 void queue_request(Pool *pool, Request *request);
+const char *queue_path(PyObject *path, size_t *length); /* as the kernel gets it */
 size_t queue_paths_size(const Request *request); /* in a slot, or in a block */
 void queue_refill(Pool *pool);
 void queue_harvest(Pool *pool);

@@ -98,7 +98,7 @@ static void reset_private_state(Pool *pool)
     pool->timer_ns = 0;
     memset(pool->condemned, 0, sizeof pool->condemned);
     memset(pool->wild, 0, sizeof pool->wild);
-    pool->at_once_skip = pool->at_once_pause = 0;
+    memset(pool->at_once_tries, 0, sizeof pool->at_once_tries);
     uint32_t limit_ns = pool->setup.spin_limit_ns;
     pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     pool->fork_count = fork_count;

@@ -137,7 +137,7 @@ static void slot_free(Pool *pool, Request *request)
     request->slot = NO_SLOT;
 }
 
-static const char *encoded(PyObject *path, size_t *length)
+const char *queue_path(PyObject *path, size_t *length)
 {
     const char *text;
     Py_ssize_t size;
@@ -156,10 +156,10 @@ size_t queue_paths_size(const Request *request)
     size_t length, length2;
     if (!request->fspath)
         return 0;
-    encoded(request->fspath, &length);
+    queue_path(request->fspath, &length);
     if (!request->fspath2)
         return length + 1;
-    encoded(request->fspath2, &length2);
+    queue_path(request->fspath2, &length2);
     return length + 1 + length2 + 1;
 }
 
@@ -188,9 +188,9 @@ static int give_block(Pool *pool, Request *request, uint64_t size, bool reserved
 static int fill_paths(Pool *pool, Request *request, struct pa_slot *slot)
 {
     size_t length, length2 = 0;
-    const char *path = encoded(request->fspath, &length), *path2 = NULL;
+    const char *path = queue_path(request->fspath, &length), *path2 = NULL;
     if (request->fspath2)
-        path2 = encoded(request->fspath2, &length2);
+        path2 = queue_path(request->fspath2, &length2);
     size_t size = queue_paths_size(request);
     char *at = slot->payload;
     if (size > PA_INLINE) {

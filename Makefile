@@ -50,6 +50,7 @@ check: $(VENV)/.installed ## lint, types, and C warnings as errors
 	$(BIN)/mypy docs/examples/*.py build/blocks/*.py
 	for source in $(C_SOURCES); do $(CC) $(STRICT) -isystem $(INCLUDE) -fsyntax-only $$source || exit 1; done
 	$(CC) $(STRICT) -fsyntax-only benchmarks/native/ring_limit.c
+	$(CC) $(STRICT) -fsyntax-only benchmarks/native/plain_calls.c
 	if $(HAS_FUSE); then $(CC) $(STRICT) $(FUSE_HEADERS) -fsyntax-only benchmarks/native/slowfs.c; fi
 
 format: $(VENV)/.installed ## let ruff lay out the Python
@@ -132,6 +133,10 @@ build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c)
 	mkdir -p build
 	$(CC) $(STRICT) -DNDEBUG -o $@ benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) -Wl,-z,now
 
+build/plain_calls: benchmarks/native/plain_calls.c
+	mkdir -p build
+	$(CC) $(STRICT) -pthread -o $@ $<
+
 # Debian packages libfuse3-dev and fuse3.  Their warnings are not ours.
 HAS_FUSE = pkg-config --exists fuse3 2>/dev/null
 FUSE_HEADERS = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags fuse3 2>/dev/null))
@@ -140,7 +145,7 @@ build/slowfs: benchmarks/native/slowfs.c
 	mkdir -p build
 	$(CC) $(STRICT) $(FUSE_HEADERS) -o $@.$$$$ benchmarks/native/slowfs.c $$(pkg-config --libs fuse3) && mv $@.$$$$ $@
 
-bench: $(VENV)/.installed build/ring_limit ## all benchmarks beside the peers that can be had
+bench: $(VENV)/.installed build/ring_limit build/plain_calls ## all benchmarks beside the peers that can be had
 	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks $(BENCH)

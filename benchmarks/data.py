@@ -77,6 +77,16 @@ class Data:
         return self.root / f"tree-{self.files}"
 
     @property
+    def loads(self) -> Path:
+        """The directory of directories of files of 4 KiB."""
+        return self.root / f"tree-4k-{self.load_files}"
+
+    @property
+    def load_files(self) -> int:
+        """How many of these there are."""
+        return self.files // 5
+
+    @property
     def slow_source(self) -> Path:
         """What the slow file system shows."""
         return self.root / "slow-source"
@@ -88,22 +98,23 @@ class Data:
 
     def paths(self) -> list[str]:
         """Give the path of every small file, directory after directory."""
-        return [
-            f"{self.tree}/{number // FILES_IN_DIRECTORY:03}/{number:06}"
-            for number in range(self.files)
-        ]
+        return _paths_in(self.tree, self.files)
+
+    def load_paths(self) -> list[str]:
+        """Give the path of every file of 4 KiB, likewise."""
+        return _paths_in(self.loads, self.load_files)
 
     def offsets(self, count: int, size: int) -> list[int]:
         """Give `count` random offsets of blocks, the same ones for every contender."""
         chooser = random.Random(count)
         return [n * size for n in chooser.choices(range(self.file_bytes // size), k=count)]
 
-    def prepare(self, needs: frozenset[str], shape: Shape | None = None) -> None:
+    def prepare(self, needs: frozenset[str], shape: Shape | None = None) -> None:  # noqa: C901 - a line or two for each
         """
         Make what is needed unless it is there, and bring it into the cache.
 
-        That is "file", "tree", and a tree of the shape, in the data directory ("shaped") or in
-        what the slow file system shows ("slow").
+        That is "file", "tree", files of 4 KiB ("loads"), and a tree of the shape, in the data
+        directory ("shaped") or in what the slow file system shows ("slow").
         """
         self.root.mkdir(parents=True, exist_ok=True)
         if shape and "shaped" in needs:
@@ -114,9 +125,14 @@ class Data:
             if not self.file.exists():
                 self._make_file()
             self._read_file()
+        if "loads" in needs:
+            if not self.loads.exists():
+                _make_tree(self.loads, self.load_files, os.urandom(4 * KIB))
+            for path in self.load_paths():
+                Path(path).read_bytes()
         if "tree" in needs:
             if not self.tree.exists():
-                self._make_tree()
+                _make_tree(self.tree, self.files, b"")  # stat does not look at what is inside
             for path in self.paths():
                 os.stat(path)
 
@@ -136,17 +152,20 @@ class Data:
             while file.readinto(block):
                 pass
 
-    def _make_tree(self) -> None:
-        partial = self.tree.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        for number in range(self.files):
-            directory = partial / f"{number // FILES_IN_DIRECTORY:03}"
-            if number % FILES_IN_DIRECTORY == 0:
-                directory.mkdir(parents=True)
-            # Empty: stat does not look at what is inside.
-            (directory / f"{number:06}").touch()
-        os.sync()
-        partial.rename(self.tree)
+
+def _paths_in(tree: Path, count: int) -> list[str]:
+    return [f"{tree}/{number // FILES_IN_DIRECTORY:03}/{number:06}" for number in range(count)]
+
+
+def _make_tree(tree: Path, count: int, content: bytes) -> None:
+    partial = tree.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for number, path in enumerate(_paths_in(partial, count)):
+        if number % FILES_IN_DIRECTORY == 0:
+            Path(path).parent.mkdir(parents=True)
+        Path(path).write_bytes(content)
+    os.sync()
+    partial.rename(tree)
 
 
 def _prepare_shape(shape: Shape, where: Path) -> None:

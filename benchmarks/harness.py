@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_FOR_ONE_TURN = 60
 FILES = (
-    *("noop", "stat", "read_4k", "read_1m", "latency", "ticker", "lateness", "worker"),
+    *("noop", "stat", "read_4k", "read_1m", "batches"),
+    *("latency", "ticker", "lateness", "worker"),
     *("walk", "scan", "remove", "copy", "slow", "http"),
 )
 
@@ -136,6 +137,10 @@ class Work:
     def paths(self) -> list[str]:
         """Give paths of small files, one for each operation."""
         return self.data.paths()[: self.count]
+
+    def load_paths(self) -> list[str]:
+        """Give paths of files of 4 KiB, one for each operation."""
+        return self.data.load_paths()[: self.count]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PERL = ROOT / "benchmarks" / "perl"
 PERL_THREADS = (1, 2, 8)
 RING_LIMIT = ROOT / "build" / "ring_limit"
+PLAIN_CALLS = ROOT / "build" / "plain_calls"
+PLAIN_THREADS = 2
 RING_LIMIT_SECONDS = 1  # it counts in whole ones
 CAIO_VARIANTS = {
     "caio, io_uring": "caio.linux_uring_asyncio",
@@ -141,6 +143,19 @@ def add_ring_limit(question: Question, arguments: Callable[[Work], Sequence[Path
     for workers, note in {1: "1 worker", 2: "2 workers"}.items():
         register = question.contender(f"C, same rings, {note}", Kind.BASELINE)
         register(partial(run, workers=workers))
+
+
+def plain_calls(what: str, items: Sequence[int | str], *arguments: int | Path) -> Sample:
+    """Run the C program that makes system calls in two threads, and nothing else."""
+    if not PLAIN_CALLS.exists():
+        message = f"{PLAIN_CALLS.relative_to(ROOT)} (make builds it)"
+        raise MissingError(message)
+    command = [PLAIN_CALLS, PLAIN_THREADS, what, *arguments]
+    answer, _ = output_of([*map(str, command)], "\n".join(map(str, items)))
+    if not answer["ops"]:
+        message = "plain_calls has failed"
+        raise WrongResultError(message)
+    return Sample(**answer)
 
 
 def output_of(command: list[str], lines: str = "") -> tuple[dict[str, Any], float]:

@@ -10,10 +10,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "ops.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
 
 static inline int64_t pa_outcome(int64_t value)
 {
@@ -112,6 +118,11 @@ int64_t pa_call_empty(const struct pa_call *call);
 int64_t pa_call_make_directory(const struct pa_call *call);
 int64_t pa_call_finish_directory(const struct pa_call *call);
 int64_t pa_call_make_directories(const struct pa_call *call);
+
+/* calls_many.c */
+int64_t pa_call_stat_many(const struct pa_call *call);
+int64_t pa_call_read_many(const struct pa_call *call);
+int64_t pa_call_load_many(const struct pa_call *call);
 
 /* calls_replace.c */
 int64_t pa_call_replace_file(const struct pa_call *call);

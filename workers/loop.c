@@ -191,26 +191,37 @@ static int64_t run_offering(struct pa_slot *slot, char *base, const struct pa_da
 {
     struct offer offer = {.size = 0};
     write_offer(&offer, false);
-    int64_t result = pa_op_run(slot, base, data);
+    int64_t result = pa_op_run(slot, base, data, NULL);
     if (offer.size > 0)
         write_offer(&offer, true);
     return result;
 }
 
+static int map_segment(struct self *self, uint32_t row, char **base)
+{
+    int error = map_data(self, row, base);
+    if (error == -ENOMEM && pa_take_limits(self->rights->pid))
+        error = map_data(self, row, base);
+    return error;
+}
+
 static int64_t perform(struct self *self, struct pa_slot *slot)
 {
-    char *base = NULL;
+    char *base = NULL, *out = NULL;
     const struct pa_data_segment *data = NULL;
+    int error = 0;
     if (slot->arena_segment != PA_NO_SEGMENT) {
-        int error = map_data(self, slot->arena_segment, &base);
-        if (error == -ENOMEM && pa_take_limits(self->rights->pid))
-            error = map_data(self, slot->arena_segment, &base);
+        error = map_segment(self, slot->arena_segment, &base);
         if (error)
             return error;
         data = &self->segment->header.data_segments[slot->arena_segment];
     }
+    if (pa_op_has_out(slot))
+        error = map_segment(self, slot->out_segment, &out);
+    if (error)
+        return error;
     return slot->call_flags & PA_RESERVE ? run_offering(slot, base, data)
-                                         : pa_op_run(slot, base, data);
+                                         : pa_op_run(slot, base, data, out);
 }
 
 static void learn_duration(struct pa_header *header, uint16_t op, uint64_t ns)

@@ -21,6 +21,7 @@
  *   request.c     Request
  *   group.c       Group: a request that is done when its members are
  *   await.c       a request as what an asyncio task waits on
+ *   batch.c       many items as one request: packed, and taken out
  *   at_once.c     what cannot block, done in the program
  *   memory.c      what is done to the program's own memory, by threads of the program
  *   mapping.c     Mapping, and the calls on memory that do not wait
@@ -52,6 +53,7 @@
 
 #define NO_SLOT UINT32_MAX
 #define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: a thread of the program (memory.c) */
+#define LONGEST_PATH 8192u /* beyond PATH_MAX the kernel says ENAMETOOLONG whatever follows */
 #define LONGEST_LINK 4096u /* what a symlink can say: PATH_MAX */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -81,6 +83,7 @@ enum result_kind {
     RESULT_LISTING,  /* of one step of a tree: a tuple, see results.c */
     RESULT_REMOVAL,  /* likewise */
     RESULT_ENTRY,    /* of _copy_entry: its size, or what tells a file of several names */
+    RESULT_MANY,     /* of a chunk of a batch: see batch.c */
     RESULT_GROUP,
 };
 
@@ -133,7 +136,10 @@ struct Request {
         int64_t mtime_s;
     };
     Py_ssize_t data_offset;
-    uint64_t limit; /* load, fiemap: so many bytes at the most */
+    union {
+        uint64_t limit; /* load, fiemap: so many bytes at the most */
+        uint32_t begun; /* batches: so many items need not be done again */
+    };
     int fd, fd2;
     union {
         uint32_t flags, uid, atime_ns;
@@ -159,6 +165,7 @@ struct Request {
     bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
     bool cuts_target : 1; /* read into a bytearray: resize it */
     bool tells_links : 1; /* _copy_entry: of a file of several names */
+    bool as_records : 1;  /* batches: no object for each item */
     /* Of a copy whose worker died: what that had noted in the slot (abi.h), and that the next one is
      * only to remove what there is. */
     bool was_creating : 1;
@@ -493,10 +500,18 @@ int arguments_ready(void);
 int results_ready(void);
 PyObject *result_take(Request *request, const struct pa_slot *slot); /* new value; NULL + error */
 bool result_keep_open(Request *request, int fd); /* of a step; false: a worker cannot have meant it */
+PyObject *result_garbage(Request *request); /* what no worker of ours writes: NULL, it has failed */
+PyObject *result_of_stat(const struct pa_stat *st);
+int64_t result_in_ns(int64_t seconds, uint32_t ns); /* or the nearest that there is */
 PyObject *result_on_failure(const Request *request);
 void result_discard(Request *request, const struct pa_slot *slot);
 bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot);
 bool result_may_be_a_step(const Request *request, const struct pa_slot *slot); /* of several */
+
+/* batch.c */
+PyObject *batch_take(Request *request, int64_t result); /* as result_take() */
+void batch_give_up_item(Request *request);              /* the first that has not been done */
+extern PyMethodDef batch_functions[];
 
 /* request.c */
 Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);

@@ -250,6 +250,7 @@ PyMODINIT_FUNC PyInit__core(void)
         add_group_type(module) < 0 ||
         PyModule_AddType(module, Statx_Type) < 0 ||
         PyModule_AddFunctions(module, memory_functions) < 0 ||
+        PyModule_AddFunctions(module, batch_functions) < 0 ||
         PyModule_AddIntConstant(module, "SEGMENT_SIZE", (long)sizeof(struct pa_segment)) < 0 ||
         PyModule_AddIntConstant(module, "MAX_WORKERS", PA_MAX_WORKERS) < 0 ||
         PyModule_AddIntConstant(module, "SLOTS", PA_NSLOTS) < 0 ||

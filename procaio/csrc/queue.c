@@ -15,7 +15,6 @@
 #define GENERATION_MASK ((1u << (32 - PA_GENERATION_SHIFT)) - 1u)
 #define READDIR_STEP (32u << 10)
 #define LOAD_STEP (64u << 10) /* most files are smaller: one round trip */
-#define LONGEST_PATH 8192u /* beyond PATH_MAX the kernel says ENAMETOOLONG whatever follows */
 #define FETCHED_AHEAD 16384
 #define TAKE_BACK 16
 #define MOST_TRIES 2
@@ -229,6 +228,11 @@ static uint64_t room_for_answer(const Request *request)
     return paths < request->length ? request->length : paths;
 }
 
+static bool is_batch(const Request *request)
+{
+    return request->kind == RESULT_MANY;
+}
+
 static bool is_copy(const Request *request)
 {
     return request->op == PA_OP_COPY || request->op == PA_OP_MOVE;
@@ -285,6 +289,8 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
     slot->arena_segment = request->arena_segment;
     slot->arena_offset = request->arena_offset;
     slot->limit = request->limit;
+    if (is_batch(request))
+        slot->begun = request->begun;
     return 0;
 }
 
@@ -348,8 +354,9 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
         data = &pool->segment->header.data_segments[slot->arena_segment];
         base = pa_arena_base(pool->arena, slot->arena_segment);
     }
+    char *out = pa_op_has_out(slot) ? pa_arena_base(pool->arena, slot->out_segment) : NULL;
     Py_BEGIN_ALLOW_THREADS
-    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, data);
+    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, data, out);
     Py_END_ALLOW_THREADS
     pa_state_move(slot, pa_state_word(PA_EXECUTING, INLINE_OWNER, generation), PA_DONE,
                   INLINE_OWNER, generation, PA_WORKER);
@@ -1103,6 +1110,20 @@ static void keep_notes(Request *request, const struct pa_slot *slot)
     request->flags = slot->destination_device;
 }
 
+/* What a dead worker has done of a chunk is not done again, and the item over which the third one
+ * died is not tried again. */
+static void go_on_behind(Request *request, const struct pa_slot *slot)
+{
+    uint32_t at = __atomic_load_n(&slot->begun, __ATOMIC_RELAXED);
+    if (at > request->begun && at <= request->flags) {
+        request->begun = at;
+        request->tries = 0;
+    } else if (request->tries >= MOST_TRIES && request->begun < request->flags) {
+        batch_give_up_item(request);
+        request->tries = 0;
+    }
+}
+
 /* Takes from the slot what a dead worker has left there. */
 static void clear_after_death(Pool *pool, Request *request)
 {
@@ -1120,6 +1141,8 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
 {
     const struct pa_slot *slot = &pool->segment->slots[request->slot];
     begun = begun || request->step_open; /* it begins again with its first step */
+    if (is_batch(request))
+        go_on_behind(request, slot);
     bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
                  (!begun || repeatable(request, slot));
     again = again || is_unclosed(request);
@@ -1205,7 +1228,8 @@ static void remove_part(Pool *pool, Request *request)
     if (fill(pool, request, &slot))
         return;
     bool in_arena = slot.arena_segment != PA_NO_SEGMENT;
-    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, NULL);
+    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, NULL,
+              NULL);
 }
 
 /* What a worker would have done. */

@@ -639,3 +639,150 @@ def test_an_attachment_that_ends_leaves_those_who_await_alone(pool: procaio.Pool
         return await request
 
     asyncio.run(asyncio.wait_for(main(), 60))
+
+
+# -- tasks that a turn steps itself ----------------------------------------------------------------
+
+
+def scheduled_by(prepare: Callable[[Any], object], pool: procaio.Pool) -> int:
+    """How many calls a loop is asked for while tasks await a hundred requests."""
+    loop = asyncio.new_event_loop()
+    prepare(loop)
+    calls, call_soon = 0, loop.call_soon
+
+    def counting(callback: Any, *args: Any, context: Any = None) -> Any:
+        nonlocal calls
+        calls += 1
+        return call_soon(callback, *args, context=context)
+
+    async def one() -> None:
+        for _ in range(25):
+            await procaio.aio_nop(pool=pool)
+
+    async def main() -> int:
+        tasks = [loop.create_task(one()) for _ in range(4)]
+        await asyncio.sleep(0)
+        loop.call_soon = counting
+        await asyncio.wait(tasks)
+        return calls
+
+    try:
+        return loop.run_until_complete(asyncio.wait_for(main(), 60))
+    finally:
+        loop.close()
+
+
+def test_loop_need_not_call_tasks_whose_requests_have_ended(pool: procaio.Pool) -> None:
+    """But for what the tasks' ends call, and where the loop is to measure or can be run twice."""
+    assert scheduled_by(lambda _: None, pool) < 50
+    assert scheduled_by(lambda loop: loop.set_debug(True), pool) >= 100
+    assert scheduled_by(lambda loop: setattr(loop, "_nest_patched", True), pool) >= 100
+
+
+def test_tasks_that_never_sleep_leave_the_loop_time_for_others(
+    pool: procaio.Pool, run: Any
+) -> None:
+    """A turn steps some of them, and then the loop has a turn of its own."""
+    turns = 0
+
+    async def one() -> None:
+        for _ in range(50):
+            await procaio.aio_nop(pool=pool)
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def main() -> None:
+        counting = asyncio.ensure_future(count())
+        await asyncio.gather(*(one() for _ in range(64)))
+        counting.cancel()
+
+    run(main())
+    assert turns >= 50 * 64 / 16
+
+
+def test_each_task_of_a_turn_has_its_own_context(pool: procaio.Pool, run: Any) -> None:
+    name = contextvars.ContextVar("name", default="nobody's")
+
+    async def one(number: int) -> None:
+        for step in range(5):
+            name.set(f"{number} {step}")
+            await procaio.aio_nop(pool=pool)
+            assert name.get() == f"{number} {step}"
+
+    async def main() -> None:
+        await asyncio.gather(*(one(number) for number in range(20)))
+
+    run(main())
+
+
+def test_callback_has_not_the_context_of_whoever_awaited_first(
+    pool: procaio.Pool, run: Any
+) -> None:
+    """Which would be kept as long as the pool is, with all that is in it."""
+
+    class Session:
+        """What a task has in its context."""
+
+    name: contextvars.ContextVar[Session | None] = contextvars.ContextVar("name", default=None)
+
+    async def first() -> weakref.ref[Session]:
+        session = Session()
+        name.set(session)
+        await procaio.aio_nop(pool=pool)
+        return weakref.ref(session)
+
+    async def main() -> None:
+        session = await asyncio.create_task(first())
+        seen: list[object] = []
+        await procaio.aio_nop(lambda: seen.append(name.get()), pool=pool)
+        gc.collect()
+        assert (seen, session()) == ([None], None)
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_task_that_ends_the_program_takes_no_result_from_others(
+    pool: procaio.Pool, end: type[BaseException]
+) -> None:
+    """It leaves the loop at once; those that were to go on in the same turn do so in the next."""
+    ended: list[int] = []
+
+    async def one(number: int) -> None:
+        await procaio.aio_nop(pool=pool)
+        ended.append(number)
+        if number == 3:
+            raise end
+
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(one(number)) for number in range(8)]
+    with pytest.raises(end):
+        loop.run_until_complete(asyncio.wait_for(asyncio.wait(tasks), 60))
+    assert 3 in ended
+    loop.run_until_complete(asyncio.wait_for(asyncio.wait(tasks), 60))
+    assert ended == list(range(8))
+    with pytest.raises(end):
+        tasks[3].result()
+    loop.close()
+
+
+def test_task_may_wait_poll_and_close_the_pool_in_the_turn_that_steps_it(run: Any) -> None:
+    """By then the turn has delivered all it was to."""
+    with procaio.Pool() as pool:
+
+        async def one(number: int) -> int:
+            await procaio.aio_nop(pool=pool)
+            if number == 0:
+                assert procaio.aio_stat("/", pool=pool).wait() == os.stat("/")
+                pool.flush()
+                pool.close()
+            return number
+
+        async def main() -> None:
+            assert await asyncio.gather(*(one(n) for n in range(8))) == list(range(8))
+
+        run(main())

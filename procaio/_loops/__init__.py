@@ -9,6 +9,7 @@ await; what runs callbacks only is attached by `procaio.attach()`, which finds i
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -27,6 +28,7 @@ __all__ = [
     "find",
     "forget",
     "sleep_in_greenlet",
+    "steps_tasks",
     "that_watches_for",
     "watch",
     "watch_again",
@@ -169,6 +171,15 @@ def forget(loops: Iterable[Loop]) -> None:
             loop.end()
 
 
+def steps_tasks(loop: Any) -> bool:
+    """Whether a turn of the loop may step its tasks itself: nobody can run the loop again within
+    one of them, where the others would not go on. In debug mode the loop calls tasks itself, and
+    tells which one is slow.
+    """
+    known = type(loop) is asyncio.SelectorEventLoop or type(loop).__module__ == "uvloop"
+    return known and not hasattr(loop, "_nest_patched") and not loop.get_debug()
+
+
 # -- the pool's side -------------------------------------------------------------------------------
 
 
@@ -180,8 +191,13 @@ def that_watches_for(loop: Loop) -> Loop:
 
 
 def watch(loop: Loop, pool: Pool) -> None:
-    """Let the loop deliver the pool's completions."""
-    loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
+    """Let the loop deliver the pool's completions.
+
+    In a context of nobody's: that of whoever happens to be the first to await would be kept for as
+    long as the pool is, and be that of all callbacks.
+    """
+    attach = contextvars.Context().run
+    attach(loop.add_reader, pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - its own side
 
 
 def watch_again(loop: Loop, pool: Pool) -> None:

@@ -321,6 +321,7 @@ extern struct hooks {
     PyObject *WorkerDied, *RequestCancelled, *PoolClosed, *CrashLoopWarning;
     PyObject *utime_now, *utime_omit; /* known by what they are, not by their value */
     PyObject *running_loop;   /* () -> the asyncio loop of this thread, or None */
+    PyObject *steps_tasks;    /* (loop) -> whether its turn may step its tasks */
 } hooks;
 
 extern unsigned fork_count; /* grows in a forked child */
@@ -540,6 +541,7 @@ int group_traverse(Request *group, visitproc visit, void *arg);
 PyObject *request_await(PyObject *request);
 PyObject *request_waiter(Request *request, PyObject *loop); /* a method */
 void waiters_wake(Request *request);
+int await_turn(Pool *pool); /* what a loop calls; -1 with an exception */
 
 /* filehandle.c */
 PyObject *filehandle_new(int fd, int flags, PyObject *name);

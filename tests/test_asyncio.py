@@ -745,6 +745,22 @@ def test_callback_has_not_the_context_of_whoever_awaited_first(
     run(main())
 
 
+def test_callback_has_the_context_of_who_attached_the_pool(pool: procaio.Pool, run: Any) -> None:
+    """Libraries keep there which event loop it is (anyio), whoever has awaited before."""
+    name = contextvars.ContextVar("name", default="nobody's")
+
+    async def main() -> None:
+        await procaio.aio_nop(pool=pool)
+        name.set("attached")
+        with procaio.attach(pool=pool):
+            name.set("later")
+            seen: list[str] = []
+            await procaio.aio_nop(lambda: seen.append(name.get()), pool=pool)
+        assert seen == ["attached"]
+
+    run(main())
+
+
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
 def test_task_that_ends_the_program_takes_no_result_from_others(
     pool: procaio.Pool, end: type[BaseException]

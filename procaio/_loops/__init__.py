@@ -9,7 +9,6 @@ await; what runs callbacks only is attached by `procaio.attach()`, which finds i
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -191,13 +190,8 @@ def that_watches_for(loop: Loop) -> Loop:
 
 
 def watch(loop: Loop, pool: Pool) -> None:
-    """Let the loop deliver the pool's completions.
-
-    In a context of nobody's: that of whoever happens to be the first to await would be kept for as
-    long as the pool is, and be that of all callbacks.
-    """
-    attach = contextvars.Context().run
-    attach(loop.add_reader, pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - its own side
+    """Let the loop deliver the pool's completions, in the context of now."""
+    loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
 
 
 def watch_again(loop: Loop, pool: Pool) -> None:

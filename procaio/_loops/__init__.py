@@ -26,6 +26,7 @@ __all__ = [
     "elsewhere",
     "find",
     "forget",
+    "settled_future",
     "sleep_in_greenlet",
     "steps_tasks",
     "that_watches_for",
@@ -177,6 +178,21 @@ def steps_tasks(loop: Any) -> bool:
     """
     known = type(loop) is asyncio.SelectorEventLoop or type(loop).__module__ == "uvloop"
     return known and not hasattr(loop, "_nest_patched") and not loop.get_debug()
+
+
+class _NoLoop:
+    """What a future asks its loop when it is made, if that is all it ever asks."""
+
+    def get_debug(self) -> bool:
+        """Answer no."""
+        return False
+
+
+def settled_future() -> asyncio.Future[None]:
+    """Make a future that is done and belongs to no loop."""
+    future: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
+    future.set_result(None)
+    return future
 
 
 # -- the pool's side -------------------------------------------------------------------------------

@@ -42,14 +42,18 @@ static PyObject *call_imported(PyObject **place, const char *module, const char 
     return argument ? PyObject_CallOneArg(*place, argument) : PyObject_CallNoArgs(*place);
 }
 
+static _Thread_local PyObject *stepping; /* the loop whose tasks are being stepped */
+
 static PyObject *running_loop(void)
 {
+    if (stepping)
+        return Py_NewRef(stepping);
     return call_imported(&hooks.running_loop, "asyncio.events", "_get_running_loop", NULL);
 }
 
 static bool others_may_run(void)
 {
-    static PyObject *trio, *twisted;
+    static struct imported trio, twisted;
     return is_imported(&trio, "trio") || is_imported(&twisted, "twisted");
 }
 
@@ -222,6 +226,14 @@ static _Thread_local struct turn {
     Waiter *first, **end;
 } turn;
 
+static void know_asyncio(void)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    hooks.Task = asyncio ? PyObject_GetAttrString(asyncio, "Task") : NULL;
+    Py_XDECREF(asyncio);
+    hooks.settled = hooks.Task ? call_loops("settled_future", "()") : NULL;
+}
+
 static void know_turn(void)
 {
     turn.is_known = true;
@@ -230,6 +242,8 @@ static void know_turn(void)
                          : NULL;
     if (may == Py_True)
         turn.loop = Py_NewRef(loop);
+    if (may == Py_True && !hooks.settled)
+        know_asyncio();
     Py_XDECREF(may);
     Py_XDECREF(loop);
     PyErr_Clear(); /* it is called as ever then, and says itself what is wrong */
@@ -252,6 +266,16 @@ static void step_later(Waiter *self)
     turn.end = &self->next;
 }
 
+/* What a task of asyncio is woken with.  It asks that for its outcome, and does so most quickly if it
+ * is a future of asyncio's own; the outcome itself it gets from the next step(). */
+static PyObject *settled_for(Waiter *self, PyObject *wakeup)
+{
+    if (self->cancelled || !hooks.settled || !hooks.Task || !PyCFunction_Check(wakeup))
+        return (PyObject *)self;
+    PyObject *task = PyCFunction_GET_SELF(wakeup);
+    return task && (PyObject *)Py_TYPE(task) == hooks.Task ? hooks.settled : (PyObject *)self;
+}
+
 /* 0, or -1 with what goes on into the loop, as it would from a call of its own: SystemExit. */
 static int step_task(Waiter *self)
 {
@@ -263,7 +287,7 @@ static int step_task(Waiter *self)
         return schedule(self);
     }
     self->wakeup = self->context = NULL;
-    PyObject *done = PyObject_CallOneArg(wakeup, (PyObject *)self);
+    PyObject *done = PyObject_CallOneArg(wakeup, settled_for(self, wakeup));
     if (context && PyContext_Exit(context) < 0)
         Py_CLEAR(done);
     Py_DECREF(wakeup);
@@ -273,9 +297,10 @@ static int step_task(Waiter *self)
 }
 
 /* After an exception the loop calls them, if it goes on. */
-static int step_tasks(Waiter *waiter, int failed)
+static int step_tasks(Waiter *waiter, PyObject *loop, int failed)
 {
-    PyObject *type = NULL, *value = NULL, *traceback = NULL;
+    PyObject *type = NULL, *value = NULL, *traceback = NULL, *outer = stepping;
+    stepping = loop;
     if (failed < 0)
         PyErr_Fetch(&type, &value, &traceback);
     while (waiter) {
@@ -289,6 +314,7 @@ static int step_tasks(Waiter *waiter, int failed)
         Py_DECREF(waiter);
         waiter = next;
     }
+    stepping = outer;
     if (failed < 0)
         PyErr_Restore(type, value, traceback);
     return failed;
@@ -304,9 +330,11 @@ int await_turn(Pool *pool)
     turn = (struct turn){.is_on = true, .end = &turn.first};
     int left = poll_some(pool, RESULTS, &processed);
     Waiter *tasks = turn.first;
-    Py_XDECREF(turn.loop);
+    PyObject *loop = turn.loop;
     turn = outer;
-    return step_tasks(tasks, left < 0 ? -1 : 0);
+    left = step_tasks(tasks, loop, left < 0 ? -1 : 0);
+    Py_XDECREF(loop);
+    return left;
 }
 
 void waiters_wake(Request *request)
@@ -467,12 +495,6 @@ static PyObject *close_(Waiter *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *get_loop(Waiter *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self->loop ? self->loop : Py_None);
-}
-
 static PyObject *done(Waiter *self, PyObject *unused)
 {
     (void)unused;
@@ -483,6 +505,13 @@ static PyObject *cancelled(Waiter *self, PyObject *unused)
 {
     (void)unused;
     return PyBool_FromLong(self->cancelled);
+}
+
+/* In place of get_loop(), after which asyncio looks first: a method takes longer to call. */
+static PyObject *get_loop(Waiter *self, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(self->loop ? self->loop : Py_None);
 }
 
 static PyObject *get_blocking(Waiter *self, void *unused)
@@ -546,7 +575,6 @@ static PyMethodDef methods[] = {
     {"result", (PyCFunction)result, METH_NOARGS, NULL},
     {"throw", (PyCFunction)throw_, METH_VARARGS, NULL},
     {"close", (PyCFunction)close_, METH_NOARGS, NULL},
-    {"get_loop", (PyCFunction)get_loop, METH_NOARGS, NULL},
     {"done", (PyCFunction)done, METH_NOARGS, NULL},
     {"cancelled", (PyCFunction)cancelled, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -554,6 +582,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getset[] = {
     {"_asyncio_future_blocking", (getter)get_blocking, (setter)set_blocking, NULL, NULL},
+    {"_loop", (getter)get_loop, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

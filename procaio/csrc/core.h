@@ -322,6 +322,8 @@ extern struct hooks {
     PyObject *utime_now, *utime_omit; /* known by what they are, not by their value */
     PyObject *running_loop;   /* () -> the asyncio loop of this thread, or None */
     PyObject *steps_tasks;    /* (loop) -> whether its turn may step its tasks */
+    PyObject *settled;        /* a future of asyncio that is done */
+    PyObject *Task;           /* asyncio's */
 } hooks;
 
 extern unsigned fork_count; /* grows in a forked child */
@@ -329,7 +331,12 @@ extern Pool *open_pools;    /* those that have a segment */
 
 /* module.c */
 PyObject *interned(PyObject **place, const char *text); /* a name that is made once and kept */
-bool is_imported(PyObject **name, const char *text);    /* what is not does not run either */
+struct imported {
+    PyObject *name, *modules; /* that dictionary, with `count` entries, gave this answer */
+    Py_ssize_t count;
+    bool found;
+};
+bool is_imported(struct imported *asked, const char *text); /* what is not does not run either */
 PyObject *call_loops(const char *function, const char *format, ...); /* of procaio._loops */
 int priority_next(void);
 void priority_reset(void);

@@ -96,10 +96,18 @@ PyObject *interned(PyObject **place, const char *text)
     return *place;
 }
 
-bool is_imported(PyObject **name, const char *text)
+/* Asked for each request; an import that changes the answer changes how many modules there are. */
+bool is_imported(struct imported *asked, const char *text)
 {
-    PyObject *modules = PyImport_GetModuleDict(), *key = interned(name, text);
-    return key && modules && PyDict_GetItemWithError(modules, key);
+    PyObject *modules = PyImport_GetModuleDict();
+    Py_ssize_t count = modules ? PyDict_GET_SIZE(modules) : 0;
+    if (likely(asked->modules == modules && asked->count == count))
+        return asked->found;
+    PyObject *key = interned(&asked->name, text);
+    asked->found = key && modules && PyDict_GetItemWithError(modules, key);
+    asked->modules = modules;
+    asked->count = count;
+    return asked->found;
 }
 
 /* It is imported when it is needed first: it needs this module. */

@@ -73,7 +73,7 @@ void poll_leave_readable(Pool *pool)
     pool->rung = false;
     if (must_ask(pool))
         ask(pool);
-    if (queue_anything_pending(pool))
+    if (must_ask(pool) && queue_anything_pending(pool))
         poll_kick(pool);
 }
 
@@ -217,7 +217,7 @@ static int signals(Pool *pool, const struct pa_segment *segment)
  * Its hub watches the descriptor, so whoever delivers results has to make that readable. */
 static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
 {
-    static PyObject *gevent;
+    static struct imported gevent;
     if (likely(!is_imported(&gevent, "gevent")))
         return 0;
     PyObject *request = awaited ? (PyObject *)awaited : Py_None;

@@ -19,7 +19,7 @@ import procaio
 from conftest import descriptors, eventually, run_fine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from conftest import Gate
@@ -715,6 +715,104 @@ def test_each_task_of_a_turn_has_its_own_context(pool: procaio.Pool, run: Any) -
 
     async def main() -> None:
         await asyncio.gather(*(one(number) for number in range(20)))
+
+    run(main())
+
+
+# -- results that are at hand ----------------------------------------------------------------------
+
+
+async def after_a_turn(pool: procaio.Pool) -> list[str]:
+    """A list to which the loop adds an entry as soon as it has its next turn."""
+    await procaio.aio_nop(pool=pool)
+    turned: list[str] = []
+    asyncio.get_running_loop().call_soon(turned.append, "turn")
+    return turned
+
+
+@pytest.fixture
+def cached(data_file: Path) -> Iterator[int]:
+    """A descriptor of a file that is in the cache."""
+    fd = os.open(data_file, os.O_RDONLY)
+    os.pread(fd, 65536, 0)
+    yield fd
+    os.close(fd)
+
+
+def test_what_was_done_at_once_is_awaited_without_a_turn_of_the_loop(run: Any, cached: int) -> None:
+    async def main() -> None:
+        with procaio.Pool() as pool:
+            turned = await after_a_turn(pool)
+            assert await procaio.aio_read(cached, 100, 50, pool=pool) == os.pread(cached, 50, 100)
+            assert (turned, pool.nreqs(), pool.npending()) == ([], 0, 0)
+            assert pool.statistics().completed == 2
+
+    run(main())
+
+
+def test_reads_that_are_done_at_once_leave_the_loop_time_for_others(run: Any, cached: int) -> None:
+    """However many one task awaits, or many do."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def read(pool: procaio.Pool, times: int) -> None:
+        for _ in range(times):
+            assert len(await procaio.aio_read(cached, 0, 100, pool=pool)) == 100
+
+    async def main() -> None:
+        nonlocal turns
+        with procaio.Pool() as pool:
+            counting = asyncio.ensure_future(count())
+            await read(pool, 1000)
+            assert turns >= 1000 // 32
+            turns = 0
+            await asyncio.gather(*(read(pool, 20) for _ in range(50)))
+            assert turns >= 1000 // 64
+            counting.cancel()
+
+    run(main())
+
+
+def test_callback_of_an_earlier_request_comes_before_what_is_at_hand(run: Any, cached: int) -> None:
+    """Results are delivered in order of priority, then first come first served (B5)."""
+
+    async def main() -> None:
+        seen: list[str] = []
+        with procaio.Pool() as pool:
+            await after_a_turn(pool)
+            procaio.aio_read(cached, 0, 100, lambda _: seen.append("earlier"), pool=pool)
+            await procaio.aio_read(cached, 0, 100, pool=pool)
+            assert seen == ["earlier"]
+            await after_a_turn(pool)
+            procaio.aio_read(cached, 0, 100, lambda _: seen.append("later"), pri=-1, pool=pool)
+            await procaio.aio_read(cached, 0, 100, pool=pool)
+            assert seen == ["earlier"]
+            await procaio.aio_nop(pri=-2, pool=pool)
+            assert seen == ["earlier", "later"]
+
+    run(main())
+
+
+def test_what_is_at_hand_calls_back_and_leaves_its_group_as_ever(run: Any, cached: int) -> None:
+    """Callbacks run in poll_cb, and not where a task awaits (A2)."""
+
+    async def main() -> None:
+        seen: list[bytes] = []
+        with procaio.Pool() as pool:
+            turned = await after_a_turn(pool)
+            await procaio.aio_read(cached, 0, 100, seen.append, pool=pool)
+            assert seen == [os.pread(cached, 100, 0)]
+            assert turned
+            turned = await after_a_turn(pool)
+            group = procaio.aio_group(pool=pool)
+            await group.add(procaio.aio_read(cached, 0, 100, pool=pool))[0]
+            assert turned
+            await group
 
     run(main())
 

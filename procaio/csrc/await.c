@@ -97,6 +97,19 @@ static bool is_outstanding(Request *request)
     return request->place < AT_CALLBACK;
 }
 
+/* What was done at once is there when it is awaited: the task goes on with it, and need not leave
+ * the turn of its loop.  Only so often in a turn, so that others get theirs. */
+static bool take_at_hand(Request *request)
+{
+    Pool *pool = request->pool;
+    if (pool->at_hand == 0 || !queue_take_at_hand(pool, request))
+        return false;
+    pool->at_hand--;
+    deliver(pool, request); /* there is nobody to tell, so nothing can fail */
+    poll_tell_others(pool);
+    return true;
+}
+
 PyObject *request_await(PyObject *object)
 {
     Request *request = (Request *)object;
@@ -114,6 +127,8 @@ PyObject *request_await(PyObject *object)
         if (loop == Py_None) /* another thread has delivered it meanwhile */
             Py_CLEAR(loop);
     }
+    if (loop && take_at_hand(request))
+        Py_CLEAR(loop);
     if (loop && attach(request->pool, loop) < 0) {
         Py_DECREF(loop);
         return NULL;
@@ -328,6 +343,7 @@ int await_turn(Pool *pool)
     uint64_t processed;
     struct turn outer = turn;
     turn = (struct turn){.is_on = true, .end = &turn.first};
+    pool->at_hand = RESULTS;
     int left = poll_some(pool, RESULTS, &processed);
     Waiter *tasks = turn.first;
     PyObject *loop = turn.loop;

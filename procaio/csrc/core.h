@@ -257,6 +257,7 @@ struct Pool {
     struct {
         uint16_t skip, pause;
     } at_once_tries[PA_NOPS];
+    uint32_t at_hand; /* so many results of such may be awaited without leaving the loop's turn */
     unsigned polls;
     uint32_t free_count;
     uint64_t nreqs, overflow_length, pending_length;
@@ -479,6 +480,7 @@ uint64_t queue_count_ready(Pool *pool);
 uint32_t queue_count_threads(Pool *pool); /* requests that threads of the program execute */
 void queue_wanted_changed(Pool *pool);
 Request *queue_next_pending(Pool *pool);
+bool queue_take_at_hand(Pool *pool, Request *request); /* true: deliver it now */
 void queue_push_pending(Pool *pool, Request *request);
 bool queue_anything_pending(Pool *pool);
 void queue_group(Pool *pool, Request *group);

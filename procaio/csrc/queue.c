@@ -105,6 +105,17 @@ Request *queue_next_pending(Pool *pool)
     return request;
 }
 
+/* Whether this needs no worker any more, is what would be delivered next, and nobody but who awaits it
+ * wants to know: then it is out of the queue, and to be delivered. */
+bool queue_take_at_hand(Pool *pool, Request *request)
+{
+    bool is_wanted = request->is_group || request->callback || request->group || request->waiters;
+    if (request->place != AT_PENDING || request->slot != NO_SLOT || is_wanted ||
+        first_of(pool->pending) != request)
+        return false;
+    return queue_next_pending(pool) == request;
+}
+
 /* -- slots ------------------------------------------------------------------------------------ */
 
 static uint32_t next_generation(Pool *pool, uint32_t index)

@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SECONDS_FOR_ONE_TURN = 60
 CPU = "CPU us/op"  # the name of a column that all questions have
 FILES = (
-    *("noop", "stat", "read_4k", "read_1m", "batches"),
-    *("latency", "ticker", "lateness", "worker"),
+    *("noop", "stat", "read_4k", "read_1m", "write", "load", "batches"),
+    *("latency", "ticker", "lateness", "growth", "worker"),
     *("walk", "scan", "remove", "copy", "slow", "http"),
 )
 

@@ -64,7 +64,7 @@ def run_quick(question: str, tmp_path: Path, *further: str) -> list[dict[str, An
 
 @pytest.mark.parametrize(
     "question",
-    ["noop", "stat", "read_4k", "read_1m", "batches", "latency", "ticker"],
+    ["noop", "stat", "read_4k", "read_1m", "write", "load", "batches", "latency", "ticker"],
 )
 def test_questions(question: str, tmp_path: Path) -> None:
     """Each contender does its work, and there are targets."""
@@ -77,6 +77,15 @@ def test_a_question_that_takes_long_gets_no_further_round(tmp_path: Path) -> Non
     further = ("--no-peers", "--repeat", "3", "--minutes", "0")
     [asked] = run_quick("stat", tmp_path, *further)
     assert {len(contender["samples"]) for contender in asked["contenders"]} == {1}
+
+
+def test_growth(tmp_path: Path) -> None:
+    """Whoever does the same with little and with much says what is left of the speed."""
+    for asked in run_quick("growth", tmp_path):
+        assert asked["targets"]
+        for contender in asked["contenders"]:
+            for sample in contender["samples"]:
+                assert (sample["value"] is not None) == (asked["unit"] == "is left")
 
 
 def test_what_is_written_in_c(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--minutes",
         type=float,
         metavar="N",
-        default=4,
-        help="begin no further round of a question after so many (default 4)",
+        default=2.5,
+        help="begin no further round of a question after so many (default 2.5)",
     )
     option("--json", type=Path, metavar="FILE", help="write everything to FILE, samples included")
     option("--page", type=Path, metavar="FILE", help="put the tables where FILE has marks for them")

@@ -131,11 +131,12 @@ fuzz: build/asan-venv/.installed ## garbage at random in shared memory, under th
 
 build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) $(C_HEADERS)
 	mkdir -p build
-	$(CC) $(STRICT) -DNDEBUG -o $@ benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) -Wl,-z,now
+	$(CC) $(STRICT) -DNDEBUG -o $@.$$$$ benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) -Wl,-z,now \
+		&& mv $@.$$$$ $@
 
 build/plain_calls: benchmarks/native/plain_calls.c
 	mkdir -p build
-	$(CC) $(STRICT) -pthread -o $@ $<
+	$(CC) $(STRICT) -pthread -o $@.$$$$ $< && mv $@.$$$$ $@
 
 # Debian packages libfuse3-dev and fuse3.  Their warnings are not ours.
 HAS_FUSE = pkg-config --exists fuse3 2>/dev/null
@@ -148,7 +149,7 @@ build/slowfs: benchmarks/native/slowfs.c
 bench: $(VENV)/.installed build/ring_limit build/plain_calls ## all benchmarks beside the peers that can be had
 	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks --json build/bench.json $(BENCH)
 
 bench-plots: $(VENV)/.installed ## how late loops are, how fast web servers: plots and tables of the docs
 	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi

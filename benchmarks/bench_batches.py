@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least, check, need
 from benchmarks.measure import Sample, timed
-from benchmarks.peers import plain_calls
+from benchmarks.peers import BY_PLAIN_CALLS, plain_calls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TARGET = 0.75
-BY_C = "C, 2 threads, plain calls"
 STAT = Question(
     "batches_stat",
     __doc__,
     unit="ops/s",
-    reference=BY_C,
+    reference=BY_PLAIN_CALLS,
     full=Sizes(count=100_000),
     quick=Sizes(count=1_000),
     needs=frozenset({"tree"}),
@@ -36,6 +35,7 @@ READ = replace(
     quick=Sizes(count=1_000, size=4096),
     needs=frozenset({"file"}),
     contenders=[],
+    aims=[],
 )
 LOAD = replace(
     STAT,
@@ -45,6 +45,7 @@ LOAD = replace(
     quick=Sizes(count=200),
     needs=frozenset({"loads"}),
     contenders=[],
+    aims=[],
 )
 QUESTIONS = [STAT, READ, LOAD]
 
@@ -72,7 +73,7 @@ def stat_list(work: Work) -> Sample:
     return stat(work, array=False)
 
 
-@STAT.contender(BY_C, Kind.BASELINE)
+@STAT.contender(BY_PLAIN_CALLS, Kind.BASELINE)
 def stat_c(work: Work) -> Sample:
     """Make calls of stat(2)."""
     return plain_calls("stat", work.paths())
@@ -105,7 +106,7 @@ def read_list(work: Work) -> Sample:
     return timed(run, work.offsets())
 
 
-@READ.contender(BY_C, Kind.BASELINE)
+@READ.contender(BY_PLAIN_CALLS, Kind.BASELINE)
 def read_c(work: Work) -> Sample:
     """Make calls of pread(2)."""
     return plain_calls("read", work.offsets(), work.data.file, work.size)
@@ -135,7 +136,7 @@ def load_packed(work: Work) -> Sample:
     return load(work, packed=True)
 
 
-@LOAD.contender(BY_C, Kind.BASELINE)
+@LOAD.contender(BY_PLAIN_CALLS, Kind.BASELINE)
 def load_c(work: Work) -> Sample:
     """Open, fstat, read into memory of its own, close."""
     return plain_calls("load", work.load_paths())

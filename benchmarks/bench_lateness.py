@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import time
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -24,7 +22,7 @@ from benchmarks.harness import Kind, Question, Sizes, Work, need
 from benchmarks.measure import Meter, Sample, percentile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
 SECOND = 1_000_000_000  # in nanoseconds
 
@@ -33,7 +31,7 @@ FEW = Question(
     __doc__,
     unit="us late, p99",
     reference="idle loop",
-    full=Sizes(depth=64, size=4096, seconds=2.0),
+    full=Sizes(depth=64, size=4096, seconds=1.0),
     quick=Sizes(depth=64, size=4096, seconds=0.05),
     needs=frozenset({"file"}),
     extra=("p50", "max", "reads/s"),
@@ -43,9 +41,10 @@ MANY = replace(
     FEW,
     name="lateness_1000",
     text="How late does it notice it while 1,000 requests are in flight?",
-    full=Sizes(depth=1000, size=4096, seconds=2.0),
+    full=Sizes(depth=1000, size=4096, seconds=1.0),
     quick=Sizes(depth=1000, size=4096, seconds=0.05),
     contenders=[],
+    aims=[],
 )
 QUESTIONS = [FEW, MANY]
 
@@ -125,32 +124,12 @@ def under_callbacks(work: Work, module: str) -> Sample:
     return sample
 
 
-@asynccontextmanager
-async def _by_workers(work: Work) -> AsyncIterator[reads.AwaitOne]:
-    """Nothing is done at once."""
-    need("procaio").at_once(allowed=False)
-    async with reads.INTO_BUFFER.open(work) as one:
-        yield one
-
-
-@asynccontextmanager
-async def _in_many_aiofiles(work: Work) -> AsyncIterator[reads.AwaitOne]:
-    """A file for each lane is more than most programs may open at first."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    async with peers.AIOFILES.open(work) as one:
-        yield one
-
-
 READERS = (
     reads.INTO_BUFFER,
-    reads.Reader("procaio, by workers alone", Kind.PROCAIO, _by_workers),
+    replace(reads.BY_WORKERS, name="procaio, by workers alone"),
     BLOCKING,
     *baselines.READERS,
-    *(
-        replace(reader, open=_in_many_aiofiles) if reader is peers.AIOFILES else reader
-        for reader in peers.READERS
-    ),
+    *peers.READERS,
 )
 LOOPS = {"asyncio": "", "uvloop": ", uvloop"}
 

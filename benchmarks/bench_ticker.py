@@ -37,6 +37,15 @@ SMALL = Question(
     needs=frozenset({"file"}),
     extra=("reads/s",),
 )
+MANY = replace(
+    SMALL,
+    name="ticker_1000",
+    text="Do they get it while 1,000 reads are in flight?",
+    full=Sizes(depth=1000, size=4096, seconds=1.5),
+    quick=Sizes(depth=1000, size=4096, seconds=0.05),
+    contenders=[],
+    aims=[],
+)
 LARGE = replace(
     SMALL,
     name="ticker_1m",
@@ -44,8 +53,9 @@ LARGE = replace(
     full=Sizes(depth=8, size=MIB, seconds=1.5),
     quick=Sizes(depth=8, size=MIB, seconds=0.05),
     contenders=[],
+    aims=[],
 )
-QUESTIONS = [SMALL, LARGE]
+QUESTIONS = [SMALL, MANY, LARGE]
 
 
 class Load(Protocol):
@@ -198,8 +208,10 @@ async def _blocking(work: Work) -> AsyncIterator[reads.AwaitOne]:
 BLOCKING = reads.Reader("os.preadv in the loop", Kind.BASELINE, _blocking)
 
 for question in QUESTIONS:
+    bound = at_most(1.5 if question is LARGE else 1.25)
     question.contender("idle loop", Kind.BASELINE)(under_nothing)
-    reads.add_reader(question, reads.INTO_BUFFER, under_tasks, target=at_most(1.5))
-    question.contender("procaio, into a Buffer, callbacks (add_reader)")(under_callbacks)
+    reads.add_reader(question, reads.INTO_BUFFER, under_tasks, target=bound)
+    callbacks = question.contender("procaio, into a Buffer, callbacks (add_reader)", target=bound)
+    callbacks(under_callbacks)
     for reader in (BLOCKING, *baselines.READERS, *peers.READERS):
         reads.add_reader(question, reader, under_tasks)

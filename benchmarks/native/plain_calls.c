@@ -1,8 +1,11 @@
-/* benchmarks/native/plain_calls.c - what batches are held against: system calls in threads.
+/* benchmarks/native/plain_calls.c - what many calls are held against: system calls in threads.
  *
- *     plain_calls THREADS stat            lines of input are paths
- *     plain_calls THREADS load            likewise; each file gets memory of its own
- *     plain_calls THREADS read FILE SIZE  lines are offsets; each read gets its part of one memory
+ *     plain_calls THREADS stat                     lines of input are paths
+ *     plain_calls THREADS load                     likewise; each file gets memory of its own
+ *     plain_calls THREADS read FILE SIZE [BLOCKS]  lines are offsets
+ *
+ * Each read gets its part of one memory, or there are BLOCKS, and each thread uses its share of them
+ * again and again.
  *
  * Each thread does its share, one call after the other.  A tenth is done before, to warm up.  One
  * JSON line is printed.
@@ -21,13 +24,15 @@ enum { MOST_THREADS = 64 };
 
 struct share {
     size_t first, end, failed;
+    size_t first_block, blocks;
     pthread_t thread;
 };
 
-static size_t count, room, size;
+static size_t count, room, size, blocks;
 static char **lines, **loaded, *memory;
 static struct stat *found;
 static int file;
+static _Thread_local const struct share *mine;
 
 static void read_lines(void)
 {
@@ -64,7 +69,8 @@ static int do_load(size_t item)
 static int do_read(size_t item)
 {
     off_t offset = strtoll(lines[item], NULL, 10);
-    return pread(file, memory + item * size, size, offset) == (ssize_t)size ? 0 : -1;
+    char *block = memory + (mine->first_block + item % mine->blocks) * size;
+    return pread(file, block, size, offset) == (ssize_t)size ? 0 : -1;
 }
 
 static int (*run)(size_t item);
@@ -72,6 +78,7 @@ static int (*run)(size_t item);
 static void *work(void *given)
 {
     struct share *share = given;
+    mine = share;
     for (size_t item = share->first; item < share->end; item++)
         share->failed += run(item) != 0;
     return NULL;
@@ -82,7 +89,11 @@ static size_t in_threads(size_t threads, size_t items)
     struct share shares[MOST_THREADS];
     size_t failed = 0;
     for (size_t i = 0; i < threads; i++) {
-        shares[i] = (struct share){.first = items * i / threads, .end = items * (i + 1) / threads};
+        size_t first_block = blocks * i / threads;
+        shares[i] = (struct share){.first = items * i / threads,
+                                   .end = items * (i + 1) / threads,
+                                   .first_block = first_block,
+                                   .blocks = blocks * (i + 1) / threads - first_block};
         if (pthread_create(&shares[i].thread, NULL, work, &shares[i]))
             exit(2);
     }
@@ -121,8 +132,10 @@ int main(int argc, char **argv)
         if (argc < 5 || (file = open(argv[3], O_RDONLY | O_CLOEXEC)) < 0)
             return 2;
         size = (size_t)atoi(argv[4]);
-        memory = malloc(count * size);
-        memset(memory, 1, count * size);
+        blocks = argc > 5 ? (size_t)atoi(argv[5]) : count;
+        if (blocks < threads || !(memory = malloc(blocks * size)))
+            return 2;
+        memset(memory, 1, blocks * size);
     }
     size_t failed = in_threads(threads, count / 10);
     double began = now(), before = cpu();

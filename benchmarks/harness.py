@@ -43,7 +43,7 @@ SECONDS_FOR_ONE_TURN = 60
 CPU = "CPU us/op"  # the name of a column that all questions have
 FILES = (
     *("noop", "stat", "read_4k", "read_1m", "write", "load", "batches"),
-    *("latency", "ticker", "lateness", "growth", "worker"),
+    *("latency", "ticker", "lateness", "growth", "worker", "wakeups"),
     *("walk", "scan", "remove", "copy", "slow", "http"),
 )
 

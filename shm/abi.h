@@ -367,6 +367,10 @@ struct pa_setup {
 /* What an event of a worker's pidfd says in the program's set. */
 #define PA_EVENT_OF(worker, pidfd) ((uint64_t)(uint32_t)(pidfd) << 32 | (worker))
 
+/* What the program wants to be told of results: nothing, it is awake; a ring at the next one; or, while
+ * it sleeps for a short time, nothing either. */
+enum pa_signal { PA_WANTS_NONE, PA_WANTS_SIGNAL, PA_NAPS };
+
 struct pa_header {
     struct pa_setup setup; /* written by the program only */
 
@@ -390,7 +394,7 @@ struct pa_header {
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];
     /* Advanced by whoever passes an entry. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES];
-    /* 1: ring event_fd at the next result.  Program sets, the worker that rings clears. */
+    /* enum pa_signal.  Program sets, the worker that rings clears. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t want_signal;
 
     /* Sleeping and waking: wake.c. */

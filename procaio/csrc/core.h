@@ -257,6 +257,9 @@ struct Pool {
     struct {
         uint16_t skip, pause;
     } at_once_tries[PA_NOPS];
+    uint8_t last_op; /* of the request that was made last */
+    bool same_file;  /* that one writes, and to the file to which the one before did */
+    int last_fd;
     uint32_t at_hand; /* so many results of such may be awaited without leaving the loop's turn */
     unsigned polls;
     uint32_t free_count;

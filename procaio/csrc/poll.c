@@ -8,6 +8,7 @@
  * Of several threads that wait for one pool, one sleeps on the descriptor, the others on `news`.
  * Whoever delivers results tells them, and whoever stops sleeping lets another one take its place.
  */
+#include <poll.h>
 #include <unistd.h>
 
 #include "core.h"
@@ -16,6 +17,7 @@
 enum { LONGEST_SLEEP_MS = 1000 };
 
 enum { EVENTS = 16, LOOK_EVERY = 256, MANY = 8, SELDOM = 64 };
+enum { ENOUGH_WORK_NS = 60000, LONGEST_NAP_NS = 150000 }; /* longer than being woken takes */
 
 void poll_kick(Pool *pool)
 {
@@ -233,6 +235,33 @@ static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
     return truth;
 }
 
+/* How long several workers have to do with what waits for them; 0 if it is rather for one, as what is
+ * written to one file is: that has a lock. */
+static uint64_t work_for_several(const Pool *pool)
+{
+    const struct pa_header *header = &pool->segment->header;
+    uint32_t cores = header->setup.permit_count;
+    if (pool->same_file || pool->wanted <= 1 || cores <= 1)
+        return 0;
+    uint64_t each = atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
+    return pa_lanes_depth(pool->segment) * each / (cores < pool->wanted ? cores : pool->wanted);
+}
+
+/* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
+ * So with work for several in sight the program sleeps for half of the time that it takes, and then
+ * finds many results.  Nobody rings for them; what else there is to tell ends the nap, and is in
+ * `events`: how many, or 0. */
+static int nap(Pool *pool, uint64_t work_ns, struct epoll_event events[EVENTS])
+{
+    uint64_t nap_ns = work_ns / 2 < LONGEST_NAP_NS ? work_ns / 2 : LONGEST_NAP_NS;
+    struct timespec limit = {.tv_nsec = (long)nap_ns};
+    struct pollfd news = {.fd = pool->epoll_fd, .events = POLLIN};
+    pa_signal_decline(pool->segment);
+    bool told = ppoll(&news, 1, &limit, NULL) > 0;
+    pa_signal_withdraw(pool->segment);
+    return told ? epoll_wait(pool->epoll_fd, events, EVENTS, 0) : 0;
+}
+
 /* Sleep until something may have happened, perhaps to the request that is awaited.  0, or -1 with an
  * exception (of a signal handler). */
 int poll_sleep(Pool *pool, Request *awaited, double timeout)
@@ -255,10 +284,14 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
     }
     pool->somebody_sleeps = true;
     bool awake = false, lost = false;
-    uint64_t outstanding = pool->nreqs;
+    uint64_t outstanding = pool->nreqs, work_ns = work_for_several(pool);
     Py_BEGIN_ALLOW_THREADS
-    if (milliseconds != 0 && pool->spin.ns > 0)
+    if (milliseconds != 0 && work_ns >= ENOUGH_WORK_NS) {
+        count = nap(pool, work_ns, events);
+        awake = true;
+    } else if (milliseconds != 0 && pool->spin.ns > 0) {
         awake = spin(pool, outstanding);
+    }
     if (!awake) {
         ask(pool);
         if (!queue_anything_pending(pool)) {

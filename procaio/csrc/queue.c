@@ -476,11 +476,20 @@ void queue_wanted_changed(Pool *pool)
     queue_refill(pool);
 }
 
+/* What is made now is much like what waits: for poll.c, which wonders how long that takes. */
+static void note_kind(Pool *pool, const Request *request)
+{
+    pool->same_file = request->op == PA_OP_WRITE && request->fd == pool->last_fd;
+    pool->last_op = request->op;
+    pool->last_fd = request->fd;
+}
+
 void queue_request(Pool *pool, Request *request)
 {
     Py_INCREF(request); /* the queues' reference */
     pool->nreqs++;
     pool->totals.submitted++;
+    note_kind(pool, request);
     if (unlikely(request->error || pool->lost)) { /* its data are gone already, or the pool's */
         queue_fail(pool, request, request->error ? request->error : EBADF);
         return;

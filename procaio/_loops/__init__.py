@@ -196,8 +196,19 @@ def watch(loop: Loop, pool: Pool) -> None:
     In a context of nobody's: that of whoever happens to be the first to await would be kept for as
     long as the pool is, and be that of all callbacks.
     """
-    attach = contextvars.Context().run
+    attach = _nobodys_context(loop).run
     attach(loop.add_reader, pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - its own side
+
+
+def _nobodys_context(loop: Loop) -> contextvars.Context:
+    """Empty, but that anyio finds out there in which kind of loop it is called: outside of tasks
+    it has nothing else to go by.
+    """
+    context = contextvars.Context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None and isinstance(loop, asyncio.AbstractEventLoop):
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
 
 
 def watch_again(loop: Loop, pool: Pool) -> None:

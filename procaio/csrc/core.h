@@ -520,6 +520,7 @@ Request *request_new_husk(Pool *pool, enum pa_opcode op);
 Request *request_husk(Request *request); /* NULL: no memory */
 void request_release_arguments(Request *request);
 PyObject *request_error(const Request *request); /* new exception instance */
+bool request_is_garbled(const Request *request); /* and so has failed */
 void request_raise(const Request *request);
 
 void request_init(Request *self, Pool *pool, enum pa_opcode op, enum result_kind kind);

@@ -220,6 +220,19 @@ def test_that_is_found_out_by_wait_without_any_deadline(
     assert is_garbage(held)
 
 
+def test_that_is_found_out_though_a_timer_goes_off_again_and_again(
+    workers: procaio.Pool, memory: Memory, gate: Gate, data_file: Path
+) -> None:
+    """What nobody wanted is to be closed, and until a worker has time for it that is asked for."""
+    workers.max_parallel(1)
+    opened = procaio.aio_open(data_file, os.O_RDONLY, pool=workers)
+    the_slot(memory, DONE)
+    opened.cancel()
+    (held,) = gate.hold(workers)
+    memory.put(memory.slot(the_slot(memory, EXECUTING)), 0)
+    assert is_garbage(held)
+
+
 def test_worker_that_has_another_request_is_left_alone(
     workers: procaio.Pool, memory: Memory, gate: Gate, tmp_path: Path
 ) -> None:

@@ -233,6 +233,19 @@ static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
     return truth;
 }
 
+/* So long a silence may have a reason.  A timer that goes off meanwhile does not end it. */
+static void note_silence(Pool *pool, uint64_t slept_ns)
+{
+    if (pool->silent_after != pool->totals.completed)
+        pool->silent_ns = 0;
+    pool->silent_after = pool->totals.completed;
+    pool->silent_ns += slept_ns;
+    if (pool->silent_ns < LONGEST_SLEEP_MS * UINT64_C(1000000))
+        return;
+    pool->silent_ns = 0;
+    queue_search(pool);
+}
+
 /* Sleep until something may have happened, perhaps to the request that is awaited.  0, or -1 with an
  * exception (of a signal handler). */
 int poll_sleep(Pool *pool, Request *awaited, double timeout)
@@ -255,6 +268,7 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
     }
     pool->somebody_sleeps = true;
     bool awake = false, lost = false;
+    uint64_t slept_ns = 0;
     uint64_t outstanding = pool->nreqs;
     Py_BEGIN_ALLOW_THREADS
     if (milliseconds != 0 && pool->spin.ns > 0)
@@ -265,7 +279,8 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
             uint64_t began = pa_now_ns();
             lost = lost_anything(pool);
             count = lost ? 0 : epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
-            pa_spin_slept(&pool->spin, pa_now_ns() - began);
+            slept_ns = pa_now_ns() - began;
+            pa_spin_slept(&pool->spin, slept_ns);
         }
     }
     Py_END_ALLOW_THREADS
@@ -274,8 +289,8 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
         lost_give_up(pool);
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);
-    else if (pool->segment == segment && !awake && milliseconds == LONGEST_SLEEP_MS)
-        queue_search(pool); /* so long a silence may have a reason */
+    if (pool->segment == segment && milliseconds == LONGEST_SLEEP_MS)
+        note_silence(pool, slept_ns);
     if (pool->followers > 0)
         poll_tell_others(pool);
     return signals(pool, segment);

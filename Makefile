@@ -16,7 +16,8 @@ help: ## show this list
 $(VENV)/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if $(HAS_GIR) && $(INSTALL) '.[progress,test,check,test-gui]'; then :; else \
-		echo "without PyGObject: tests with GLib will be skipped"; $(INSTALL) '.[progress,test,check]'; fi
+		echo "without PyGObject and PySide6-Addons: tests with GLib and QtAsyncio will be skipped"; \
+		$(INSTALL) '.[progress,test,check]'; fi
 	touch $@
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable

@@ -17,12 +17,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import baselines, peers, reads
-from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, Load, NoLoad, Tasks
+from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, NoLoad, Tasks, late_under
 from benchmarks.harness import Kind, Question, Sizes, Work, need
-from benchmarks.measure import Meter, Sample, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from benchmarks.measure import Sample
 
 SECOND = 1_000_000_000  # in nanoseconds
 
@@ -91,26 +92,14 @@ async def lateness(seconds: float) -> list[float]:
     return late
 
 
-async def under(load: Load, work: Work) -> Sample:
-    """Measure how late the loop is under a load, after a tenth of the time to warm up."""
-    await lateness(work.seconds / 10)
-    before = load.count
-    with Meter() as meter:
-        late = await lateness(work.seconds)
-    count = load.count - before
-    await load.stop()
-    extra = {"p50": percentile(late, 50), "max": max(late), "reads/s": count / meter.seconds}
-    return meter.sample(count, percentile(late, 99), **extra)
-
-
 async def under_tasks(work: Work, one: reads.AwaitOne) -> Sample:
     """Measure it while all tasks read."""
-    return await under(Tasks(work, one), work)
+    return await late_under(Tasks(work, one), work, lateness)
 
 
 def under_nothing(work: Work, module: str) -> Sample:
     """Measure it alone."""
-    sample: Sample = need(module).run(under(NoLoad(), work))
+    sample: Sample = need(module).run(late_under(NoLoad(), work, lateness))
     return sample
 
 
@@ -118,7 +107,7 @@ def under_callbacks(work: Work, module: str) -> Sample:
     """Measure it while callbacks of procaio read."""
 
     async def main() -> Sample:
-        return await under(Attached(work), work)
+        return await late_under(Attached(work), work, lateness)
 
     sample: Sample = need(module).run(main())
     return sample

@@ -22,7 +22,9 @@ from benchmarks.harness import Kind, Question, Sizes, Work, at_most, check, need
 from benchmarks.measure import Meter, Sample, percentile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    Measure = Callable[[float], Awaitable[list[float]]]  # for so many seconds; in microseconds
 
 TICK = 0.001
 OFFSETS = 10_000
@@ -149,44 +151,44 @@ class Callbacks:
 
 
 async def ticks(seconds: float) -> list[float]:
-    """Sleep for a tick again and again. Gives by how much each sleep was too long."""
+    """Sleep for a tick again and again. Gives how late each one ended, in microseconds."""
     late = []
     now = perf_counter()
     end = now + seconds
     while now < end:
         await asyncio.sleep(TICK)
         before, now = now, perf_counter()
-        late.append(now - before - TICK)
+        late.append((now - before - TICK) * 1e6)
     return late
 
 
-async def under(load: Load, work: Work) -> Sample:
-    """Measure the ticker under a load, after a tenth of the time to warm up."""
-    await ticks(work.seconds / 10)
+async def late_under(load: Load, work: Work, measure: Measure) -> Sample:
+    """Measure how late something is under a load, after a tenth of the time to warm up."""
+    await measure(work.seconds / 10)
     before = load.count
     with Meter() as meter:
-        late = await ticks(work.seconds)
+        late = await measure(work.seconds)
     count = load.count - before
     await load.stop()
-    sample = meter.sample(count, percentile(late, 99) * 1e6)
-    return replace(sample, extra={"reads/s": count / meter.seconds})
+    extra = {"p50": percentile(late, 50), "max": max(late), "reads/s": count / meter.seconds}
+    return meter.sample(count, percentile(late, 99), **extra)
 
 
 async def under_tasks(work: Work, one: reads.AwaitOne) -> Sample:
     """Measure the ticker while all tasks read."""
-    return await under(Tasks(work, one), work)
+    return await late_under(Tasks(work, one), work, ticks)
 
 
 def under_nothing(work: Work) -> Sample:
     """Measure the ticker alone."""
-    return asyncio.run(under(NoLoad(), work))
+    return asyncio.run(late_under(NoLoad(), work, ticks))
 
 
 def under_callbacks(work: Work) -> Sample:
     """Measure the ticker while callbacks read."""
 
     async def main() -> Sample:
-        return await under(Callbacks(work), work)
+        return await late_under(Callbacks(work), work, ticks)
 
     return asyncio.run(main())
 

@@ -859,6 +859,27 @@ def test_callback_has_the_context_of_who_attached_the_pool(pool: procaio.Pool, r
     run(main())
 
 
+@pytest.mark.parametrize("is_attached", [True, False])
+def test_callback_may_use_anyio(pool: procaio.Pool, run: Any, *, is_attached: bool) -> None:
+    """Which asks in what kind of loop it is, and a callback is in no task."""
+    anyio = pytest.importorskip("anyio")
+
+    async def main() -> None:
+        if is_attached:
+            procaio.attach(pool=pool)
+        else:
+            await procaio.aio_nop(pool=pool)
+        events: list[Any] = []
+        request = procaio.aio_nop(lambda: events.append(anyio.Event()), pool=pool)
+        async with anyio.create_task_group() as group:
+            procaio.aio_nop(lambda: group.start_soon(anyio.sleep, 0), pool=pool)
+            await request
+            events[0].set()
+            await procaio.aio_nop(pool=pool)
+
+    run(main())
+
+
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
 def test_task_that_ends_the_program_takes_no_result_from_others(
     pool: procaio.Pool, end: type[BaseException]

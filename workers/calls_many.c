@@ -13,7 +13,7 @@
 
 #define LONGEST_CHUNK_NS 2000000u
 #define MOST_POPULATED (4u << 20)
-#define LOOK_AT_CLOCK 8u /* after so many items */
+#define LOOK_AT_CLOCK 8u /* after so many items, and after 1, 2 and 4: they may take long */
 
 /* Where in the chunk the worker is. */
 struct progress {
@@ -41,7 +41,9 @@ static bool goes_on(const struct progress *at)
     uint32_t done = at->item - at->first;
     if (at->item >= at->call->slot->count || pa_must_stop(at->call))
         return false;
-    return done == 0 || done % LOOK_AT_CLOCK || pa_now_ns() < at->until_ns;
+    if (done == 0 || (done % LOOK_AT_CLOCK && done & (done - 1)))
+        return true;
+    return pa_now_ns() < at->until_ns;
 }
 
 static const char *path_of(const struct progress *at)

@@ -9,6 +9,7 @@ await; what runs callbacks only is attached by `procaio.attach()`, which finds i
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -26,6 +27,7 @@ __all__ = [
     "elsewhere",
     "find",
     "forget",
+    "nobodys_context",
     "settled_future",
     "sleep_in_greenlet",
     "steps_tasks",
@@ -208,6 +210,17 @@ def that_watches_for(loop: Loop) -> Loop:
 def watch(loop: Loop, pool: Pool) -> None:
     """Let the loop deliver the pool's completions, in the context of now."""
     loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
+
+
+def nobodys_context(loop: Loop) -> contextvars.Context:
+    """Make one with nothing in it, but what tells anyio in which kind of loop it is called: outside
+    of tasks it has nothing else to go by.
+    """
+    context = contextvars.Context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None and isinstance(loop, asyncio.AbstractEventLoop):
+        context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return context
 
 
 def watch_again(loop: Loop, pool: Pool) -> None:

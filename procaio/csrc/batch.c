@@ -11,16 +11,16 @@
  *
  * A chunk gives what became of its first items, of one at least: as many as were done.  False
  * stands for a file that no chunk has room for.  Invariants: `begun` items of the block's table are
- * done and are not done again, whoever died; the program takes lengths and positions from its own copy, and
- * from the table only what lies within the block.
+ * done and are not done again, whoever died; the program takes lengths and positions from its own
+ * copy, and from the table only what lies within the block.
  */
 #include <fcntl.h>
 
 #include "arguments.h"
 #include "builders.h"
 
-#define MOST_ITEMS (1 << 20) /* of a chunk */
-#define LOAD_BLOCK (1u << 20)   /* paths, table and data of a chunk of files */
+#define MOST_ITEMS (1 << 20)  /* of a chunk */
+#define LOAD_BLOCK (1u << 20) /* paths, table and data of a chunk of files */
 #define LEAST_FOR_DATA (64u << 10)
 
 enum { ITEMS, ENDS, NAMES, AS_RECORDS, NPARTS };
@@ -522,9 +522,9 @@ static bool look_at(const Request *request, uint32_t item, struct outcome *found
 
 static int32_t errno_of(const struct outcome *found)
 {
-    return found->number >= 0                ? 0
-           : found->number == PA_ITEM_DIED ? EIO
-                                             : (int32_t)-found->number;
+    if (found->number >= 0)
+        return 0;
+    return found->number == PA_ITEM_DIED ? EIO : (int32_t)-found->number;
 }
 
 static PyObject *object_of(const Request *request, uint32_t item, const struct outcome *found)

@@ -267,6 +267,7 @@ struct Pool {
     double max_poll_time;
     uint64_t max_poll_reqs, max_outstanding;
     struct pa_spin spin;      /* how long to look for results before sleeping */
+    uint64_t silent_ns, silent_after; /* slept since so many requests had ended */
     uint32_t deaths_in_a_row; /* of children, with no result in between */
     bool in_crash_loop;       /* more than could be an accident; the program was told, or */
     bool must_warn;           /* is to be told at the next poll */
@@ -532,6 +533,7 @@ Request *request_new_husk(Pool *pool, enum pa_opcode op);
 Request *request_husk(Request *request); /* NULL: no memory */
 void request_release_arguments(Request *request);
 PyObject *request_error(const Request *request); /* new exception instance */
+bool request_is_garbled(const Request *request); /* and so has failed */
 void request_raise(const Request *request);
 
 void request_init(Request *self, Pool *pool, enum pa_opcode op, enum result_kind kind);

@@ -17,7 +17,6 @@
 enum { LONGEST_SLEEP_MS = 1000 };
 
 enum { EVENTS = 16, LOOK_EVERY = 256, MANY = 8, SELDOM = 64 };
-enum { ENOUGH_WORK_NS = 60000, LONGEST_NAP_NS = 150000 }; /* longer than being woken takes */
 
 void poll_kick(Pool *pool)
 {
@@ -235,24 +234,28 @@ static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
     return truth;
 }
 
-/* How long several workers have to do with what waits for them; 0 if it is rather for one, as what is
- * written to one file is: that has a lock. */
+/* How long several workers have to do with what waits for them; 0 if that is little, or rather for one,
+ * as what is written to one file is: that has a lock. */
 static uint64_t work_for_several(const Pool *pool)
 {
+    enum { ENOUGH_NS = 60000 }; /* longer than waking somebody takes */
     const struct pa_header *header = &pool->segment->header;
     uint32_t cores = header->setup.permit_count;
     if (pool->same_file || pool->wanted <= 1 || cores <= 1)
         return 0;
     uint64_t each = atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
-    return pa_lanes_depth(pool->segment) * each / (cores < pool->wanted ? cores : pool->wanted);
+    uint64_t workers = cores < pool->wanted ? cores : pool->wanted;
+    uint64_t work_ns = pa_lanes_depth(pool->segment) * each / workers;
+    return work_ns >= ENOUGH_NS ? work_ns : 0;
 }
 
 /* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
- * So with work for several in sight the program sleeps for half of the time that it takes, and then
- * finds many results.  Nobody rings for them; what else there is to tell ends the nap, and is in
- * `events`: how many, or 0. */
+ * So with work for several in sight, and if it waits for no certain request, the program sleeps for
+ * half of the time that they take, and then finds many results.  Nobody rings for them; what else there
+ * is to tell ends the nap, and is in `events`: how many, or 0. */
 static int nap(Pool *pool, uint64_t work_ns, struct epoll_event events[EVENTS])
 {
+    enum { LONGEST_NAP_NS = 150000 };
     uint64_t nap_ns = work_ns / 2 < LONGEST_NAP_NS ? work_ns / 2 : LONGEST_NAP_NS;
     struct timespec limit = {.tv_nsec = (long)nap_ns};
     struct pollfd news = {.fd = pool->epoll_fd, .events = POLLIN};
@@ -260,6 +263,19 @@ static int nap(Pool *pool, uint64_t work_ns, struct epoll_event events[EVENTS])
     bool told = ppoll(&news, 1, &limit, NULL) > 0;
     pa_signal_withdraw(pool->segment);
     return told ? epoll_wait(pool->epoll_fd, events, EVENTS, 0) : 0;
+}
+
+/* So long a silence may have a reason.  A timer that goes off meanwhile does not end it. */
+static void note_silence(Pool *pool, uint64_t slept_ns)
+{
+    if (pool->silent_after != pool->totals.completed)
+        pool->silent_ns = 0;
+    pool->silent_after = pool->totals.completed;
+    pool->silent_ns += slept_ns;
+    if (pool->silent_ns < LONGEST_SLEEP_MS * UINT64_C(1000000))
+        return;
+    pool->silent_ns = 0;
+    queue_search(pool);
 }
 
 /* Sleep until something may have happened, perhaps to the request that is awaited.  0, or -1 with an
@@ -284,11 +300,11 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
     }
     pool->somebody_sleeps = true;
     bool awake = false, lost = false;
-    uint64_t outstanding = pool->nreqs, work_ns = work_for_several(pool);
+    uint64_t slept_ns = 0, outstanding = pool->nreqs, work_ns = work_for_several(pool);
     Py_BEGIN_ALLOW_THREADS
-    if (milliseconds != 0 && work_ns >= ENOUGH_WORK_NS) {
+    if (milliseconds != 0 && work_ns > 0 && !awaited) {
         count = nap(pool, work_ns, events);
-        awake = true;
+        awake = count > 0 || queue_anything_pending(pool);
     } else if (milliseconds != 0 && pool->spin.ns > 0) {
         awake = spin(pool, outstanding);
     }
@@ -298,7 +314,8 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
             uint64_t began = pa_now_ns();
             lost = lost_anything(pool);
             count = lost ? 0 : epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
-            pa_spin_slept(&pool->spin, pa_now_ns() - began);
+            slept_ns = pa_now_ns() - began;
+            pa_spin_slept(&pool->spin, slept_ns);
         }
     }
     Py_END_ALLOW_THREADS
@@ -307,8 +324,8 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
         lost_give_up(pool);
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);
-    else if (pool->segment == segment && !awake && milliseconds == LONGEST_SLEEP_MS)
-        queue_search(pool); /* so long a silence may have a reason */
+    if (pool->segment == segment && milliseconds == LONGEST_SLEEP_MS)
+        note_silence(pool, slept_ns);
     if (pool->followers > 0)
         poll_tell_others(pool);
     return signals(pool, segment);

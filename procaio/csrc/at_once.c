@@ -16,7 +16,8 @@
 enum {
     LARGEST = 16 << 10, /* copying more takes longer than handing it over */
     FEW = 4,            /* so few outstanding requests are not worth waking anybody for */
-    FED = 16,           /* waiting requests that keep the workers awake */
+    FED = 8,            /* waiting requests that keep the workers at work meanwhile, */
+    FED_PART = 2,       /* or such a part of a small number of outstanding ones */
     LONGEST_PAUSE = 256,
 };
 
@@ -45,7 +46,8 @@ static bool workers_want_more(Pool *pool, const Request *request)
     if (pool->nreqs <= FEW)
         return false;
     uint32_t depth = pa_lanes_depth(pool->segment);
-    bool fed = request->op == PA_OP_READ && depth >= FED;
+    uint64_t enough = pool->nreqs / FED_PART < FED ? pool->nreqs / FED_PART : FED;
+    bool fed = request->op == PA_OP_READ && depth >= enough;
     return pool->pending_length + depth >= FEW && !fed &&
            (depth == 0 || pa_anybody_awake(pool->segment));
 }

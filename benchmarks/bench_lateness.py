@@ -21,7 +21,6 @@ from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, NoLoad, Tasks, la
 from benchmarks.harness import Kind, Question, Sizes, Work, need
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from benchmarks.measure import Sample
 
@@ -48,14 +47,6 @@ MANY = replace(
     aims=[],
 )
 QUESTIONS = [FEW, MANY]
-
-
-class Attached(Callbacks):
-    """They are called as procaio calls them, some at a time."""
-
-    def _watch(self) -> Callable[[], object]:
-        detach: Callable[[], object] = self._aio.attach().detach
-        return detach
 
 
 async def lateness(seconds: float) -> list[float]:
@@ -107,7 +98,7 @@ def under_callbacks(work: Work, module: str) -> Sample:
     """Measure it while callbacks of procaio read."""
 
     async def main() -> Sample:
-        return await late_under(Attached(work), work, lateness)
+        return await late_under(Callbacks(work), work, lateness)
 
     sample: Sample = need(module).run(main())
     return sample

@@ -117,15 +117,9 @@ class Callbacks:
         self._ended = asyncio.Event()
         self._wrong = 0
         self.count = 0
-        self._unwatch = self._watch()
+        self._attachment = self._aio.attach()
         for lane in range(work.depth):
             self._start(lane * work.size)
-
-    def _watch(self) -> Callable[[], object]:
-        """Attach procaio to the loop by hand. Gives what undoes it."""
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._aio.poll_fileno(), self._aio.poll_cb)
-        return lambda: loop.remove_reader(self._aio.poll_fileno())
 
     def _start(self, place: int) -> None:
         def done(count: int) -> None:
@@ -146,7 +140,7 @@ class Callbacks:
         """Let all requests end."""
         self._running = False
         await self._ended.wait()
-        self._unwatch()
+        self._attachment.detach()
         check(self._wrong, 0)
 
 
@@ -213,7 +207,7 @@ for question in QUESTIONS:
     bound = at_most(1.5 if question is LARGE else 1.25)
     question.contender("idle loop", Kind.BASELINE)(under_nothing)
     reads.add_reader(question, reads.INTO_BUFFER, under_tasks, target=bound)
-    callbacks = question.contender("procaio, into a Buffer, callbacks (add_reader)", target=bound)
+    callbacks = question.contender("procaio, into a Buffer, callbacks", target=bound)
     callbacks(under_callbacks)
     for reader in (BLOCKING, *baselines.READERS, *peers.READERS):
         reads.add_reader(question, reader, under_tasks)

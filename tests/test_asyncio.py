@@ -701,7 +701,7 @@ def test_tasks_that_never_sleep_leave_the_loop_time_for_others(
         counting.cancel()
 
     run(main())
-    assert turns >= 50 * 64 / 16
+    assert turns >= 50 * 64 / 32
 
 
 def test_each_task_of_a_turn_has_its_own_context(pool: procaio.Pool, run: Any) -> None:

@@ -339,11 +339,11 @@ static int step_tasks(Waiter *waiter, PyObject *loop, int failed)
  * theirs. */
 int await_turn(Pool *pool)
 {
-    enum { RESULTS = 16 };
+    enum { RESULTS = 32, AT_HAND = 16 };
     uint64_t processed;
     struct turn outer = turn;
     turn = (struct turn){.is_on = true, .end = &turn.first};
-    pool->at_hand = RESULTS;
+    pool->at_hand = AT_HAND;
     int left = poll_some(pool, RESULTS, &processed);
     Waiter *tasks = turn.first;
     PyObject *loop = turn.loop;

@@ -21,7 +21,6 @@ from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, NoLoad, Tasks, la
 from benchmarks.harness import Kind, Question, Sizes, Work, need
 
 if TYPE_CHECKING:
-
     from benchmarks.measure import Sample
 
 SECOND = 1_000_000_000  # in nanoseconds

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SPIN_LIMIT_NS 50000u /* what a wake-up costs: spinning longer cannot pay */
+#define SPIN_LIMIT_NS 100000u /* what two wake-ups cost: spinning longer cannot pay */
 
 int pa_segment_map(int fd, struct pa_segment **segment)
 {

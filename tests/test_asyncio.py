@@ -704,6 +704,28 @@ def test_tasks_that_never_sleep_leave_the_loop_time_for_others(
     assert turns >= 50 * 64 / 32
 
 
+def test_task_that_awaits_one_after_the_other_leaves_the_loop_time_for_others(
+    workers: procaio.Pool, run: Any
+) -> None:
+    """The next result may be there before the turn ends, but a turn is not long."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def main() -> None:
+        counting = asyncio.ensure_future(count())
+        for _ in range(3000):
+            await procaio.aio_nop(pool=workers)
+        counting.cancel()
+
+    run(main())
+    assert turns >= 3000 / 200
+
+
 def test_each_task_of_a_turn_has_its_own_context(pool: procaio.Pool, run: Any) -> None:
     name = contextvars.ContextVar("name", default="nobody's")
 

@@ -335,15 +335,12 @@ static int step_tasks(Waiter *waiter, PyObject *loop, int failed)
     return failed;
 }
 
-/* Delivers some results in a turn of a loop.  A turn is kept short, so that timers and sockets get
- * theirs. */
-int await_turn(Pool *pool)
+static int deliver_some(Pool *pool)
 {
-    enum { RESULTS = 32, AT_HAND = 16 };
+    enum { RESULTS = 32 };
     uint64_t processed;
     struct turn outer = turn;
     turn = (struct turn){.is_on = true, .end = &turn.first};
-    pool->at_hand = AT_HAND;
     int left = poll_some(pool, RESULTS, &processed);
     Waiter *tasks = turn.first;
     PyObject *loop = turn.loop;
@@ -351,6 +348,22 @@ int await_turn(Pool *pool)
     left = step_tasks(tasks, loop, left < 0 ? -1 : 0);
     Py_XDECREF(loop);
     return left;
+}
+
+/* Delivers some results in a turn of a loop.  A turn is kept short, so that timers and sockets get
+ * theirs. */
+int await_turn(Pool *pool)
+{
+    enum { AT_HAND = 16 };
+    const struct pa_segment *segment = pool->segment;
+    uint64_t began_ns = poll_turn_begins(pool);
+    pool->at_hand = AT_HAND;
+    int failed;
+    do
+        failed = deliver_some(pool);
+    while (failed == 0 && pool->segment == segment && pool->fork_count == fork_count &&
+           poll_turn_goes_on(pool, began_ns));
+    return failed;
 }
 
 void waiters_wake(Request *request)

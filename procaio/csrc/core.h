@@ -267,6 +267,8 @@ struct Pool {
     double max_poll_time;
     uint64_t max_poll_reqs, max_outstanding;
     struct pa_spin spin;      /* how long to look for results before sleeping */
+    struct pa_spin turn_spin; /* likewise, at the end of a turn of an event loop */
+    uint64_t turn_ended_ns;
     uint64_t silent_ns, silent_after; /* slept since so many requests had ended */
     uint32_t deaths_in_a_row; /* of children, with no result in between */
     bool in_crash_loop;       /* more than could be an accident; the program was told, or */
@@ -499,6 +501,8 @@ int deliver_report_of(PyObject *culprit, PyObject *request); /* likewise; raised
 
 /* poll.c */
 /* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
+uint64_t poll_turn_begins(Pool *pool);
+bool poll_turn_goes_on(Pool *pool, uint64_t began_ns); /* there are more results */
 int poll_some(Pool *pool, uint64_t turn, uint64_t *processed);
 int poll_sleep(Pool *pool, Request *awaited, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);

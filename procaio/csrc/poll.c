@@ -185,6 +185,40 @@ static bool spin(Pool *pool, uint64_t outstanding)
     return found;
 }
 
+/* -- turns of an event loop ------------------------------------------------------------------- */
+
+uint64_t poll_turn_begins(Pool *pool)
+{
+    uint64_t now_ns = pa_now_ns();
+    pa_spin_slept(&pool->turn_spin, now_ns - pool->turn_ended_ns);
+    return now_ns;
+}
+
+/* With few requests outstanding, and nothing for anybody else to do with the processor: whether a
+ * result comes in the next microseconds, so that the loop need not go to sleep, and be woken, for each.
+ * That takes longer than most calls. */
+bool poll_turn_goes_on(Pool *pool, uint64_t began_ns)
+{
+    enum { FEW = 4, LONGEST_TURN_NS = 50000 };
+    uint64_t now_ns = pa_now_ns(), until_ns = now_ns + pool->turn_spin.ns;
+    pool->turn_ended_ns = now_ns;
+    if (pool->turn_spin.ns == 0 || pool->nreqs == 0 || pool->nreqs > FEW || pool->is_inline ||
+        now_ns - began_ns > LONGEST_TURN_NS)
+        return false;
+    stop_asking(pool);
+    bool found = queue_anything_pending(pool);
+    while (!found && pool->turn_ended_ns < until_ns) {
+        pa_relax(1);
+        found = queue_anything_pending(pool);
+        pool->turn_ended_ns = pa_now_ns();
+    }
+    pa_spin_learn(&pool->turn_spin, found);
+    if (found)
+        return true;
+    ask(pool);
+    return queue_anything_pending(pool);
+}
+
 uint64_t poll_ns(double seconds)
 {
     return seconds > 1e9 ? UINT64_C(1000000000000000000) : (uint64_t)(seconds * 1e9);

@@ -102,6 +102,9 @@ static void reset_private_state(Pool *pool)
     memset(pool->at_once_tries, 0, sizeof pool->at_once_tries);
     uint32_t limit_ns = pool->setup.spin_limit_ns;
     pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
+    enum { IN_A_TURN_NS = 10000 };
+    limit_ns = limit_ns < IN_A_TURN_NS ? limit_ns : IN_A_TURN_NS;
+    pool->turn_spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     pool->fork_count = fork_count;
 }
 

@@ -289,7 +289,7 @@ inline poll_sleep(brief)
     if
     :: rung -> rung = false; look_after()
     :: !rung && ANYTHING_PENDING /* spin() found something */
-    :: !rung -> /* nap() ends by itself; nobody rings, as want_signal is not PA_WANTS_SIGNAL */
+    :: !rung -> /* nap(): nobody rings, and it ends by itself */
         d_step { died = ANY_DEAD; bell = false }
         if
         :: died -> bury_all()

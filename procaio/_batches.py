@@ -144,9 +144,10 @@ def aio_load_many(
     array with the fields `offset` and `size`, where in it that of each file is, and `err`, which is
     the errno of what failed and otherwise 0. The callback gets these as two arguments.
 
-    As aio_load it reads to the end, whatever the size says. The request fails only as a whole:
-    without memory, aborted, or in a pool that is closed; then the callback gets None. Its
-    `progress` is a BatchProgress.
+    As aio_load it reads to the end, of files without a size too (/proc). What is no regular file
+    is opened twice, so it is better loaded by itself. The request fails only as a whole: without
+    memory, aborted, or in a pool that is closed; then the callback gets None. Its `progress` is a
+    BatchProgress.
     """
     numpy = _numpy() if packed else None
     batch, count = _pack(paths, array=packed)

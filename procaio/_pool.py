@@ -271,8 +271,8 @@ class Pool(_core.CorePool):
         loop = _loops.that_watches_for(loop)
         holders = self._loops.get(loop, set())
         if not holders or (holder is not None and holders == {None}):
-            its = _loops.nobodys_context(loop) if holder is None else contextvars.copy_context()
-            its.run(_loops.watch, loop, self)
+            context = contextvars.Context() if holder is None else contextvars.copy_context()
+            context.run(_loops.watch, loop, self)
         self._loops.setdefault(loop, holders).add(holder)
 
     def _detach(self, loop: _loops.Loop, holder: object) -> None:

@@ -826,14 +826,17 @@ def test_what_is_at_hand_calls_back_and_leaves_its_group_as_ever(run: Any, cache
     async def main() -> None:
         seen: list[bytes] = []
         with procaio.Pool() as pool:
-            turned = await after_a_turn(pool)
-            await procaio.aio_read(cached, 0, 100, seen.append, pool=pool)
+            await after_a_turn(pool)
+            request = procaio.aio_read(cached, 0, 100, seen.append, pool=pool)
+            request.__await__()
+            assert (request.state, seen) == ("pending", [])
+            await request
             assert seen == [os.pread(cached, 100, 0)]
-            assert turned
-            turned = await after_a_turn(pool)
+            await after_a_turn(pool)
             group = procaio.aio_group(pool=pool)
-            await group.add(procaio.aio_read(cached, 0, 100, pool=pool))[0]
-            assert turned
+            (request,) = group.add(procaio.aio_read(cached, 0, 100, pool=pool))
+            request.__await__()
+            assert request.state == "pending"
             await group
 
     run(main())

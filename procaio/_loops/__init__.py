@@ -9,7 +9,6 @@ await; what runs callbacks only is attached by `procaio.attach()`, which finds i
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -27,7 +26,6 @@ __all__ = [
     "elsewhere",
     "find",
     "forget",
-    "nobodys_context",
     "settled_future",
     "sleep_in_greenlet",
     "steps_tasks",
@@ -208,19 +206,15 @@ def that_watches_for(loop: Loop) -> Loop:
 
 
 def watch(loop: Loop, pool: Pool) -> None:
-    """Let the loop deliver the pool's completions, in the context of now."""
-    loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
+    """Let the loop deliver the pool's completions, in the context of now.
 
-
-def nobodys_context(loop: Loop) -> contextvars.Context:
-    """Make one with nothing in it, but what tells anyio in which kind of loop it is called: outside
-    of tasks it has nothing else to go by.
+    That tells anyio in which kind of loop it is called: outside of tasks it has nothing else to go
+    by.
     """
-    context = contextvars.Context()
     sniffio = sys.modules.get("sniffio")
     if sniffio is not None and isinstance(loop, asyncio.AbstractEventLoop):
-        context.run(sniffio.current_async_library_cvar.set, "asyncio")
-    return context
+        sniffio.current_async_library_cvar.set("asyncio")
+    loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
 
 
 def watch_again(loop: Loop, pool: Pool) -> None:

@@ -103,6 +103,12 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_MLOCKALL] = {"mlockall", pa_call_mlockall, true, false, false, NULL},
 };
 
+bool pa_op_waits(uint16_t op)
+{
+    return op == PA_OP_FSYNC || op == PA_OP_FDATASYNC || op == PA_OP_SYNC || op == PA_OP_SYNCFS ||
+           op == PA_OP_SYNC_FILE_RANGE || op == PA_OP_PATHSYNC || op == PA_OP_REPLACE_FILE;
+}
+
 bool pa_op_has_out(const struct pa_slot *slot)
 {
     return slot->op == PA_OP_READ_MANY && slot->out_segment != PA_NO_SEGMENT;

@@ -32,6 +32,7 @@ extern const struct pa_op pa_ops[PA_NOPS];
 int64_t pa_op_run(struct pa_slot *slot, char *data_base,
                   const struct pa_data_segment *segment, /* NULL: it has no block */
                   char *out_base);
+bool pa_op_waits(uint16_t op); /* if it takes long: for a disk, and needs no core meanwhile */
 bool pa_op_has_out(const struct pa_slot *slot); /* a second segment: `out_segment` */
 
 #endif

@@ -268,16 +268,19 @@ static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
     return truth;
 }
 
-/* How long several workers have to do with what waits for them; 0 if that is little, or rather for one,
- * as what is written to one file is: that has a lock. */
+/* How long several workers have to do with what waits for them.  0 if that is little; or if it is rather
+ * for one, as what is written to one file is: that has a lock; or if each takes so long that results
+ * are few, or is not work at all but waits for a disk. */
 static uint64_t work_for_several(const Pool *pool)
 {
-    enum { ENOUGH_NS = 60000 }; /* longer than waking somebody takes */
+    enum { ENOUGH_NS = 100000, SLOW_NS = 40000 };
     const struct pa_header *header = &pool->segment->header;
     uint32_t cores = header->setup.permit_count;
     if (pool->same_file || pool->wanted <= 1 || cores <= 1)
         return 0;
     uint64_t each = atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
+    if (each > SLOW_NS)
+        return 0;
     uint64_t workers = cores < pool->wanted ? cores : pool->wanted;
     uint64_t work_ns = pa_lanes_depth(pool->segment) * each / workers;
     return work_ns >= ENOUGH_NS ? work_ns : 0;

@@ -16,7 +16,8 @@ help: ## show this list
 $(VENV)/.installed: pyproject.toml $(C_SOURCES) $(C_HEADERS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@if $(HAS_GIR) && $(INSTALL) '.[progress,test,check,test-gui]'; then :; else \
-		echo "without PyGObject: tests with GLib will be skipped"; $(INSTALL) '.[progress,test,check]'; fi
+		echo "without PyGObject and PySide6-Addons: tests with GLib and QtAsyncio will be skipped"; \
+		$(INSTALL) '.[progress,test,check]'; fi
 	touch $@
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
@@ -50,6 +51,7 @@ check: $(VENV)/.installed ## lint, types, and C warnings as errors
 	$(BIN)/mypy docs/examples/*.py build/blocks/*.py
 	for source in $(C_SOURCES); do $(CC) $(STRICT) -isystem $(INCLUDE) -fsyntax-only $$source || exit 1; done
 	$(CC) $(STRICT) -fsyntax-only benchmarks/native/ring_limit.c
+	$(CC) $(STRICT) -fsyntax-only benchmarks/native/plain_calls.c
 	if $(HAS_FUSE); then $(CC) $(STRICT) $(FUSE_HEADERS) -fsyntax-only benchmarks/native/slowfs.c; fi
 
 format: $(VENV)/.installed ## let ruff lay out the Python
@@ -130,7 +132,12 @@ fuzz: build/asan-venv/.installed ## garbage at random in shared memory, under th
 
 build/ring_limit: benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) $(C_HEADERS)
 	mkdir -p build
-	$(CC) $(STRICT) -DNDEBUG -o $@ benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) -Wl,-z,now
+	$(CC) $(STRICT) -DNDEBUG -o $@.$$$$ benchmarks/native/ring_limit.c $(wildcard shm/*.c workers/*.c) -Wl,-z,now \
+		&& mv $@.$$$$ $@
+
+build/plain_calls: benchmarks/native/plain_calls.c
+	mkdir -p build
+	$(CC) $(STRICT) -pthread -o $@.$$$$ $< && mv $@.$$$$ $@
 
 # Debian packages libfuse3-dev and fuse3.  Their warnings are not ours.
 HAS_FUSE = pkg-config --exists fuse3 2>/dev/null
@@ -140,10 +147,10 @@ build/slowfs: benchmarks/native/slowfs.c
 	mkdir -p build
 	$(CC) $(STRICT) $(FUSE_HEADERS) -o $@.$$$$ benchmarks/native/slowfs.c $$(pkg-config --libs fuse3) && mv $@.$$$$ $@
 
-bench: $(VENV)/.installed build/ring_limit ## all benchmarks beside the peers that can be had
+bench: $(VENV)/.installed build/ring_limit build/plain_calls ## all benchmarks beside the peers that can be had
 	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python -m benchmarks $(BENCH)
+	$(BIN)/python -m benchmarks --json build/bench.json $(BENCH)
 
 bench-plots: $(VENV)/.installed ## how late loops are, how fast web servers: plots and tables of the docs
 	if $(HAS_FUSE); then $(MAKE) build/slowfs; fi

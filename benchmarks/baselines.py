@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from concurrent.futures import Executor
 
+POOL = "ThreadPoolExecutor"
 THREADS_SHARE = 0.1  # a thread takes 10 to 50 times as long as the fast ones for each operation
 
 
@@ -84,17 +85,25 @@ def with_callbacks(executor: Executor, depth: int, job: Job, items: Sequence[Any
         raise errors[0]
 
 
-def add_pool(question: Question, prepare: Callable[[Work], Job], share: float = 1.0) -> None:
-    """Register ThreadPoolExecutor, with as many threads as it likes, and with one."""
+def add_pool(
+    question: Question, prepare: Callable[[Work], Job], share: float = 1.0
+) -> frozenset[str]:
+    """
+    Register ThreadPoolExecutor, with as many threads as it likes, and with one.
+
+    Gives the names of the contenders, as all functions do that register some.
+    """
 
     def in_pool(work: Work, threads: int | None) -> Sample:
         job = prepare(work)
         with ThreadPoolExecutor(threads) as pool:
             return timed(lambda part: with_callbacks(pool, work.depth, job, part), job.items)
 
-    for threads, note in {None: "", 1: ", 1 thread"}.items():
-        register = question.contender(f"ThreadPoolExecutor{note}", Kind.BASELINE, share=share)
+    names = {f"{POOL}{note}": threads for threads, note in {None: "", 1: ", 1 thread"}.items()}
+    for name, threads in names.items():
+        register = question.contender(name, Kind.BASELINE, share=share)
         register(partial(in_pool, threads=threads))
+    return frozenset(names)
 
 
 def in_executor(call: Callable[..., object], *arguments: object) -> Awaitable[object]:
@@ -108,7 +117,9 @@ ASYNCIO_THREADS: dict[str, Callable[..., Awaitable[object]]] = {
 }
 
 
-def add_asyncio_threads(question: Question, prepare: Callable[[Work], Job], share: float) -> None:
+def add_asyncio_threads(
+    question: Question, prepare: Callable[[Work], Job], share: float
+) -> frozenset[str]:
     """Register asyncio's ways to have a thread do the job."""
 
     def run(work: Work, way: Callable[..., Awaitable[object]]) -> Sample:
@@ -119,6 +130,7 @@ def add_asyncio_threads(question: Question, prepare: Callable[[Work], Job], shar
 
     for name, way in ASYNCIO_THREADS.items():
         question.contender(name, Kind.BASELINE, share=share)(partial(run, way=way))
+    return frozenset(ASYNCIO_THREADS)
 
 
 @asynccontextmanager

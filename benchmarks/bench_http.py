@@ -22,7 +22,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from benchmarks import slowfs
+from benchmarks import processes, slowfs
 from benchmarks.data import KIB, MIB
 from benchmarks.harness import ROOT, Kind, Question, Sizes, Work, check, need
 from benchmarks.measure import (
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 FILES = 10
 CONNECTIONS = 4  # for each file
-SECONDS_TO_END = 10
 PATIENCE = 20  # seconds for the first answers
 MODULES = {
     "memory": ("uvicorn", "starlette"),
@@ -95,11 +94,7 @@ def serving(name: str, directory: pathlib.Path) -> Iterator[tuple[int, int]]:
                 raise WrongResultError("the server did not start")
             yield int(line), process.pid
         finally:
-            process.terminate()
-            try:
-                process.wait(SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            processes.end(process)
 
 
 async def ask(port: int, pid: int, paths: list[Path], work: Work) -> tuple[float, float]:

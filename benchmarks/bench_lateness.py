@@ -11,20 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import time
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import baselines, peers, reads
-from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, Load, NoLoad, Tasks
+from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, NoLoad, Tasks, late_under
 from benchmarks.harness import Kind, Question, Sizes, Work, need
-from benchmarks.measure import Meter, Sample, percentile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from benchmarks.measure import Sample
 
 SECOND = 1_000_000_000  # in nanoseconds
 
@@ -33,7 +30,7 @@ FEW = Question(
     __doc__,
     unit="us late, p99",
     reference="idle loop",
-    full=Sizes(depth=64, size=4096, seconds=2.0),
+    full=Sizes(depth=64, size=4096, seconds=1.0),
     quick=Sizes(depth=64, size=4096, seconds=0.05),
     needs=frozenset({"file"}),
     extra=("p50", "max", "reads/s"),
@@ -43,19 +40,12 @@ MANY = replace(
     FEW,
     name="lateness_1000",
     text="How late does it notice it while 1,000 requests are in flight?",
-    full=Sizes(depth=1000, size=4096, seconds=2.0),
+    full=Sizes(depth=1000, size=4096, seconds=1.0),
     quick=Sizes(depth=1000, size=4096, seconds=0.05),
     contenders=[],
+    aims=[],
 )
 QUESTIONS = [FEW, MANY]
-
-
-class Attached(Callbacks):
-    """They are called as procaio calls them, some at a time."""
-
-    def _watch(self) -> Callable[[], object]:
-        detach: Callable[[], object] = self._aio.attach().detach
-        return detach
 
 
 async def lateness(seconds: float) -> list[float]:
@@ -92,26 +82,14 @@ async def lateness(seconds: float) -> list[float]:
     return late
 
 
-async def under(load: Load, work: Work) -> Sample:
-    """Measure how late the loop is under a load, after a tenth of the time to warm up."""
-    await lateness(work.seconds / 10)
-    before = load.count
-    with Meter() as meter:
-        late = await lateness(work.seconds)
-    count = load.count - before
-    await load.stop()
-    extra = {"p50": percentile(late, 50), "max": max(late), "reads/s": count / meter.seconds}
-    return meter.sample(count, percentile(late, 99), **extra)
-
-
 async def under_tasks(work: Work, one: reads.AwaitOne) -> Sample:
     """Measure it while all tasks read."""
-    return await under(Tasks(work, one), work)
+    return await late_under(Tasks(work, one), work, lateness)
 
 
 def under_nothing(work: Work, module: str) -> Sample:
     """Measure it alone."""
-    sample: Sample = need(module).run(under(NoLoad(), work))
+    sample: Sample = need(module).run(late_under(NoLoad(), work, lateness))
     return sample
 
 
@@ -119,38 +97,18 @@ def under_callbacks(work: Work, module: str) -> Sample:
     """Measure it while callbacks of procaio read."""
 
     async def main() -> Sample:
-        return await under(Attached(work), work)
+        return await late_under(Callbacks(work), work, lateness)
 
     sample: Sample = need(module).run(main())
     return sample
 
 
-@asynccontextmanager
-async def _by_workers(work: Work) -> AsyncIterator[reads.AwaitOne]:
-    """Nothing is done at once."""
-    need("procaio").at_once(allowed=False)
-    async with reads.INTO_BUFFER.open(work) as one:
-        yield one
-
-
-@asynccontextmanager
-async def _in_many_aiofiles(work: Work) -> AsyncIterator[reads.AwaitOne]:
-    """A file for each lane is more than most programs may open at first."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    async with peers.AIOFILES.open(work) as one:
-        yield one
-
-
 READERS = (
     reads.INTO_BUFFER,
-    reads.Reader("procaio, by workers alone", Kind.PROCAIO, _by_workers),
+    replace(reads.BY_WORKERS, name="procaio, by workers alone"),
     BLOCKING,
     *baselines.READERS,
-    *(
-        replace(reader, open=_in_many_aiofiles) if reader is peers.AIOFILES else reader
-        for reader in peers.READERS
-    ),
+    *peers.READERS,
 )
 LOOPS = {"asyncio": "", "uvloop": ", uvloop"}
 

@@ -2,12 +2,14 @@
 What does a no-op cost, with a Python callback for each?
 
 The work is nothing, so this is the price of the way there and back. The C program with the same
-rings, and no Python, is the limit. The fastest peer is Perl's IO::AIO.
+rings, and no Python, is the limit, whatever number of workers suits it best. The fastest peer is
+Perl's IO::AIO.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
@@ -19,7 +21,7 @@ from benchmarks.reads import AwaitOne, add_reader, in_tasks
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-QUESTION = Question(
+FEW = Question(
     "noop",
     __doc__,
     unit="ops/s",
@@ -28,10 +30,19 @@ QUESTION = Question(
     quick=Sizes(count=2_000, depth=64),
     needs=frozenset({"file"}),
 )
-QUESTIONS = [QUESTION]
+MANY = replace(
+    FEW,
+    name="noop_1000",
+    text="What does a no-op cost when 1,000 are outstanding?",
+    full=Sizes(count=300_000, depth=1000),
+    quick=Sizes(count=2_000, depth=1000),
+    contenders=[],
+    aims=[],
+)
+QUESTIONS = [FEW, MANY]
+OURS = "procaio, callbacks"
 
 
-@QUESTION.contender("procaio, callbacks", target=at_least(1.0))
 def procaio_callbacks(work: Work) -> Sample:
     """Every callback makes the next request."""
     aio = need("procaio")
@@ -54,7 +65,6 @@ def procaio_callbacks(work: Work) -> Sample:
     return timed(run, range(work.count))
 
 
-@QUESTION.contender("procaio, await in asyncio")
 def procaio_await(work: Work) -> Sample:
     """Tasks that await one after the other."""
     aio = need("procaio")
@@ -65,7 +75,6 @@ def nothing(_: object) -> None:
     """Do nothing, for those who need something to call."""
 
 
-@QUESTION.contender("function calls in a loop", Kind.BASELINE)
 def blocking(work: Work) -> Sample:
     """Nobody is asked, nobody calls back."""
 
@@ -81,11 +90,6 @@ def job(work: Work) -> Job:
     return Job(nothing, range(work.count))
 
 
-add_pool(QUESTION, job, THREADS_SHARE)
-add_asyncio_threads(QUESTION, job, THREADS_SHARE)
-
-
-@QUESTION.contender("aiofiles (wrapped function)", Kind.PEER, share=THREADS_SHARE)
 def aiofiles_wrap(work: Work) -> Sample:
     """Await what aiofiles makes of a function that blocks."""
     wrapped = need("aiofiles.os").wrap(nothing)
@@ -97,9 +101,16 @@ def zeros(work: Work, one: AwaitOne) -> Coroutine[Any, Any, Sample]:
     return in_tasks(work.depth, [0] * work.count, one)
 
 
-for reader in (peers.AIOFILE, *peers.CAIO):
-    add_reader(QUESTION, reader, zeros, share=reader.share, note=" (reads of 0 bytes)")
-
-peers.add_perl(QUESTION, "noop.pl", lambda work: [work.depth], lambda work: range(work.count))
-
-peers.add_ring_limit(QUESTION, lambda _: [])
+for question in QUESTIONS:
+    question.contender(OURS, target=at_least(1.0))(procaio_callbacks)
+    question.contender("procaio, await in asyncio")(procaio_await)
+    question.contender("function calls in a loop", Kind.BASELINE)(blocking)
+    add_pool(question, job, THREADS_SHARE)
+    add_asyncio_threads(question, job, THREADS_SHARE)
+    wrapped = question.contender("aiofiles (wrapped function)", Kind.PEER, share=THREADS_SHARE)
+    wrapped(aiofiles_wrap)
+    for reader in (peers.AIOFILE, *peers.CAIO):
+        add_reader(question, reader, zeros, share=THREADS_SHARE, note=" (reads of 0 bytes)")
+    peers.add_perl(question, "noop.pl", lambda work: [work.depth], lambda work: range(work.count))
+    rings = peers.add_ring_limit(question, lambda _: [])
+    question.aim(OURS, at_least(0.6), "the rings in C", rings)

@@ -1,9 +1,9 @@
 """
 How fast are random reads of 4 KiB from a cached file?
 
-With callbacks the blocking loop is to be reached: `os.pread` on one core, which allocates a bytes
-object for each block. With await in asyncio, where a task switch comes on top for everybody,
-aiofile is to be beaten.
+With callbacks the blocking loop is to be beaten: `os.pread` on one core, which allocates a bytes
+object for each block; and whatever else is asynchronous, the readers of asyncio too. With await in
+asyncio, where a task switch comes on top for everybody, the loop is nearly to be reached.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import baselines, peers, reads
-from benchmarks.harness import Kind, Question, Sizes, Work, at_least, need
+from benchmarks.harness import CPU, Kind, Question, Sizes, Work, at_least, at_most, need
 from benchmarks.measure import Sample, timed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
+OURS = reads.INTO_BUFFER.name
+BLOCKING = "os.pread in a loop"
 CALLBACKS = Question(
     "read_4k",
     __doc__,
     unit="ops/s",
-    reference="os.pread in a loop",
+    reference=BLOCKING,
     full=Sizes(count=200_000, depth=64, size=4096),
     quick=Sizes(count=1_000, depth=64, size=4096),
     needs=frozenset({"file"}),
@@ -34,17 +36,18 @@ AWAIT = replace(
     text="How fast are they when 64 tasks of asyncio await them?",
     reference="aiofile",
     contenders=[],
+    aims=[],
 )
 QUESTIONS = [CALLBACKS, AWAIT]
 
 
-@CALLBACKS.contender("procaio, into a Buffer", target=at_least(1.0))
+@CALLBACKS.contender(OURS, target=at_least(1.2))
 def procaio_buffer(work: Work) -> Sample:
     """Every callback makes the next request."""
     return reads.callbacks_into_buffer(work, work.offsets())
 
 
-@CALLBACKS.contender("procaio, into a Buffer, by workers alone")
+@CALLBACKS.contender(reads.BY_WORKERS.name)
 def procaio_buffer_by_workers(work: Work) -> Sample:
     """Without what the program does at once."""
     need("procaio").at_once(False)
@@ -57,7 +60,8 @@ def procaio_bytes(work: Work) -> Sample:
     return reads.callbacks_with_bytes(work, work.offsets())
 
 
-@CALLBACKS.contender("os.pread in a loop", Kind.BASELINE)
+@AWAIT.contender(BLOCKING, Kind.BASELINE)
+@CALLBACKS.contender(BLOCKING, Kind.BASELINE)
 def blocking(work: Work) -> Sample:
     """One after the other, on one core."""
     fd = work.open()
@@ -77,20 +81,6 @@ def blocking_buffer(work: Work) -> Sample:
     return baselines.preadv_loop(work, work.offsets())
 
 
-baselines.add_pool(
-    CALLBACKS,
-    lambda work: baselines.preadv_job(work, work.offsets()),
-    baselines.THREADS_SHARE,
-)
-peers.add_perl(
-    CALLBACKS,
-    "read.pl",
-    lambda work: [work.depth, work.data.file, work.size],
-    Work.offsets,
-)
-peers.add_ring_limit(CALLBACKS, lambda work: [work.data.file])
-
-
 def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
     """Await them one after the other in each task."""
     return reads.in_tasks(work.depth, work.offsets(), one)
@@ -103,3 +93,23 @@ reads.add_reader(AWAIT, reads.AS_BYTES, in_tasks, target=at_least(1.2))
 reads.add_reader(AWAIT, UVLOOP, in_tasks, module="uvloop")
 for reader in (*baselines.READERS, *peers.READERS):
     reads.add_reader(AWAIT, reader, in_tasks, share=reader.share)
+AWAIT.aim(OURS, at_least(0.9), BLOCKING)
+
+POOLS = baselines.add_pool(
+    CALLBACKS,
+    lambda work: baselines.preadv_job(work, work.offsets()),
+    baselines.THREADS_SHARE,
+)
+READERS = [
+    reads.add_reader(CALLBACKS, reader, in_tasks, share=reader.share, note=", await")
+    for reader in (peers.AIOFILE, *peers.CAIO)
+]
+PERL = peers.add_perl(
+    CALLBACKS,
+    "read.pl",
+    lambda work: [work.depth, work.data.file, work.size],
+    Work.offsets,
+)
+peers.add_ring_limit(CALLBACKS, lambda work: [work.data.file])
+CALLBACKS.aim(OURS, at_least(1.5), "the best asynchronous peer", {*POOLS, *READERS, *PERL.values()})
+CALLBACKS.aim(OURS, at_most(1.5), BLOCKING, of=CPU)

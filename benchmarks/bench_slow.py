@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import bench_copy, bench_remove, bench_scan, bench_walk
 from benchmarks.data import Shape
-from benchmarks.harness import Aim, Kind, Question, Sizes, at_least
+from benchmarks.harness import Kind, Question, Sizes, at_least
 from benchmarks.trees import Stage, Way, add_way, copying, names_of, removing, slow, walking
 
 if TYPE_CHECKING:
@@ -41,11 +41,6 @@ def add_question(
     """Ask the same on the slow file system: of ours, of those that block, and of others."""
     ours, blocking, others = ways
     reference = blocking[0].name
-    many = names_of(others, Kind.BASELINE, Kind.PEER)
-    aims = [
-        Aim("the fastest that blocks", at_least(6.0), names_of(blocking, Kind.BASELINE, Kind.TOOL))
-    ]
-    aims += [Aim("the fastest with threads", at_least(1.0), many)] if many else []
     question = Question(
         f"slow_{name}",
         f"How fast is a tree {does} where each call takes 5 ms?",
@@ -56,10 +51,15 @@ def add_question(
         needs=frozenset({"slow"}),
         extra=("calls",),
         noun="entries",
-        aims=tuple(aims),
     )
     for way in (*ours, *blocking, *others):
         add_way(question, way, stage, slow)
+    names = names_of(ours, Kind.PROCAIO)
+    one_at_a_time = names_of(blocking, Kind.BASELINE, Kind.TOOL)
+    question.aim(names, at_least(6.0), "the fastest that blocks", one_at_a_time)
+    if others:
+        many = names_of(others, Kind.BASELINE, Kind.PEER)
+        question.aim(names, at_least(1.0), "the fastest with threads", many)
     QUESTIONS.append(question)
 
 

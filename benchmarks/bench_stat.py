@@ -33,8 +33,7 @@ QUESTION = Question(
 QUESTIONS = [QUESTION]
 
 
-@QUESTION.contender("procaio, callbacks", target=at_least(1.2))
-def procaio_callbacks(work: Work) -> Sample:
+def callbacks(work: Work, paths: Sequence[str]) -> Sample:
     """Every callback makes the next request."""
     aio = need("procaio")
 
@@ -57,7 +56,13 @@ def procaio_callbacks(work: Work) -> Sample:
             aio.poll()
         check(failed, 0)
 
-    return timed(run, work.paths())
+    return timed(run, paths)
+
+
+@QUESTION.contender("procaio, callbacks", target=at_least(1.4))
+def procaio_callbacks(work: Work) -> Sample:
+    """All files, one after the other."""
+    return callbacks(work, work.paths())
 
 
 @QUESTION.contender("procaio, await in asyncio")
@@ -67,8 +72,7 @@ def procaio_await(work: Work) -> Sample:
     return asyncio.run(in_tasks(work.depth, work.paths(), lambda _, path: aio.aio_stat(path)))
 
 
-@QUESTION.contender("os.stat in a loop", Kind.BASELINE)
-def blocking(work: Work) -> Sample:
+def in_a_loop(_: Work, paths: Sequence[str]) -> Sample:
     """One after the other, on one core."""
 
     def run(paths: Sequence[str]) -> None:
@@ -76,7 +80,13 @@ def blocking(work: Work) -> Sample:
         for path in paths:
             stat(path)
 
-    return timed(run, work.paths())
+    return timed(run, paths)
+
+
+@QUESTION.contender("os.stat in a loop", Kind.BASELINE)
+def blocking(work: Work) -> Sample:
+    """All files, one after the other."""
+    return in_a_loop(work, work.paths())
 
 
 def job(work: Work) -> Job:

@@ -19,6 +19,8 @@ from pathlib import Path
 MIB = 1 << 20
 FILES_IN_DIRECTORY = 1000
 KIB = 1 << 10
+LOAD_BYTES = 4 * KIB
+SYNCED_FILES = 16
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,27 @@ class Data:
         return self.root / f"tree-{self.files}"
 
     @property
+    def loads(self) -> Path:
+        """The directory of directories of files of 4 KiB."""
+        return self.root / f"tree-4k-{self.load_files}"
+
+    @property
+    def load_files(self) -> int:
+        """How many of these there are."""
+        return self.files // 5
+
+    @property
+    def written_bytes(self) -> int:
+        """The size of each file that is written to."""
+        return max(MIB, self.file_bytes // 16)
+
+    @property
+    def written(self) -> list[Path]:
+        """The files that are written to: one, or each of them by somebody else."""
+        names = (f"written-{self.written_bytes}-{number}" for number in range(SYNCED_FILES))
+        return [self.root / name for name in names]
+
+    @property
     def slow_source(self) -> Path:
         """What the slow file system shows."""
         return self.root / "slow-source"
@@ -88,22 +111,23 @@ class Data:
 
     def paths(self) -> list[str]:
         """Give the path of every small file, directory after directory."""
-        return [
-            f"{self.tree}/{number // FILES_IN_DIRECTORY:03}/{number:06}"
-            for number in range(self.files)
-        ]
+        return _paths_in(self.tree, self.files)
+
+    def load_paths(self) -> list[str]:
+        """Give the path of every file of 4 KiB, likewise."""
+        return _paths_in(self.loads, self.load_files)
 
     def offsets(self, count: int, size: int) -> list[int]:
         """Give `count` random offsets of blocks, the same ones for every contender."""
-        chooser = random.Random(count)
-        return [n * size for n in chooser.choices(range(self.file_bytes // size), k=count)]
+        return random_offsets(count, size, self.file_bytes)
 
-    def prepare(self, needs: frozenset[str], shape: Shape | None = None) -> None:
+    def prepare(self, needs: frozenset[str], shape: Shape | None = None) -> None:  # noqa: C901 - a line or two for each
         """
         Make what is needed unless it is there, and bring it into the cache.
 
-        That is "file", "tree", and a tree of the shape, in the data directory ("shaped") or in
-        what the slow file system shows ("slow").
+        That is "file", "tree", files of 4 KiB ("loads"), those to write to ("written"), and a tree
+        of the shape, in the data directory ("shaped") or in what the slow file system shows
+        ("slow").
         """
         self.root.mkdir(parents=True, exist_ok=True)
         if shape and "shaped" in needs:
@@ -111,42 +135,57 @@ class Data:
         if shape and "slow" in needs:
             _prepare_shape(shape, self.slow_source)
         if "file" in needs:
-            if not self.file.exists():
-                self._make_file()
-            self._read_file()
+            _prepare_file(self.file, self.file_bytes)
+        if "written" in needs:
+            for file in self.written:
+                _prepare_file(file, self.written_bytes)
+        if "loads" in needs:
+            if not self.loads.exists():
+                _make_tree(self.loads, self.load_files, os.urandom(LOAD_BYTES))
+            for path in self.load_paths():
+                Path(path).read_bytes()
         if "tree" in needs:
             if not self.tree.exists():
-                self._make_tree()
+                _make_tree(self.tree, self.files, b"")  # stat does not look at what is inside
             for path in self.paths():
                 os.stat(path)
 
-    def _make_file(self) -> None:
-        partial = self.file.with_suffix(".partial")
+
+def random_offsets(count: int, size: int, file_bytes: int) -> list[int]:
+    """Give random offsets of blocks in a file of that size, always the same ones."""
+    chooser = random.Random(count)
+    return [n * size for n in chooser.choices(range(file_bytes // size), k=count)]
+
+
+def _paths_in(tree: Path, count: int) -> list[str]:
+    return [f"{tree}/{number // FILES_IN_DIRECTORY:03}/{number:06}" for number in range(count)]
+
+
+def _prepare_file(path: Path, size: int) -> None:
+    if not path.exists():
+        partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            for _ in range(self.file_bytes // MIB):
+            for _ in range(size // MIB):
                 file.write(os.urandom(MIB))
             # Written back now: else the kernel does it while something is being measured.
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(self.file)
+        partial.rename(path)
+    block = bytearray(MIB)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(block):
+            pass
 
-    def _read_file(self) -> None:
-        block = bytearray(MIB)
-        with self.file.open("rb", buffering=0) as file:
-            while file.readinto(block):
-                pass
 
-    def _make_tree(self) -> None:
-        partial = self.tree.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        for number in range(self.files):
-            directory = partial / f"{number // FILES_IN_DIRECTORY:03}"
-            if number % FILES_IN_DIRECTORY == 0:
-                directory.mkdir(parents=True)
-            # Empty: stat does not look at what is inside.
-            (directory / f"{number:06}").touch()
-        os.sync()
-        partial.rename(self.tree)
+def _make_tree(tree: Path, count: int, content: bytes) -> None:
+    partial = tree.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for number, path in enumerate(_paths_in(partial, count)):
+        if number % FILES_IN_DIRECTORY == 0:
+            Path(path).parent.mkdir(parents=True)
+        Path(path).write_bytes(content)
+    os.sync()
+    partial.rename(tree)
 
 
 def _prepare_shape(shape: Shape, where: Path) -> None:

@@ -21,6 +21,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -28,18 +29,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import slowfs
+from benchmarks.data import random_offsets
 from benchmarks.measure import MissingError, Sample, WrongResultError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import ModuleType
 
     from benchmarks.data import Data, Shape
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS_FOR_ONE_TURN = 60
+CPU = "CPU us/op"  # the name of a column that all questions have
 FILES = (
-    *("noop", "stat", "read_4k", "read_1m", "latency", "ticker", "lateness", "worker"),
+    *("noop", "stat", "read_4k", "read_1m", "write", "load", "batches"),
+    *("latency", "ticker", "lateness", "growth", "worker", "wakeups"),
     *("walk", "scan", "remove", "copy", "slow", "http"),
 )
 
@@ -55,7 +59,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Target:
-    """The ratio to the question's reference that a contender is to reach."""
+    """A ratio that a contender is to reach."""
 
     bound: float
     at_least: bool
@@ -82,15 +86,17 @@ def at_most(bound: float) -> Target:
 @dataclass(frozen=True)
 class Aim:
     """
-    What all of procaio are to reach beside the fastest of some others.
+    What some contenders are to reach beside the best of some others.
 
-    For questions where more than one figure matters; `target` of a contender is held against the
-    question's reference alone.
+    `who` names the ones, `to` the others. `of` names the column that counts: without it, what the
+    question asks for.
     """
 
     title: str
     target: Target
     to: frozenset[str]
+    who: frozenset[str]
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,17 @@ class Work:
         """Open the file of random bytes. The end of the process closes it."""
         return os.open(self.data.file, os.O_RDONLY)
 
+    def open_written(self) -> list[int]:
+        """Open the files to write to, one for each lane, with nothing left to write to the disk."""
+        fds = [os.open(path, os.O_RDWR) for path in self.data.written]
+        for fd in fds:
+            os.fsync(fd)
+        return fds
+
+    def written_offsets(self) -> list[int]:
+        """Give random offsets in each of them, one for each operation."""
+        return random_offsets(self.count, self.size, self.data.written_bytes)
+
     def offsets(self) -> list[int]:
         """Give random offsets in it, one for each operation."""
         return self.data.offsets(self.count, self.size)
@@ -136,6 +153,10 @@ class Work:
     def paths(self) -> list[str]:
         """Give paths of small files, one for each operation."""
         return self.data.paths()[: self.count]
+
+    def load_paths(self) -> list[str]:
+        """Give paths of files of 4 KiB, one for each operation."""
+        return self.data.load_paths()[: self.count]
 
 
 @dataclass(frozen=True)
@@ -170,8 +191,8 @@ class Question:
     extra: tuple[str, ...] = ()
     spreads: bool = False
     noun: str = "operations"
-    aims: tuple[Aim, ...] = ()
     contenders: list[Contender] = field(default_factory=list)
+    aims: list[Aim] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -204,6 +225,28 @@ class Question:
             return run
 
         return register
+
+    def aim(
+        self,
+        who: str | Iterable[str],
+        target: Target,
+        title: str,
+        to: Iterable[str] = (),
+        of: str = "",
+    ) -> None:
+        """Have contenders reach something beside the one of that title, or the best of `to`."""
+        ours = frozenset([who] if isinstance(who, str) else who)
+        self.aims.append(Aim(title, target, frozenset(to) or frozenset([title]), ours, of))
+
+    @property
+    def targets(self) -> list[Aim]:
+        """All that is to be reached: beside the reference, and beside others."""
+        beside_reference = [
+            Aim(self.reference, c.target, frozenset([self.reference]), frozenset([c.name]))
+            for c in self.contenders
+            if c.target
+        ]
+        return beside_reference + self.aims
 
     def named(self, name: str) -> Contender:
         """Give the contender of that name."""
@@ -246,6 +289,7 @@ class Options:
     repeat: int
     quick: bool
     peers: bool
+    minutes: float
 
 
 def need(name: str) -> ModuleType:
@@ -277,7 +321,7 @@ def questions(only: Sequence[str] = ()) -> list[Question]:
 
 
 def run_question(question: Question, options: Options) -> list[Outcome]:
-    """Run all contenders in turns, as often as asked for."""
+    """Run all contenders in turns, as often as asked for, or as there is time for."""
     sizes = question.quick if options.quick else question.full
     options.data.prepare(question.needs, sizes.shape)
     outcomes = [
@@ -297,11 +341,14 @@ def run_question(question: Question, options: Options) -> list[Outcome]:
 
 
 def _take_turns(question: Question, outcomes: list[Outcome], options: Options) -> None:
+    end = time.monotonic() + 60 * options.minutes
     for number in range(1, options.repeat + 1):
         for outcome in outcomes:
             if not outcome.ended:
                 _say(f"{question.name} {number}/{options.repeat} {outcome.contender.name}")
                 take_turn(question, outcome, options)
+        if time.monotonic() > end:
+            break
     _say("")
 
 

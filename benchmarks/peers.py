@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 PERL = ROOT / "benchmarks" / "perl"
 PERL_THREADS = (1, 2, 8)
 RING_LIMIT = ROOT / "build" / "ring_limit"
+PLAIN_CALLS = ROOT / "build" / "plain_calls"
+PLAIN_THREADS = 2
+BY_PLAIN_CALLS = f"C, {PLAIN_THREADS} threads, plain calls"
 RING_LIMIT_SECONDS = 1  # it counts in whole ones
+RING_LIMIT_WORKERS = (1, 2, 8)
 CAIO_VARIANTS = {
     "caio, io_uring": "caio.linux_uring_asyncio",
     "caio, Linux AIO": "caio.linux_aio_asyncio",
@@ -45,23 +49,39 @@ async def _in_aiofile(work: Work) -> AsyncIterator[AwaitOne]:
 async def _in_caio(work: Work, module: str) -> AsyncIterator[AwaitOne]:
     """Read with a context of caio, with its own defaults."""
     fd = work.open()
+    async with caio_context(module) as context:
+        yield lambda _, offset: context.read(work.size, fd, offset)
+
+
+def caio_context(module: str) -> Any:
+    """Make a context of caio."""
     try:
-        context = need(module).AsyncioContext()
+        return need(module).AsyncioContext()
     except OSError as error:  # built, but the kernel refuses: no io_uring in many containers
         raise MissingError(str(error)) from error
-    async with context:
-        yield lambda _, offset: context.read(work.size, fd, offset)
+
+
+@asynccontextmanager
+async def aiofiles_for_lanes(work: Work, path: Path, mode: str) -> AsyncIterator[list[Any]]:
+    """Open a file with aiofiles, once for each lane."""
+    aiofiles = need("aiofiles")
+    allow_many_files()
+    async with AsyncExitStack() as stack:
+        opened = (aiofiles.open(path, mode, buffering=0) for _ in range(work.depth))
+        yield [await stack.enter_async_context(file) for file in opened]
+
+
+def allow_many_files() -> int:
+    """Let this process open as many files as it may at most. Gives how many these are."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 @asynccontextmanager
 async def _in_aiofiles(work: Work) -> AsyncIterator[AwaitOne]:
     """Seek and read, in a file for each lane because its position is state."""
-    aiofiles = need("aiofiles")
-    async with AsyncExitStack() as stack:
-        files = [
-            await stack.enter_async_context(aiofiles.open(work.data.file, "rb", buffering=0))
-            for _ in range(work.depth)
-        ]
+    async with aiofiles_for_lanes(work, work.data.file, "rb") as files:
 
         async def one(lane: int, offset: int) -> object:
             await files[lane].seek(offset)
@@ -94,9 +114,10 @@ def add_perl(
     script: str,
     arguments: Callable[[Work], Sequence[int | Path]],
     items: Callable[[Work], Sequence[int | str]],
-) -> None:
+    note: str = "",
+) -> dict[int, str]:
     """
-    Register a Perl script, with each number of threads.
+    Register a Perl script, with each number of threads. Gives the names of the contenders.
 
     It gets that number as its first argument, and the items as lines of input.
     """
@@ -105,9 +126,15 @@ def add_perl(
         lines = "\n".join(map(str, items(work)))
         return perl(script, lines, threads, *arguments(work))
 
-    for threads in PERL_THREADS:
-        name = f"Perl IO::AIO, {threads} thread{'s' if threads > 1 else ''}"
+    names = {threads: perl_name(threads) + note for threads in PERL_THREADS}
+    for threads, name in names.items():
         question.contender(name, Kind.PEER)(partial(run, threads=threads))
+    return names
+
+
+def perl_name(threads: int) -> str:
+    """Give the name of a contender."""
+    return f"Perl IO::AIO, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def perl(script: str, lines: str, *arguments: int | str | Path) -> Sample:
@@ -123,24 +150,48 @@ def perl(script: str, lines: str, *arguments: int | str | Path) -> Sample:
     return Sample(**answer)
 
 
-def add_ring_limit(question: Question, arguments: Callable[[Work], Sequence[Path]]) -> None:
-    """Register the C program, with one and with two workers."""
+def add_ring_limit(
+    question: Question, arguments: Callable[[Work], Sequence[Path]]
+) -> frozenset[str]:
+    """Register the C program, with few workers and with as many as procaio has by default."""
 
     def run(work: Work, workers: int) -> Sample:
-        if not RING_LIMIT.exists():
-            message = f"{RING_LIMIT.relative_to(ROOT)} (make builds it)"
-            raise MissingError(message)
-        words = (workers, work.depth, RING_LIMIT_SECONDS, *arguments(work))
-        answer, cpu = output_of([str(RING_LIMIT), *map(str, words)])
-        if not answer["ops"]:
-            message = "ring_limit did nothing"
-            raise WrongResultError(message)
-        # The CPU time is that of the whole process: it does nothing else.
-        return Sample(answer["ops"], answer["seconds"], cpu)
+        words = ("look", workers, "many", work.depth, RING_LIMIT_SECONDS)
+        return ring_limit(*words, *arguments(work))
 
-    for workers, note in {1: "1 worker", 2: "2 workers"}.items():
-        register = question.contender(f"C, same rings, {note}", Kind.BASELINE)
-        register(partial(run, workers=workers))
+    names = {
+        f"C, same rings, {workers} worker{'s' if workers > 1 else ''}": workers
+        for workers in RING_LIMIT_WORKERS
+    }
+    for name, workers in names.items():
+        question.contender(name, Kind.BASELINE)(partial(run, workers=workers))
+    return frozenset(names)
+
+
+def ring_limit(*arguments: int | str | Path) -> Sample:
+    """Run the C program that has the same rings, and nothing else."""
+    if not RING_LIMIT.exists():
+        message = f"{RING_LIMIT.relative_to(ROOT)} (make builds it)"
+        raise MissingError(message)
+    answer, cpu = output_of([str(RING_LIMIT), *map(str, arguments)])
+    if not answer["ops"]:
+        message = "ring_limit did nothing"
+        raise WrongResultError(message)
+    # The CPU time is that of the whole process: it does nothing else.
+    return Sample(cpu=cpu, **answer)
+
+
+def plain_calls(what: str, items: Sequence[int | str], *arguments: int | Path) -> Sample:
+    """Run the C program that makes system calls in two threads, and nothing else."""
+    if not PLAIN_CALLS.exists():
+        message = f"{PLAIN_CALLS.relative_to(ROOT)} (make builds it)"
+        raise MissingError(message)
+    command = [PLAIN_CALLS, PLAIN_THREADS, what, *arguments]
+    answer, _ = output_of([*map(str, command)], "\n".join(map(str, items)))
+    if not answer["ops"]:
+        message = "plain_calls has failed"
+        raise WrongResultError(message)
+    return Sample(**answer)
 
 
 def output_of(command: list[str], lines: str = "") -> tuple[dict[str, Any], float]:

@@ -32,7 +32,7 @@ Measure = Callable[[Work, AwaitOne], Coroutine[Any, Any, Sample]]
 @dataclass(frozen=True)
 class Reader:
     """
-    A way to read in asyncio.
+    A way to read, or to write, in asyncio.
 
     `open` gives a function to await, of lane and offset: there are `depth` lanes, each reads one
     block at a time. `share` is how much of many small reads it gets to do.
@@ -69,16 +69,22 @@ def add_reader(
     note: str = "",
     target: Target | None = None,
     module: str = "asyncio",
-) -> None:
-    """Register a reader as a contender; `module` has the `run` of the event loop."""
+) -> str:
+    """
+    Register a reader as a contender, and give its name.
+
+    `module` has the `run` of the event loop.
+    """
 
     async def main(work: Work) -> Sample:
         async with reader.open(work) as one:
             check(length_of(await one(0, 0)), work.size)
             return await measure(work, one)
 
-    register = question.contender(reader.name + note, reader.kind, share=share, target=target)
+    name = reader.name + note
+    register = question.contender(name, reader.kind, share=share, target=target)
     register(lambda work: need(module).run(main(work)))
+    return name
 
 
 def length_of(answer: object) -> object:
@@ -104,7 +110,16 @@ async def _as_bytes(work: Work) -> AsyncIterator[AwaitOne]:
     yield lambda _, offset: aio.aio_read(fd, offset, size)
 
 
+@asynccontextmanager
+async def _by_workers(work: Work) -> AsyncIterator[AwaitOne]:
+    """Nothing is done at once."""
+    need("procaio").at_once(allowed=False)
+    async with _into_buffer(work) as one:
+        yield one
+
+
 INTO_BUFFER = Reader("procaio, into a Buffer", Kind.PROCAIO, _into_buffer)
+BY_WORKERS = Reader("procaio, into a Buffer, by workers alone", Kind.PROCAIO, _by_workers)
 AS_BYTES = Reader("procaio, as bytes", Kind.PROCAIO, _as_bytes)
 
 

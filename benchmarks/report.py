@@ -13,18 +13,19 @@ import platform
 import shutil
 import statistics
 import subprocess
+from collections import Counter
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness import ROOT, Kind
+from benchmarks.harness import CPU, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.data import Data
-    from benchmarks.harness import Aim, Options, Outcome, Question
+    from benchmarks.harness import Aim, Options, Outcome, Question, Target
 
 PEERS = (
     *("procaio", "aiofiles", "aiofile", "anyio", "caio", "uvloop"),
@@ -39,6 +40,13 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float | None
         return None, []
     turns = [a / b for a, b in zip(ours, theirs, strict=False)]
     return statistics.median(ours) / statistics.median(theirs), turns
+
+
+def verdict(target: Target, ratio: float | None) -> str:
+    """Whether a target is reached, in a word."""
+    if ratio is None:
+        return "not measured"
+    return "reached" if target.reached_by(ratio) else "missed"
 
 
 class Row:
@@ -56,15 +64,24 @@ class Row:
     @property
     def verdict(self) -> str:
         """Whether the target is reached, in a word."""
-        if self.target is None:
-            return ""
-        if self.ratio is None:
-            return "not measured"
-        return "reached" if self.target.reached_by(self.ratio) else "missed"
+        return verdict(self.target, self.ratio) if self.target else ""
+
+    @property
+    def name(self) -> str:
+        """That of the contender."""
+        return self.outcome.contender.name
+
+    def column(self, name: str) -> list[float]:
+        """Give all values of a column: of a further one, or without a name the question's."""
+        if not name:
+            return self.values
+        if name == CPU:
+            return self.cpu
+        return [s.extra[name] for s in self.outcome.samples if name in s.extra]
 
     def further(self, name: str, *, spreads: bool) -> str:
         """Write the cell of a further column: the median, and its spread if it is asked for."""
-        values = [s.extra[name] for s in self.outcome.samples if name in s.extra]
+        values = self.column(name)
         if not values:
             return "-"
         median = number(statistics.median(values))
@@ -113,42 +130,59 @@ class Row:
 
 
 class Result:
-    """How a contender does beside the fastest of those that an aim names."""
+    """How a contender does beside the best of those that an aim names."""
 
-    def __init__(self, aim: Aim, row: Row, others: Sequence[Row]) -> None:
-        """Find the fastest: the one with the highest median."""
+    def __init__(self, aim: Aim, row: Row, rows: Sequence[Row]) -> None:
+        """Find the best: the one with the highest median, or the lowest where less is better."""
         self.aim = aim
         self.row = row
-        self.fastest = max(
-            (other for other in others if other.outcome.contender.name in aim.to and other.values),
-            key=lambda other: statistics.median(other.values),
-            default=None,
+        others = [other for other in rows if other.name in aim.to and other.column(aim.of)]
+        choose = max if aim.target.at_least else min
+        self.best = choose(
+            others, key=lambda other: statistics.median(other.column(aim.of)), default=None
         )
-        theirs = self.fastest.values if self.fastest else []
-        self.ratio, self.ratios = ratios(row.values, theirs)
+        theirs = self.best.column(aim.of) if self.best else []
+        self.ratio, self.ratios = ratios(row.column(aim.of), theirs)
 
     @property
     def verdict(self) -> str:
         """Whether the target is reached, in a word."""
-        if self.ratio is None:
-            return "not measured"
-        return "reached" if self.aim.target.reached_by(self.ratio) else "missed"
+        return verdict(self.aim.target, self.ratio)
+
+    @property
+    def beside(self) -> str:
+        """Whom it is held against: the best of whom, and who that is."""
+        if self.best is None or self.best.name == self.aim.title:
+            return self.aim.title
+        return f"{self.aim.title} ({self.best.name})"
 
     def __str__(self) -> str:
         """Write it as a line below the table."""
-        who = f"{self.row.outcome.contender.name} to {self.aim.title}"
-        if self.ratio is None or self.fastest is None:
+        who = f"{self.row.name}{', ' if self.aim.of else ''}{self.aim.of} to {self.beside}"
+        if self.ratio is None:
             return f"    {who}: target {self.aim.target} not measured"
-        name = self.fastest.outcome.contender.name
         figures = f"{self.ratio:.2f} ({spread(self.ratios, '{:.2f}'.format)})"
-        return f"    {who} ({name}): {figures}, target {self.aim.target}, {self.verdict}"
+        return f"    {who}: {figures}, target {self.aim.target}, {self.verdict}"
+
+    def cells(self, question: Question) -> list[str]:
+        """Give it as a row of the table of all targets."""
+        return [
+            f"{question.name}{', ' if self.aim.of else ''}{self.aim.of}",
+            self.row.name,
+            self.beside,
+            "-" if self.ratio is None else f"{self.ratio:.2f}",
+            spread(self.ratios, "{:.2f}".format) if self.ratios else "-",
+            str(self.aim.target),
+            self.verdict,
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Give the figures as what json.dumps takes."""
         return {
-            "name": self.row.outcome.contender.name,
+            "name": self.row.name,
             "to": self.aim.title,
-            "fastest": self.fastest.outcome.contender.name if self.fastest else None,
+            "of": self.aim.of or None,
+            "best": self.best.name if self.best else None,
             "ratio": self.ratio,
             "ratios": self.ratios,
             "target": str(self.aim.target),
@@ -156,10 +190,23 @@ class Result:
         }
 
 
-def results_of(question: Question, rows: Sequence[Row]) -> list[Result]:
-    """Hold every contender of procaio against every aim of the question."""
-    ours = [row for row in rows if row.outcome.contender.kind is Kind.PROCAIO]
-    return [Result(aim, row, rows) for row in ours for aim in question.aims]
+def results_of(aims: Sequence[Aim], rows: Sequence[Row]) -> list[Result]:
+    """Hold contenders against aims: one after the other, with all that it is for."""
+    return [Result(aim, row, rows) for row in rows for aim in aims if row.name in aim.who]
+
+
+def table_of_targets(questions: Sequence[tuple[Question, Sequence[Row]]]) -> str:
+    """Write what has become of all targets, a line for each."""
+    results = [
+        (question, result)
+        for question, rows in questions
+        for result in results_of(question.targets, rows)
+    ]
+    head = ["targets", "contender", "beside", "ratio", "min .. max", "target", ""]
+    cells = [head, *(result.cells(question) for question, result in results)]
+    lines = _aligned(cells, words=3)
+    verdicts = Counter(result.verdict for _, result in results)
+    return "\n".join([*lines, ", ".join(f"{n} {word}" for word, n in verdicts.items()), ""])
 
 
 def number(value: float) -> str:
@@ -184,28 +231,36 @@ def rows_of(question: Question, outcomes: Sequence[Outcome]) -> list[Row]:
 def table(question: Question, rows: Sequence[Row], options: Options) -> str:
     """Write the table of a question, aligned."""
     sizes = question.quick if options.quick else question.full
-    head = ["", question.unit, "min .. max", "CPU us/op", *question.extra]
+    head = ["", question.unit, "min .. max", CPU, *question.extra]
     head += ["ratio", "min .. max", "target", ""]
     cells = [head, *(row.cells(question) for row in rows)]
-    full = [line for line in cells if len(line) == len(head)]
-    widths = [max(len(line[column]) for line in full) for column in range(len(head))]
-    widths[0] = max(len(line[0]) for line in cells)
-    lines = [_aligned(line, widths) for line in cells]
+    lines = _aligned(cells)
     title = f"{question.name}: {question.title}"
     amount = f"{sizes.count:,} {question.noun}" if sizes.count else f"{sizes.seconds:g} s"
     depth = f"{sizes.depth} outstanding, " if sizes.depth else ""
-    what = f"{depth}{amount}, medians of {options.repeat} in turns"
-    lines += [str(result) for result in results_of(question, rows)]
+    rounds = max(len(row.outcome.samples) for row in rows)
+    what = f"{depth}{amount}, medians of {rounds} in turns"
+    lines += [str(result) for result in results_of(question.aims, rows)]
     return "\n".join([title, f"{what}; ratio to: {question.reference}", *lines, ""])
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Put the name to the left, numbers to the right. A line without numbers has no columns."""
-    name, *others = cells
-    if len(cells) < len(widths):
-        return f"{name:{widths[0]}}  {others[0]}"
-    padded = [f"{cell:>{width}}" for cell, width in zip(others[:-1], widths[1:], strict=False)]
-    return "  ".join([f"{name:{widths[0]}}", *padded, others[-1]]).rstrip()
+def _aligned(lines: Sequence[Sequence[str]], words: int = 1) -> list[str]:
+    """
+    Put so many words to the left, numbers to the right, and the verdict behind.
+
+    The first line is the head. A line with fewer cells has a name and no columns.
+    """
+    full = [line for line in lines if len(line) == len(lines[0])]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    widths[0] = max(len(line[0]) for line in lines)
+    aligned = []
+    for line in lines:
+        padded = [
+            f"{cell:{'<' if number < words else '>'}{width}}"
+            for number, (cell, width) in enumerate(zip(line[:-1], widths, strict=False))
+        ]
+        aligned.append("  ".join([*padded, line[-1]]).rstrip())
+    return aligned
 
 
 def machine(data: Data) -> dict[str, Any]:
@@ -275,6 +330,8 @@ def warnings(facts: dict[str, Any]) -> list[str]:
         found.append("one core: program and workers take turns, ratios say little")
     if facts["load_at_start"] > facts["cores"] / 2:
         found.append(f"load {facts['load_at_start']:.1f} at the start: others are computing here")
+    if facts["file_system"] == "tmpfs":
+        found.append("files in memory: what is synchronised is on no disk")
     if facts["journal"] is False:
         found.append("ext4 without a journal: files made after a tree was removed take long")
     return found

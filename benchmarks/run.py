@@ -20,7 +20,14 @@ if __name__ == "__main__":
 
 from benchmarks.data import Data
 from benchmarks.harness import Options, Question, questions, run_one, run_question
-from benchmarks.report import machine, results_of, rows_of, table, warnings
+from benchmarks.report import (
+    machine,
+    results_of,
+    rows_of,
+    table,
+    table_of_targets,
+    warnings,
+)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -30,6 +37,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     option("--quick", action="store_true", help="tiny sizes, once: shows that it works, no more")
     option("--only", action="append", default=[], metavar="NAME", help="questions named NAME...")
     option("--repeat", type=int, metavar="N", help="rounds (default 5, with --quick 1)")
+    option(
+        "--minutes",
+        type=float,
+        metavar="N",
+        default=2.5,
+        help="begin no further round of a question after so many (default 2.5)",
+    )
     option("--json", type=Path, metavar="FILE", help="write everything to FILE, samples included")
     option("--page", type=Path, metavar="FILE", help="put the tables where FILE has marks for them")
     option(
@@ -69,12 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
             repeat=asked.repeat or (1 if asked.quick else 5),
             quick=asked.quick,
             peers=asked.peers,
+            minutes=asked.minutes,
         )
         return run(chosen, options, asked.json, asked.page)
 
 
 def run(chosen: list[Question], options: Options, json_file: Path | None, page: Path | None) -> int:
-    """Run the questions one after the other, print each one's table, write JSON and page."""
+    """Run the questions one after the other, print tables, write JSON and page."""
     options.data.root.mkdir(parents=True, exist_ok=True)
     facts = machine(options.data)
     unsaid = ("versions", "journal")
@@ -82,6 +97,7 @@ def run(chosen: list[Question], options: Options, json_file: Path | None, page: 
     print(where)
     print(*(f"warning: {text}" for text in warnings(facts)), sep="\n")
     answers = []
+    answered = []
     tables = {}
     failed = False
     for question in chosen:
@@ -89,13 +105,15 @@ def run(chosen: list[Question], options: Options, json_file: Path | None, page: 
         tables[question.name] = table(question, rows, options)
         print(tables[question.name], flush=True)
         failed = failed or any(row.outcome.failed for row in rows)
+        answered.append((question, rows))
         answers.append(
             question.as_json()
             | {
                 "contenders": [row.as_json() for row in rows],
-                "aims": [result.as_json() for result in results_of(question, rows)],
+                "targets": [r.as_json() for r in results_of(question.targets, rows)],
             },
         )
+    print(table_of_targets(answered))
     if json_file:
         document = {
             "machine": facts,

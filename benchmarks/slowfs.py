@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import processes
 from benchmarks.measure import MissingError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from benchmarks.data import Data
 
 PROGRAM = Path(__file__).resolve().parent.parent / "build" / "slowfs"
-SECONDS_TO_END = 10
 
 
 @contextmanager
@@ -51,11 +51,7 @@ def mounted(source: Path, mount: Path, *options: str) -> Iterator[None]:
                 raise MissingError(message)
             yield
         finally:
-            process.terminate()
-            try:
-                process.wait(SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            processes.end(process)
             unmount(mount)
 
 

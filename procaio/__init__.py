@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from procaio import _constants, _core
 from procaio._attach import Attachment, attach
+from procaio._batches import BatchProgress, aio_load_many, aio_read_many, aio_stat_many
 from procaio._constants import *  # noqa: F403 - the reference's names, all of them
 from procaio._copytree import aio_copytree
 from procaio._core import (
@@ -126,6 +127,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attachment",
+    "BatchProgress",
     "Buffer",
     "CrashLoopWarning",
     "FileHandle",
@@ -161,6 +163,7 @@ __all__ = [
     "aio_link",
     "aio_listxattr",
     "aio_load",
+    "aio_load_many",
     "aio_lstat",
     "aio_mkdir",
     "aio_mkdirs",
@@ -174,6 +177,7 @@ __all__ = [
     "aio_open",
     "aio_pathsync",
     "aio_read",
+    "aio_read_many",
     "aio_readahead",
     "aio_readdir",
     "aio_readdirx",
@@ -192,6 +196,7 @@ __all__ = [
     "aio_slurp",
     "aio_splice",
     "aio_stat",
+    "aio_stat_many",
     "aio_statvfs",
     "aio_statx",
     "aio_symlink",

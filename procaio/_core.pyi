@@ -100,7 +100,8 @@ class Waiter:
     def stand_aside(self) -> None: ...
     def cancelled(self) -> bool: ...
     def done(self) -> bool: ...
-    def get_loop(self) -> AbstractEventLoop | None: ...
+    @property
+    def _loop(self) -> AbstractEventLoop | None: ...
     def result(self) -> None: ...
     def throw(self, kind: object, value: object = None, traceback: object = None, /) -> Any: ...
     def close(self) -> None: ...
@@ -1545,6 +1546,44 @@ def _composite(
     timeout: float | None = None,
     pool: CorePool | None = None,
 ) -> Group: ...
+def _pack_paths(paths: tuple[Any, ...], /) -> tuple[bytes, bytes]: ...
+def _pack_path_array(array: Any, size: int, is_text: bool, /) -> tuple[bytes, bytes]: ...
+def _pack_reads(count: int, files: Any, offsets: Any, lengths: Any, /) -> tuple[bytes, bytes]: ...
+def _is_shared(out: Buffer, pool: CorePool, /) -> bool: ...
+def _stat_many(
+    batch: tuple[bytes, bytes, Any, bool],
+    first: int,
+    end: int,
+    dir_fd: _Fh | None,
+    callback: _Callback = None,
+    *,
+    follow_symlinks: bool = True,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
+) -> Request[Any]: ...
+def _read_many(
+    batch: tuple[bytes, bytes, Any, bool],
+    first: int,
+    end: int,
+    out: memoryview | None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
+) -> Request[Any]: ...
+def _load_many(
+    batch: tuple[bytes, bytes, Any, bool],
+    first: int,
+    end: int,
+    dir_fd: _Fh | None,
+    callback: _Callback = None,
+    *,
+    pri: _Index | None = None,
+    timeout: float | None = None,
+    pool: CorePool | None = None,
+) -> Request[Any]: ...
 def _list(
     directory: _Fh | None,
     path: _Path | None,

@@ -11,7 +11,8 @@ class WorkerDied(OSError):  # noqa: N818 - it names an event
     Raised for what must not be done twice (an unlink, a write at the position, ...): it may have
     happened or not. Everything else is run again by another worker, and nobody notices, unless
     three have died over it. A request on a tree fails with it where it was the tree's top, or, of
-    a copy, the first failure; among its `progress.failures` there is EIO.
+    a copy, the first failure; among its `progress.failures` there is EIO. In the list that a batch
+    yields it stands for the item over which three have died.
     """
 
 

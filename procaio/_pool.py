@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import errno
 import os
 import resource
@@ -262,11 +263,17 @@ class Pool(_core.CorePool):
     # -- loops ------------------------------------------------------------------------------------
 
     def _attach(self, loop: _loops.Loop, holder: object = None) -> None:
+        """Let the loop deliver completions: for who awaits, or for an Attachment.
+
+        Callbacks run in the context of whoever has attached the pool. Whoever happens to be the
+        first to await gives none: it would be kept for as long as the pool is.
+        """
         loop = _loops.that_watches_for(loop)
-        if loop not in self._loops:
-            _loops.watch(loop, self)
-            self._loops[loop] = set()
-        self._loops[loop].add(holder)
+        holders = self._loops.get(loop, set())
+        if not holders or (holder is not None and holders == {None}):
+            context = contextvars.Context() if holder is None else contextvars.copy_context()
+            context.run(_loops.watch, loop, self)
+        self._loops.setdefault(loop, holders).add(holder)
 
     def _detach(self, loop: _loops.Loop, holder: object) -> None:
         loop = _loops.that_watches_for(loop)
@@ -346,9 +353,10 @@ class Pool(_core.CorePool):
         Whether what cannot block is done in the call, by the program. Returns the previous setting.
 
         These are reads of up to 16 KiB at an offset, without data or into a Buffer, that the kernel
-        can serve from its cache without waiting; everything else goes to a worker. The request is
-        pending then, and its callback runs in poll_cb(), as always. Nothing of a higher priority is
-        overtaken, and with one worker allowed nothing at all.
+        can serve from its cache without waiting; and aio_stat and aio_lstat of a path that it knows
+        on a local file system (Linux 6.8 or newer). Everything else goes to a worker. The request
+        is pending then, and its callback runs in poll_cb(), as always. Nothing of a higher priority
+        is overtaken, and with one worker allowed nothing at all.
         """
         previous = self._at_once
         if allowed is not None:

@@ -64,6 +64,7 @@ __all__ = [
     "aio_rmtree",
     "aio_scandir",
     "between_calls",
+    "check_dir_fd",
     "errno",
     "is_unknown",
     "listing_flags",
@@ -430,11 +431,17 @@ def place_of(path: Any, dir_fd: Any) -> Place:
     name = os.fsencode(path)
     if b"\0" in name:
         raise ValueError("embedded null byte in the path")
-    if dir_fd is not None:
-        number = dir_fd if isinstance(dir_fd, int) else _fileno(dir_fd)
-        if not -(2**31) <= number < 2**31:
-            raise ValueError(f"dir_fd is out of range: {dir_fd!r}")
+    check_dir_fd(dir_fd)
     return Place(None, name.rstrip(b"/") or name[:1], dir_fd, 0)
+
+
+def check_dir_fd(dir_fd: Any) -> None:
+    """Raise what is wrong with it."""
+    if dir_fd is None:
+        return
+    number = dir_fd if isinstance(dir_fd, int) else _fileno(dir_fd)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"dir_fd is out of range: {dir_fd!r}")
 
 
 def _fileno(directory: Any) -> int:

@@ -101,6 +101,10 @@ enum pa_opcode {
     PA_OP_EMPTY,
     PA_OP_MAKE_DIRECTORY,
     PA_OP_FINISH_DIRECTORY,
+    /* Chunks of batches: calls_many.c. */
+    PA_OP_STAT_MANY,
+    PA_OP_READ_MANY,
+    PA_OP_LOAD_MANY,
     /* On the program's own memory, so done by its own threads: procaio/csrc/memory.c. */
     PA_OP_MSYNC,
     PA_OP_MTOUCH,
@@ -164,9 +168,13 @@ struct pa_slot {
     uint16_t op;
     uint16_t call_flags;
     int32_t fd;  /* the descriptor, or the directory of `path` */
-    int32_t fd2; /* what sendfile reads from, or the directory of `path2` */
+    union {
+        int32_t fd2;          /* what sendfile reads from, or the directory of `path2` */
+        uint32_t out_segment; /* read_many: where `at` of the items counts, or PA_NO_SEGMENT */
+    };
     union {
         int64_t file_offset; /* -1: the descriptor's own position */
+        uint64_t table_at;   /* batches: where the outcomes begin in the block */
         int64_t atime_s;
         uint64_t destination_inode; /* copy, by the worker: with PA_WRITING */
     };
@@ -183,6 +191,7 @@ struct pa_slot {
     uint32_t arena_segment;
     union {
         uint32_t flags; /* of the system call */
+        uint32_t count; /* batches: items */
         uint32_t uid;   /* UINT32_MAX: leave it */
         uint32_t atime_ns;
         uint32_t destination_device; /* copy, by the worker: with PA_WRITING */
@@ -192,7 +201,10 @@ struct pa_slot {
         uint32_t gid; /* UINT32_MAX: leave it */
         uint32_t mtime_ns;
     };
-    uint32_t path2_at; /* where path2 begins, counted from path */
+    union {
+        uint32_t path2_at; /* where path2 begins, counted from path */
+        uint32_t begun;    /* batches: the item to go on with; by the worker: the one it is at */
+    };
     union {
         int64_t result; /* >= 0, or a negated errno */
         uint64_t limit; /* load, fiemap, until they have run: at most so many bytes */
@@ -251,6 +263,32 @@ struct pa_tree_answer {
     uint8_t gone; /* empty: the directory itself is */
 };
 static_assert(sizeof(struct pa_tree_answer) <= PA_INLINE, "fits a slot");
+
+/* Batches.  The block of a chunk holds what to do: paths, each with a NUL behind it, or struct
+ * pa_many_read; from `table_at` on what came of each; and behind that, unless there is another
+ * segment for them, the data. */
+struct pa_many_read {
+    int64_t offset;
+    uint64_t length;
+    uint64_t at; /* from the start of the block, or of the other segment */
+    int32_t fd;
+    uint32_t unused;
+};
+static_assert(sizeof(struct pa_many_read) == 32, "no holes");
+
+/* A size, 0, or a negated errno; beyond those: */
+#define PA_ITEM_DIED INT64_C(-4096)  /* by the program: three workers died over it */
+#define PA_ITEM_LARGE INT64_C(-4097) /* load: no chunk has room for it */
+
+struct pa_many_stat {
+    int64_t outcome;
+    struct pa_stat st;
+};
+
+struct pa_many_load {
+    int64_t outcome;
+    uint64_t at; /* of the data, from the start of the block */
+};
 
 /* A worker's life, in pa_worker.life. */
 enum pa_life {
@@ -329,6 +367,10 @@ struct pa_setup {
 /* What an event of a worker's pidfd says in the program's set. */
 #define PA_EVENT_OF(worker, pidfd) ((uint64_t)(uint32_t)(pidfd) << 32 | (worker))
 
+/* What the program wants to be told of results: nothing, it is awake; a ring at the next one; or, while
+ * it sleeps for a short time, nothing either. */
+enum pa_signal { PA_WANTS_NONE, PA_WANTS_SIGNAL, PA_NAPS };
+
 struct pa_header {
     struct pa_setup setup; /* written by the program only */
 
@@ -352,7 +394,7 @@ struct pa_header {
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];
     /* Advanced by whoever passes an entry. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES];
-    /* 1: ring event_fd at the next result.  Program sets, the worker that rings clears. */
+    /* enum pa_signal.  Program sets, the worker that rings clears. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t want_signal;
 
     /* Sleeping and waking: wake.c. */

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SPIN_LIMIT_NS 50000u /* what a wake-up costs: spinning longer cannot pay */
+#define SPIN_LIMIT_NS 100000u /* what two wake-ups cost: spinning longer cannot pay */
 
 int pa_segment_map(int fd, struct pa_segment **segment)
 {
@@ -37,7 +37,7 @@ void pa_segment_init(struct pa_segment *segment, uint32_t cores)
     header->setup.program_pid = getpid();
     header->setup.permit_count = cores < PA_MAX_PERMITS ? cores : PA_MAX_PERMITS;
     header->setup.spin_limit_ns = cores > 1 ? SPIN_LIMIT_NS : 0;
-    atomic_store(&header->want_signal, 1);
+    atomic_store(&header->want_signal, PA_WANTS_SIGNAL);
     for (uint32_t worker = 0; worker < PA_MAX_WORKERS; worker++)
         atomic_store(&segment->workers[worker].pidfd, -1);
 }

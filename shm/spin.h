@@ -15,6 +15,7 @@
 
 #define PA_SPIN_MIN_NS 1000u
 #define PA_SPIN_ALONE_NS 4000u /* after this, let others have the core between two looks */
+#define PA_SPIN_SHORT_NS 200000u /* two processes are woken in that time */
 #define PA_SPIN_TRY_EVERY 32u
 
 struct pa_spin {
@@ -48,11 +49,12 @@ static inline void pa_spin_learn(struct pa_spin *spin, bool found)
         spin->ns = spin->ns / 2 < PA_SPIN_MIN_NS ? 0 : spin->ns / 2;
 }
 
-/* After a sleep without looking first. */
+/* After a sleep without looking first.  One of such a length may have taken so long only because the
+ * other side slept, too. */
 static inline void pa_spin_slept(struct pa_spin *spin, uint64_t ns)
 {
-    if (spin->ns == 0 && ns < spin->limit_ns && ++spin->short_waits % PA_SPIN_TRY_EVERY == 0)
-        spin->ns = spin->limit_ns / 2;
+    if (spin->ns == 0 && ns < PA_SPIN_SHORT_NS && ++spin->short_waits % PA_SPIN_TRY_EVERY == 0)
+        spin->ns = spin->limit_ns;
 }
 
 #endif

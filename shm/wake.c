@@ -78,7 +78,7 @@ void pa_permits_return(struct pa_segment *segment, uint32_t worker)
             pa_permit_revoke(segment, permit, worker);
 }
 
-static bool any_permit_held(struct pa_segment *segment)
+bool pa_anybody_awake(struct pa_segment *segment)
 {
     for (uint32_t permit = 0, count = permits(segment); permit < count; permit++)
         if (atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed))
@@ -190,7 +190,7 @@ void pa_wake_after_push(struct pa_segment *segment)
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&header->spinner, memory_order_relaxed))
         return;
-    if (!any_permit_held(segment) && pa_wake_one(segment))
+    if (!pa_anybody_awake(segment) && pa_wake_one(segment))
         return;
     pa_monitor_ensure(segment);
 }
@@ -201,9 +201,11 @@ void pa_signal_program(struct pa_segment *segment, int event_fd)
     /* The result was published; look whether the program asked.  Pairs with the fence in
      * pa_signal_request(): the program asks, fences, and looks at the result rings. */
     atomic_thread_fence(memory_order_seq_cst);
-    if (!atomic_load_explicit(&header->want_signal, memory_order_relaxed))
+    uint32_t asked = PA_WANTS_SIGNAL;
+    if (atomic_load_explicit(&header->want_signal, memory_order_relaxed) != asked)
         return;
-    if (atomic_exchange_explicit(&header->want_signal, 0, memory_order_acq_rel)) {
+    if (atomic_compare_exchange_strong_explicit(&header->want_signal, &asked, PA_WANTS_NONE,
+                                                memory_order_acq_rel, memory_order_relaxed)) {
         uint64_t one = 1;
         if (pa_has_mark(event_fd, PA_MARK_BELL))
             (void)!write(event_fd, &one, sizeof one);
@@ -212,8 +214,13 @@ void pa_signal_program(struct pa_segment *segment, int event_fd)
 
 void pa_signal_request(struct pa_segment *segment)
 {
-    atomic_store_explicit(&segment->header.want_signal, 1, memory_order_relaxed);
+    atomic_store_explicit(&segment->header.want_signal, PA_WANTS_SIGNAL, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in pa_signal_program() */
+}
+
+void pa_signal_decline(struct pa_segment *segment)
+{
+    atomic_store_explicit(&segment->header.want_signal, PA_NAPS, memory_order_relaxed);
 }
 
 bool pa_signal_withdraw(struct pa_segment *segment)

@@ -33,6 +33,9 @@ uint32_t pa_permit_held(struct pa_segment *segment, uint32_t worker);
 void pa_permits_return(struct pa_segment *segment, uint32_t worker); /* all that it holds */
 bool pa_permit_revoke(struct pa_segment *segment, uint32_t permit, uint32_t holder);
 
+/* Whether any worker holds a permit.  One that is stuck loses it while requests wait. */
+bool pa_anybody_awake(struct pa_segment *segment);
+
 /* True when one more awake would be more than there are cores.  The program counts as long as it has
  * not asked to be rung: it is at work then, or looks for results. */
 bool pa_crowded(struct pa_segment *segment);
@@ -58,6 +61,7 @@ void pa_signal_program(struct pa_segment *segment, int event_fd);
 /* Program: ask to be rung at the next result.  The caller must look at the rings once more before
  * it sleeps; pa_signal_withdraw() says whether somebody has rung already. */
 void pa_signal_request(struct pa_segment *segment);
+void pa_signal_decline(struct pa_segment *segment); /* it sleeps for a while, and is not to be rung */
 bool pa_signal_withdraw(struct pa_segment *segment);
 bool pa_signal_requested(struct pa_segment *segment);
 

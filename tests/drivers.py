@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import importlib
 import itertools
 import selectors
 import threading
@@ -173,35 +174,28 @@ class QtAsyncio(Asyncio):
         QtAsyncio.run(main(), keep_running=False)
 
 
-class Anyio(Driver):
-    name = "asyncio"
-    modules = ("anyio", "anyio._backends._asyncio")
+class Structured(Driver):
+    """Tasks belong to a group, whose end is theirs; `modules` begins with the library."""
+
     has_tasks = True
-    backend = "asyncio"
 
-    def native(self) -> object:
-        return asyncio.get_running_loop()
+    def _open_group(self) -> Any:
+        raise NotImplementedError
 
-    def run(self, start: Callable[[], object]) -> None:
-        import anyio
-
-        async def main() -> None:
-            self._end = anyio.Event()
-            async with anyio.create_task_group() as self._group:
-                start()
-                await self._end.wait()
-                self._group.cancel_scope.cancel()
-
-        anyio.run(main, backend=self.backend)
+    async def _main(self, start: Callable[[], object]) -> None:
+        self._library: Any = importlib.import_module(self.modules[0])
+        self._end = self._library.Event()
+        async with self._open_group() as self._group:
+            start()
+            await self._end.wait()
+            self._group.cancel_scope.cancel()
 
     def quit(self) -> None:
         self._end.set()
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
-        import anyio
-
         async def call() -> None:
-            await anyio.sleep(seconds)
+            await self._library.sleep(seconds)
             function()
 
         self._group.start_soon(call)
@@ -213,6 +207,23 @@ class Anyio(Driver):
         self._group.start_soon(run)
 
 
+class Anyio(Structured):
+    name = "asyncio"
+    modules = ("anyio", "anyio._backends._asyncio")
+    backend = "asyncio"
+
+    def native(self) -> object:
+        return asyncio.get_running_loop()
+
+    def _open_group(self) -> Any:
+        return self._library.create_task_group()
+
+    def run(self, start: Callable[[], object]) -> None:
+        import anyio
+
+        anyio.run(self._main, start, backend=self.backend)
+
+
 class AnyioOnTrio(Anyio):
     name = "trio"
     modules = ("anyio", "anyio._backends._trio", "trio")
@@ -222,45 +233,20 @@ class AnyioOnTrio(Anyio):
         return "trio"
 
 
-class Trio(Driver):
+class Trio(Structured):
     name = "trio"
     modules = ("trio",)
-    has_tasks = True
 
     def native(self) -> object:
         return "trio"
 
-    async def _main(self, start: Callable[[], object]) -> None:
-        import trio
-
-        self._end = trio.Event()
-        async with trio.open_nursery() as self._nursery:
-            start()
-            await self._end.wait()
-            self._nursery.cancel_scope.cancel()
+    def _open_group(self) -> Any:
+        return self._library.open_nursery()
 
     def run(self, start: Callable[[], object]) -> None:
         import trio
 
         trio.run(self._main, start)
-
-    def quit(self) -> None:
-        self._end.set()
-
-    def later(self, seconds: float, function: Callable[[], object]) -> None:
-        import trio
-
-        async def call() -> None:
-            await trio.sleep(seconds)
-            function()
-
-        self._nursery.start_soon(call)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        async def run() -> None:
-            await coroutine
-
-        self._nursery.start_soon(run)
 
 
 class TrioAsGuest(Trio):

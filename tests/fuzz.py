@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import glob
 import os
 import random
 import signal
@@ -151,6 +152,10 @@ def requests(pool: procaio.Pool, tree: Tree, rnd: random.Random) -> list[procaio
         lambda **k: procaio.aio_fiemap(tree.data, **k),
         lambda **k: procaio.aio_copy(tree.data, tree.data + str(rnd.randrange(3)), **k),
         lambda **k: procaio.aio_mtouch(bytearray(10_000), **k),
+        lambda **k: procaio.aio_stat_many([tree.data, tree.at, ""] * 500, **k),
+        lambda **k: procaio.aio_load_many([tree.data, *glob.glob(f"{tree.many}/*")], **k),
+        lambda **k: procaio.aio_read_many(tree.fd, range(100), 50, **k),
+        lambda **k: procaio.aio_read_many(tree.fd, range(100), 50, shared, **k),
     ]
     made = [
         procaio.aio_read(tree.gate[0], None, 1, pool=pool, timeout=DEADLINE)

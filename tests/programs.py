@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import signal
 import subprocess
 import sys
 import textwrap
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "docs/examples"
 X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="system calls have other numbers")
 
 
@@ -38,6 +45,33 @@ def run_python(program: str, *arguments: object, **more: Any) -> str:
         pytest.skip(done.stdout.strip())
     assert (done.returncode, done.stderr) == (0, ""), done.stderr + done.stdout
     return done.stdout
+
+
+@contextlib.contextmanager
+def serving(
+    name: str, directory: Path, *arguments: object
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run an example as a server. Gives it and its address; unless it was waited for within, it has
+    not complained of anything at its end.
+    """
+    # Where SIGINT is ignored, as in the background of a shell, the server would ignore it too.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", EXAMPLES / name, directory, "0", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        signal.signal(signal.SIGINT, previous)
+        assert server.stdout
+        assert server.stderr
+        try:
+            yield server, server.stdout.readline().strip()
+            if server.returncode is None:
+                server.send_signal(signal.SIGINT)
+                assert (server.wait(30), server.stderr.read()) == (0, "")
+        finally:
+            server.kill()  # if it has not ended
 
 
 # To stand before what a program does; workers inherit the filters.

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import platform
+import resource
+import signal
+import socket
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import procaio
+from conftest import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
 
     from conftest import Gate
+
+LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay"}
+BLOCKING: dict[Callable[..., Any], Callable[..., os.stat_result]] = {
+    procaio.aio_stat: os.stat,
+    procaio.aio_lstat: os.lstat,
+}
+BOTH = pytest.mark.parametrize("look", BLOCKING)
+
+
+def taken(pool: procaio.Pool) -> int:
+    """How many requests workers have executed, or are executing."""
+    return sum(worker.taken for worker in pool.statistics().workers)
 
 
 @pytest.fixture
@@ -112,7 +132,9 @@ def test_it_can_be_switched_off(fd: int, how: str) -> None:
         assert pool.at_once(False) is (how == "later")
         assert pool.at_once() is False
         procaio.aio_read(fd, 0, 10, pool=pool).wait()
-        assert pool.nworkers() > 0
+        procaio.aio_stat("/", pool=pool).wait()
+        procaio.aio_lstat(__file__, pool=pool).wait()
+        assert taken(pool) == 3
         assert pool.at_once(True) is False
 
 
@@ -181,5 +203,241 @@ def test_with_many_outstanding_the_workers_share_the_work(fresh: procaio.Pool, f
         next_one()
     fresh.flush()
     assert wrong == []
-    by_workers = sum(worker.taken for worker in fresh.statistics().workers)
-    assert 0 < by_workers < 20000
+    assert 0 < taken(fresh) < 20000
+
+
+def test_calls_that_hang_do_not_keep_others_from_being_done_at_once(
+    fresh: procaio.Pool, fd: int, gate: Gate
+) -> None:
+    """Not even when no worker is left: they would have to wait for those that hang."""
+    gate.hold(fresh, 8)
+    for number in range(100):
+        assert procaio.aio_read(fd, number, 10, pool=fresh).wait(20) == os.pread(fd, 10, number)
+    assert taken(fresh) == 8
+    gate.open(8)
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def working_in(directory: Path) -> Iterator[None]:
+    """Within the block names are looked up there."""
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def file_system(path: str) -> str:
+    """What is mounted where the path leads."""
+    found, longest = "", -1
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        where, kind = line.split()[1:3]
+        if Path(path).is_relative_to(where) and len(where) >= longest:
+            found, longest = kind, len(where)
+    return found
+
+
+def link(path: Path, target: object) -> None:
+    """Make a symlink whose file system need not write down, so soon, that it was followed."""
+    path.symlink_to(str(target))
+    made_ns = os.lstat(path).st_mtime_ns
+    os.utime(path, ns=(made_ns + 10**12, made_ns), follow_symlinks=False)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory where the names are in the kernel's memory, if it looks them up there."""
+    release = [int(number) for number in platform.release().split("-")[0].split(".")[:2]]
+    if release < [6, 8] or file_system(str(tmp_path)) not in LOCAL:
+        pytest.skip("names are not looked up at once here")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "file").chmod(0o640)
+    os.utime(tmp_path / "file", ns=(-1_000_000_001, 1_234_567_890_123_456_789))
+    os.link(tmp_path / "file", tmp_path / "directory" / "other name")
+    link(tmp_path / "link", "file")
+    (tmp_path / "loose").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as made, working_in(tmp_path):
+        made.bind("socket")
+    return tmp_path
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "name", ["file", "directory", "directory/other name", "link", "fifo", "socket"]
+)
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path])
+def test_cached_name_needs_no_worker(
+    fresh: procaio.Pool,
+    tree: Path,
+    look: Callable[..., Any],
+    name: str,
+    kind: Callable[[str], Any],
+) -> None:
+    """Nothing is opened either: a FIFO would wait, and a socket cannot be."""
+    path = kind(str(tree / name))
+    seen: list[os.stat_result] = []
+    request = look(path, seen.append, pool=fresh)
+    assert (request.state, request.result, seen) == ("pending", None, [])
+    assert (fresh.nreqs(), fresh.npending(), fresh.nready()) == (1, 1, 0)
+    fresh.flush()
+    (st,) = seen
+    expected = BLOCKING[look](path)
+    assert all(
+        getattr(st, field) == getattr(expected, field) for field in dir(st) if "st_" in field
+    )
+    assert fresh.statistics().workers == ()
+
+
+@BOTH
+def test_name_in_a_directory_that_is_open_needs_no_worker(
+    fresh: procaio.Pool,
+    tree: Path,
+    look: Callable[..., Any],
+) -> None:
+    directory = os.open(tree, os.O_RDONLY)
+    assert look("link", dir_fd=directory, pool=fresh).wait() == BLOCKING[look](tree / "link")
+    os.close(directory)
+    with working_in(tree):
+        assert look("link", pool=fresh).wait() == BLOCKING[look]("link")
+    assert fresh.statistics().workers == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("nowhere", errno.ENOENT), ("file/below", errno.ENOTDIR), ("loose", errno.ENOENT)],
+)
+def test_name_that_is_not_there_fails_as_ever(
+    fresh: procaio.Pool, tree: Path, name: str, number: int
+) -> None:
+    seen: list[tuple[int, object]] = []
+    request = procaio.aio_stat(
+        tree / name, lambda st: seen.append((procaio.errno(), st)), pool=fresh
+    )
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        request.wait()
+    assert (raised.value.errno, raised.value.filename) == (number, tree / name)
+    assert seen == [(number, None)]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/", "directory/", "directory/..", "file/below", "x" * 256, "y/" * 3000]
+)
+def test_other_names_go_to_a_worker_with_the_same_result(
+    fresh: procaio.Pool,
+    tree: Path,
+    look: Callable[..., Any],
+    name: str,
+) -> None:
+    """What `.` and its like are is told by the file system, and that may be a server's."""
+
+    def outcome(call: Callable[[str], os.stat_result]) -> tuple[int | None, os.stat_result | None]:
+        try:
+            return None, call(name)
+        except OSError as error:
+            return error.errno, None
+
+    with working_in(tree):
+        assert outcome(lambda path: look(path, pool=fresh).wait()) == outcome(BLOCKING[look])
+    assert taken(fresh) == 1
+
+
+def test_names_on_another_file_system_need_no_worker_but_where_it_is_mounted(
+    fresh: procaio.Pool, tree: Path
+) -> None:
+    """Nobody asks for that one's name, so the file system itself would be asked."""
+    if not os.path.ismount("/dev/shm") or file_system("/dev/shm") not in LOCAL:
+        pytest.skip("nothing is mounted at /dev/shm")
+    path = Path(f"/dev/shm/{tree.parent.name}-{tree.name}")
+    path.write_bytes(b"content")
+    link(tree / "far", path)
+    link(tree / "way", path.parent)
+    try:
+        assert procaio.aio_stat(path, pool=fresh).wait() == os.stat(path)
+        assert procaio.aio_stat(tree / "way" / path.name, pool=fresh).wait() == os.stat(path)
+        assert fresh.statistics().workers == ()
+        assert procaio.aio_stat("/dev/shm", pool=fresh).wait() == os.stat("/dev/shm")
+        assert procaio.aio_stat(tree / "far", pool=fresh).wait() == os.stat(path)
+        assert taken(fresh) == 2
+    finally:
+        path.unlink()
+
+
+def test_names_of_a_file_system_that_is_not_known_go_to_a_worker(fresh: procaio.Pool) -> None:
+    assert procaio.aio_stat("/proc/version", pool=fresh).wait() == os.stat("/proc/version")
+    assert taken(fresh) == 1
+
+
+def test_program_without_a_descriptor_left_asks_a_worker(fresh: procaio.Pool, tree: Path) -> None:
+    fresh.min_parallel(1)
+    procaio.aio_nop(pool=fresh).wait()
+    free = os.open("/dev/null", os.O_RDONLY)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    os.close(free)
+    kept = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                kept.append(os.open("/dev/null", os.O_RDONLY))
+        before = taken(fresh)
+        assert procaio.aio_stat(tree / "file", pool=fresh).wait().st_size == 7
+        assert taken(fresh) == before + 1
+    finally:
+        for fd in kept:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_name_is_looked_up_after_what_one_worker_was_to_do_before(
+    fresh: procaio.Pool, tree: Path, gate: Gate
+) -> None:
+    fresh.max_parallel(1)
+    gate.hold(fresh)
+    renamed = procaio.aio_rename(tree / "file", tree / "new", pool=fresh)
+    found = procaio.aio_stat(tree / "file", pool=fresh)
+    assert (renamed.state, found.state) == ("ready", "ready")
+    gate.open()
+    with pytest.raises(FileNotFoundError):
+        found.wait()
+
+
+def test_names_on_a_server_go_to_a_worker_though_it_is_stopped(
+    fresh: procaio.Pool, slowfs: ModuleType, tmp_path: Path
+) -> None:
+    """Where it is mounted, a name on it, a name in an open directory, and `.`."""
+    source, mount = tmp_path / "source", tmp_path / "mount"
+    (source / "directory").mkdir(parents=True)
+    mount.mkdir()
+    server = subprocess.Popen([slowfs.PROGRAM, source, mount], stdout=subprocess.PIPE)
+    try:
+        with server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            os.stat(mount / "directory")
+            directory = os.open(mount, os.O_RDONLY)
+            server.send_signal(signal.SIGSTOP)
+            requests = [
+                procaio.aio_stat(mount, pool=fresh),
+                procaio.aio_lstat(mount, pool=fresh),
+                procaio.aio_stat(mount / "directory", pool=fresh),
+                procaio.aio_lstat("directory", dir_fd=directory, pool=fresh),
+                procaio.aio_stat(".", dir_fd=directory, pool=fresh),
+            ]
+            eventually(lambda: all(r.state == "execute" for r in requests), "they wait in workers")
+            server.send_signal(signal.SIGCONT)
+            sizes = [request.wait().st_ino for request in requests]
+            assert sizes == [
+                os.stat(mount / name).st_ino for name in (".", ".", "directory", "directory", ".")
+            ]
+            os.close(directory)
+            server.terminate()
+    finally:
+        server.kill()
+        slowfs.unmount(mount)

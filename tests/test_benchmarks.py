@@ -18,7 +18,27 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last: what is tested may be another build
 from benchmarks import web_client  # noqa: E402
-from benchmarks.measure import WrongResultError  # noqa: E402
+from benchmarks.data import Data  # noqa: E402
+from benchmarks.harness import (  # noqa: E402
+    CPU,
+    Kind,
+    Outcome,
+    Question,
+    Sizes,
+    Target,
+    at_least,
+    at_most,
+    questions,
+)
+from benchmarks.measure import Sample, WrongResultError  # noqa: E402
+from benchmarks.peers import BY_PLAIN_CALLS  # noqa: E402
+from benchmarks.report import (  # noqa: E402
+    Result,
+    results_of,
+    rows_of,
+    table_of_targets,
+    warnings,
+)
 from benchmarks.run import renewed  # noqa: E402
 
 
@@ -42,11 +62,133 @@ def run_quick(question: str, tmp_path: Path, *further: str) -> list[dict[str, An
     return questions
 
 
+@pytest.mark.parametrize(
+    "question",
+    ["noop", "stat", "read_4k", "read_1m", "write", "load", "batches", "latency", "ticker"],
+)
+def test_questions(question: str, tmp_path: Path) -> None:
+    """Each contender does its work, and there are targets."""
+    for asked in run_quick(question, tmp_path):
+        assert asked["targets"]
+
+
+def test_a_question_that_takes_long_gets_no_further_round(tmp_path: Path) -> None:
+    """What has been begun is done: each contender has as many turns as the others."""
+    further = ("--no-peers", "--repeat", "3", "--minutes", "0")
+    [asked] = run_quick("stat", tmp_path, *further)
+    assert {len(contender["samples"]) for contender in asked["contenders"]} == {1}
+
+
+def test_growth(tmp_path: Path) -> None:
+    """Whoever does the same with little and with much says what is left of the speed."""
+    for asked in run_quick("growth", tmp_path):
+        assert asked["targets"]
+        for contender in asked["contenders"]:
+            for sample in contender["samples"]:
+                assert (sample["value"] is not None) == (asked["unit"] == "is left")
+
+
+def test_what_is_written_in_c(tmp_path: Path) -> None:
+    """As many operations as asked for, in each way to wait and with each kind of memory."""
+    programs = ["build/ring_limit", "build/plain_calls"]
+    subprocess.run(["make", "--silent", *programs], cwd=ROOT, check=True, timeout=100)
+    data = Data.at(tmp_path, quick=True)
+    data.prepare(frozenset({"file", "tree", "loads"}))
+    for question, contender, ops in (
+        ("noop", "C, same rings, 2 workers", None),
+        ("read_4k", "C, same rings, 8 workers", None),
+        ("latency", "C, same rings, looks before it sleeps", 220),  # a tenth to warm up
+        ("latency", "C, same rings, sleeps", 220),
+        ("read_1m", BY_PLAIN_CALLS, 64),
+        ("batches_stat", BY_PLAIN_CALLS, 1000),
+        ("batches_read", BY_PLAIN_CALLS, 1000),
+        ("batches_load", BY_PLAIN_CALLS, 200),
+    ):
+        sample = one_turn(question, contender, tmp_path)
+        assert sample["ops"] == ops if ops else sample["ops"] > 0
+
+
+# -- targets ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("question", questions(), ids=lambda question: question.name)
+def test_targets_are_about_contenders(question: Question) -> None:
+    """A name that nobody has would never be reached, and never be missed."""
+    names = [contender.name for contender in question.contenders]
+    assert len(set(names)) == len(names)
+    assert question.reference in names
+    for aim in question.targets:
+        assert aim.who
+        assert aim.who | aim.to <= set(names)
+        assert not aim.who & aim.to
+
+
+def result_of(target: Target, of: str = "", **others: float) -> Result:
+    """How "ours" does beside others: it has 10 as figure, and 1,000,000 as CPU time."""
+    question = Question("q", None, "unit", "a", Sizes(), Sizes())
+    for name in ("ours", *others):
+        question.contender(name)(lambda _: Sample(1, 1, 1))
+    question.aim("ours", target, "the best", others, of)
+    figures = {"ours": 10.0, **others}
+    outcomes = [
+        Outcome(contender, [Sample(1, 1, figures[contender.name] / 10, figures[contender.name])])
+        for contender in question.contenders
+    ]
+    [result] = results_of(question.targets, rows_of(question, outcomes))
+    return result
+
+
+@pytest.mark.parametrize("of", ["", CPU])
+def test_a_target_is_held_against_the_best(of: str) -> None:
+    """That is the highest figure, or the lowest where less is better, in whatever column."""
+    more = result_of(at_least(0.5), of, a=5.0, b=25.0)
+    assert (more.ratio, more.verdict) == (0.4, "missed")
+    assert more.beside == "the best (b)"
+    less = result_of(at_most(2), of, a=5.0, b=25.0)
+    assert (less.ratio, less.verdict) == (2.0, "reached")
+    assert less.beside == "the best (a)"
+
+
+def test_a_target_beside_nobody_is_not_measured() -> None:
+    """Where all others are missing."""
+    question = Question("q", None, "unit", "a", Sizes(), Sizes())
+    question.contender("ours", target=at_least(1))(lambda _: Sample(1, 1, 1))
+    question.contender("a", Kind.PEER)(lambda _: Sample(1, 1, 1))
+    ours = Outcome(question.named("ours"), [Sample(1, 1, 1)])
+    rows = rows_of(question, [ours, Outcome(question.named("a"), missing="no such package")])
+    [result] = results_of(question.targets, rows)
+    assert (result.ratio, result.verdict) == (None, "not measured")
+    assert [line.split() for line in table_of_targets([(question, rows)]).splitlines()][1:] == [
+        ["q", "ours", "a", "-", "-", ">=", "1", "not", "measured"],
+        ["1", "not", "measured"],
+    ]
+
+
+def test_the_table_of_targets_has_a_line_for_each() -> None:
+    """With the work, who was to reach it and beside whom, and how many were reached."""
+    question = Question("q", None, "unit", "a", Sizes(), Sizes())
+    for name, target in {"ours": at_least(2), "a": None}.items():
+        question.contender(name, target=target)(lambda _: Sample(1, 1, 1))
+    question.aim("ours", at_most(1.5), "a", of=CPU)
+    outcomes = [
+        Outcome(question.named("ours"), [Sample(1, 1, 4e-6), Sample(1, 0.5, 2e-6)]),
+        Outcome(question.named("a"), [Sample(1, 1, 1e-6), Sample(1, 1, 1e-6)]),
+    ]
+    table = table_of_targets([(question, rows_of(question, outcomes))])
+    assert [line.split() for line in table.splitlines()] == [
+        ["targets", "contender", "beside", "ratio", "min", "..", "max", "target"],
+        ["q", "ours", "a", "1.50", "1.00", "..", "2.00", ">=", "2", "missed"],
+        ["q,", "CPU", "us/op", "ours", "a", "3.00", "2.00", "..", "4.00", "<=", "1.5", "missed"],
+        ["2", "missed"],
+    ]
+
+
 @pytest.mark.parametrize("question", ["walk", "scan", "remove", "copy"])
 def test_trees(question: str, tmp_path: Path) -> None:
     """Each contender did the whole tree, and nothing that was made for a turn is left."""
     [asked] = run_quick(question, tmp_path)
-    assert {aim["to"] for aim in asked["aims"]} == {"the fastest peer", "the fastest in C"}
+    beside = {target["to"] for target in asked["targets"]} - {asked["reference"]}
+    assert beside == {"the fastest peer", "the fastest in C"}
     assert not list((tmp_path / "data").glob("scratch*"))
 
 
@@ -170,6 +312,14 @@ def test_web_client_notes_how_long_each_answer_took() -> None:
         asyncio.run(main())
     assert len(path.took) == 5
     assert min(path.took) > 0
+
+
+def test_a_run_warns_where_nothing_is_on_a_disk() -> None:
+    """What is synchronised in memory says nothing."""
+    facts = {"cores": 2, "load_at_start": 0.0, "journal": None}
+    assert warnings({**facts, "file_system": "ext4"}) == []
+    [warning] = warnings({**facts, "file_system": "tmpfs"})
+    assert "on no disk" in warning
 
 
 # -- plots and pages -------------------------------------------------------------------------------

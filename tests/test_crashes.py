@@ -237,6 +237,21 @@ OPERATIONS = {
         True,
         lambda t, result: result == t.data,
     ),
+    "load_many": Operation(
+        lambda t, p: procaio.aio_load_many([t.path / "data", t.path / "large"], pool=p),
+        True,
+        lambda t, result: result == [t.data, t.data * 40],
+    ),
+    "stat_many": Operation(
+        lambda t, p: procaio.aio_stat_many([t.path / "data", t.few], pool=p),
+        True,
+        lambda t, result: result == [os.stat(t.path / "data"), os.stat(t.few)],
+    ),
+    "read_many": Operation(
+        lambda t, p: procaio.aio_read_many(t.reading, [100, 0], 50, pool=p),
+        True,
+        lambda t, result: result == [t.data[100:150], t.data[:50]],
+    ),
     "load in steps": Operation(
         lambda t, p: procaio.aio_load(t.path / "large", pool=p),
         True,

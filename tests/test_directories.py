@@ -218,19 +218,23 @@ def test_large_directory_that_is_cancelled_is_read_no_further(
     """What a worker has read by then is the last of it; else there are more steps (G7)."""
     names = fill(tmp_path, 30_000)
 
-    def steps(request: procaio.Request[list[str]], *, cancel: bool) -> int:
-        before = sum(worker.taken for worker in workers.statistics().workers)
+    def taken() -> int:
+        return sum(worker.taken for worker in workers.statistics().workers)
+
+    def read(*, cancel: bool) -> tuple[procaio.Request[list[str]], int]:
+        procaio.aio_nop(pool=workers).wait()
+        before = taken()
+        request = procaio.aio_readdir(tmp_path, pool=workers)
         eventually(lambda: request.state == "pending", "the first step")
         if cancel:
             request.cancel()
         workers.flush()
-        return sum(worker.taken for worker in workers.statistics().workers) - before
+        return request, taken() - before
 
     workers.max_parallel(1)
-    cancelled = procaio.aio_readdir(tmp_path, pool=workers)
-    assert steps(cancelled, cancel=True) <= 2  # a worker may have closed it already
+    cancelled, steps = read(cancel=True)
+    assert steps <= 2  # a worker may have closed it already
     assert cancelled.result is None
-    procaio.aio_nop(pool=workers).wait()
-    whole = procaio.aio_readdir(tmp_path, pool=workers)
-    assert steps(whole, cancel=False) > 2
+    whole, steps = read(cancel=False)
+    assert steps > 2
     assert sorted(whole.result) == names

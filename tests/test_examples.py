@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
+from programs import EXAMPLES, serving
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "docs/examples"
+    from pathlib import Path
 
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -38,24 +37,8 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A directory, and the address where the file server has it."""
-    # Where SIGINT is ignored, as in the background of a shell, the server would ignore it too.
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", EXAMPLES / "file_server.py", tmp_path, "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as server:
-        signal.signal(signal.SIGINT, previous)
-        assert server.stdout
-        assert server.stderr
-        try:
-            yield tmp_path, server.stdout.readline().strip()
-            server.send_signal(signal.SIGINT)
-            assert server.wait(30) == 0
-            assert server.stderr.read() == ""
-        finally:
-            server.kill()  # if it has not ended
+    with serving("file_server.py", tmp_path) as (_, url):
+        yield tmp_path, url
 
 
 def get(url: str) -> tuple[int, bytes]:

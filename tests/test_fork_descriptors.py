@@ -121,7 +121,7 @@ def test_outstanding_requests_fail_with_ebadf_when_their_pool_loses_its_descript
 
     def work() -> None:
         calls: list[object] = []
-        pool = procaio.Pool(workers=2)
+        pool = procaio.Pool(workers=2, at_once=False)
         held = gate.hold(pool, 2)
         before = processes(pool)
         queued = [procaio.aio_stat(data_file, pool=pool) for _ in range(3000)]

@@ -10,8 +10,6 @@ import io
 import os
 import signal
 import socket
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +18,17 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from conftest import eventually, not_sanitized, open_files
+from programs import EXAMPLES, serving
 
 aiohttp = pytest.importorskip("aiohttp")
 fastapi = pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from types import ModuleType
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "docs/examples"
 BLOCK = 64 * 1024
 LARGEST = 8 << 20
 
@@ -76,39 +75,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(name: str, directory: Path, *arguments: object) -> Iterator[Server]:
-    """Run a script as a server; at its end it has not complained of anything."""
-    # Where SIGINT is ignored, as in the background of a shell, the server would ignore it too.
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", EXAMPLES / name, directory, "0", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        signal.signal(signal.SIGINT, previous)
-        assert process.stdout
-        assert process.stderr
-        try:
-            yield Server(process, directory, process.stdout.readline().strip())
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                assert (process.wait(30), process.stderr.read()) == (0, "")
-        finally:
-            process.kill()  # if it has not ended
+def web_server(name: str, directory: Path, *arguments: object) -> Iterator[Server]:
+    """Run a script as a server of a directory, which has no links in its path."""
+    with serving(name, directory, *arguments) as (process, url):
+        yield Server(process, directory, url)
 
 
 @pytest.fixture(scope="module")
 def static_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for all tests: what the first leaves in it, the last would find."""
-    with serving("static_files.py", tmp_path_factory.mktemp("static").resolve()) as server:
+    with web_server("static_files.py", tmp_path_factory.mktemp("static").resolve()) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def upload_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One for all tests, of files of a few MB."""
-    with serving("upload_server.py", tmp_path_factory.mktemp("up").resolve(), LARGEST) as server:
+    with web_server("upload_server.py", tmp_path_factory.mktemp("up").resolve(), LARGEST) as server:
         yield server
 
 
@@ -574,7 +557,7 @@ def test_upload_that_is_interrupted_leaves_nothing(uploads: Server, how: str) ->
 def test_upload_to_a_server_that_ends_leaves_nothing(tmp_path: Path, number: int) -> None:
     """Whether it may say goodbye or not."""
     with (
-        serving("upload_server.py", tmp_path.resolve()) as server,
+        web_server("upload_server.py", tmp_path.resolve()) as server,
         server.talking("PUT /file HTTP/1.1", "Content-Length: 1000000") as client,
     ):
         begin_upload(server, client)

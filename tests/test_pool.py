@@ -394,7 +394,7 @@ def test_requests_that_block_hold_no_other_pool_up(gate: Gate, data_file: Path) 
     """What may wait for ever belongs into a pool of its own (O5)."""
     with procaio.Pool(workers=2) as blocked, procaio.Pool(workers=1) as free:
         held = gate.hold(blocked, 2)
-        stuck = procaio.aio_stat(data_file, pool=blocked)
+        stuck = procaio.aio_access(data_file, os.R_OK, pool=blocked)
         assert procaio.aio_stat(data_file, pool=free).wait() == os.stat(data_file)
         assert [request.state for request in (*held, stuck)] == ["execute", "execute", "ready"]
         gate.open(2)

@@ -1,7 +1,8 @@
 /* workers/calls.h - what the rows of pa_ops are made of: one function for each system call.
  *
  * They run in a worker, which shares the program's descriptor table, working directory and umask,
- * and in the program itself for pools without workers.  All are async-signal-safe: system calls, and
+ * and in the program itself for pools without workers; those that are named ..._cached only in the
+ * program, before it turns to a worker.  All are async-signal-safe: system calls, and
  * nothing that allocates or locks.  Each gives a number >= 0 or a negated errno.
  */
 #ifndef PROCAIO_WORKERS_CALLS_H
@@ -9,10 +10,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "ops.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
 
 static inline int64_t pa_outcome(int64_t value)
 {
@@ -112,6 +119,11 @@ int64_t pa_call_make_directory(const struct pa_call *call);
 int64_t pa_call_finish_directory(const struct pa_call *call);
 int64_t pa_call_make_directories(const struct pa_call *call);
 
+/* calls_many.c */
+int64_t pa_call_stat_many(const struct pa_call *call);
+int64_t pa_call_read_many(const struct pa_call *call);
+int64_t pa_call_load_many(const struct pa_call *call);
+
 /* calls_replace.c */
 int64_t pa_call_replace_file(const struct pa_call *call);
 
@@ -143,6 +155,10 @@ int64_t pa_call_readlink(const struct pa_call *call);
 int64_t pa_call_readdir(const struct pa_call *call);
 int64_t pa_call_access(const struct pa_call *call);
 int64_t pa_call_statx(const struct pa_call *call);
+
+/* calls_cached.c */
+int64_t pa_call_stat_cached(const struct pa_call *call);
+int64_t pa_call_lstat_cached(const struct pa_call *call);
 
 /* calls_realpath.c */
 int64_t pa_call_realpath(const struct pa_call *call);

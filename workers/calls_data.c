@@ -35,8 +35,9 @@ int64_t pa_call_write(const struct pa_call *call)
 }
 
 /* Opens what is to be loaded, and goes to its offset (below 0: counted from the end).  Says whether
- * it can be done again, should this worker die over it. */
-static int64_t open_to_load(const struct pa_call *call)
+ * it can be done again, should this worker die over it, and how long the file is, if that is to be
+ * read from its start. */
+static int64_t open_to_load(const struct pa_call *call, uint64_t *size)
 {
     struct stat st;
     off_t offset = call->slot->file_offset;
@@ -45,6 +46,8 @@ static int64_t open_to_load(const struct pa_call *call)
         return fd;
     if (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode))
         pa_raise_flag(call, PA_ONCE);
+    else if (offset == 0)
+        *size = (uint64_t)st.st_size;
     if (offset != 0 && lseek((int)fd, offset, offset < 0 ? SEEK_END : SEEK_SET) < 0) {
         int error = errno;
         close((int)fd);
@@ -63,13 +66,15 @@ static uint64_t rest_of(int fd)
     return (uint64_t)(st.st_size - at);
 }
 
-/* Reads to the end of the file, not to its size: files of /proc have none.  One that does not fit
- * into the block stays open, as a directory does (pa_call_readdir). */
+/* Reads to the end of the file, not to its size: files of /proc have none.  But what gives just that
+ * much, and had room for more, has come to its end.  A file that does not fit into the block stays
+ * open, as a directory does (pa_call_readdir). */
 int64_t pa_call_load(const struct pa_call *call)
 {
     struct pa_slot *slot = call->slot;
     bool goes_on = slot->call_flags & PA_CONTINUE;
-    int64_t fd = goes_on ? slot->fd : open_to_load(call);
+    uint64_t size = 0;
+    int64_t fd = goes_on ? slot->fd : open_to_load(call, &size);
     if (fd < 0)
         return fd;
     uint64_t filled = 0, most = slot->length < slot->limit ? slot->length : slot->limit;
@@ -79,6 +84,8 @@ int64_t pa_call_load(const struct pa_call *call)
             got = pa_outcome(syscall(SYS_read, fd, call->data + filled, most - filled));
         while (got == -EINTR);
         filled += got > 0 ? (uint64_t)got : 0;
+        if (filled == size && got > 0 && filled < most)
+            got = 0;
     }
     if (got > 0 && filled < slot->limit) {
         uint64_t rest = rest_of((int)fd);

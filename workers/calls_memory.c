@@ -11,11 +11,6 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#define MADV_POPULATE_WRITE 23
-#endif
-
 /* The system reads one byte for us. */
 static int64_t read_page(char *at)
 {

@@ -47,6 +47,7 @@ struct self {
     bool doubtful;               /* the program has other rights by now */
     uint32_t limits; /* of the header, when this worker's own were set */
     int event_fd;
+    int written_fd; /* to what the last write was */
     struct pa_spin spin;
     bool spinning; /* this worker is the header's spinner */
     struct mapping mappings[PA_MAX_SEGMENTS];
@@ -191,26 +192,37 @@ static int64_t run_offering(struct pa_slot *slot, char *base, const struct pa_da
 {
     struct offer offer = {.size = 0};
     write_offer(&offer, false);
-    int64_t result = pa_op_run(slot, base, data);
+    int64_t result = pa_op_run(slot, base, data, NULL);
     if (offer.size > 0)
         write_offer(&offer, true);
     return result;
 }
 
+static int map_segment(struct self *self, uint32_t row, char **base)
+{
+    int error = map_data(self, row, base);
+    if (error == -ENOMEM && pa_take_limits(self->rights->pid))
+        error = map_data(self, row, base);
+    return error;
+}
+
 static int64_t perform(struct self *self, struct pa_slot *slot)
 {
-    char *base = NULL;
+    char *base = NULL, *out = NULL;
     const struct pa_data_segment *data = NULL;
+    int error = 0;
     if (slot->arena_segment != PA_NO_SEGMENT) {
-        int error = map_data(self, slot->arena_segment, &base);
-        if (error == -ENOMEM && pa_take_limits(self->rights->pid))
-            error = map_data(self, slot->arena_segment, &base);
+        error = map_segment(self, slot->arena_segment, &base);
         if (error)
             return error;
         data = &self->segment->header.data_segments[slot->arena_segment];
     }
+    if (pa_op_has_out(slot))
+        error = map_segment(self, slot->out_segment, &out);
+    if (error)
+        return error;
     return slot->call_flags & PA_RESERVE ? run_offering(slot, base, data)
-                                         : pa_op_run(slot, base, data);
+                                         : pa_op_run(slot, base, data, out);
 }
 
 static void learn_duration(struct pa_header *header, uint16_t op, uint64_t ns)
@@ -233,19 +245,46 @@ static void stop_spinning(struct self *self)
         pa_monitor_ensure(self->segment);
 }
 
+/* One file is written by one at a time: it has a lock, for which a second worker would wait. */
+static bool is_for_one(struct self *self, const struct pa_slot *slot)
+{
+    if (slot->op != PA_OP_WRITE)
+        return false;
+    bool again = slot->fd == self->written_fd;
+    self->written_fd = slot->fd;
+    return again;
+}
+
 /* Wake another worker if what waits is worth it; it will do the same: a chain.  In any case see to
  * it that the monitor watches: this worker's request may take for ever, and the program that pushed
  * the others saw no permit held and woke a worker for each, perhaps this one. */
-static void wake_next(struct self *self, uint16_t op)
+static void wake_next(struct self *self, const struct pa_slot *slot, uint16_t op)
 {
+    bool for_one = is_for_one(self, slot);
     uint32_t depth = pa_lanes_depth(self->segment);
     if (depth == 0)
         return;
     pa_monitor_ensure(self->segment);
     uint64_t each =
         atomic_load_explicit(&self->segment->header.op_ns[op], memory_order_relaxed);
-    if (depth * each > WAKE_COST_NS && !pa_crowded(self->segment))
+    if (!for_one && depth * each > WAKE_COST_NS && !pa_crowded(self->segment))
         pa_wake_one(self->segment);
+}
+
+/* Its permit is for somebody else while this worker waits for a disk.  The monitor would find out, but
+ * a worker that is seldom asleep for long is looked at too late. */
+static void step_aside(struct self *self, uint16_t op)
+{
+    struct pa_segment *segment = self->segment;
+    if (!pa_op_waits(op) || atomic_load_explicit(&segment->header.op_ns[op],
+                                                 memory_order_relaxed) < WAKE_COST_NS)
+        return;
+    pa_permits_return(segment, self->index);
+    self->permit = PA_NO_PERMIT;
+    /* Given back; look whether somebody needs it.  Pairs with the fence in pa_wake_after_push(). */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!pa_lanes_empty(segment) && !pa_wake_one(segment))
+        pa_monitor_ensure(segment);
 }
 
 void pa_capabilities(pid_t pid, uint32_t effective[_LINUX_CAPABILITY_U32S_3])
@@ -308,7 +347,8 @@ static void run_request(struct self *self, uint32_t entry, const struct pa_place
         refuse(self, slot, entry);
         return;
     }
-    wake_next(self, op);
+    wake_next(self, slot, op);
+    step_aside(self, op);
     self->taken++;
     atomic_store_explicit(&self->record->op, op, memory_order_relaxed);
     atomic_store_explicit(&self->record->activity, PA_RUNNING, memory_order_relaxed);
@@ -459,6 +499,7 @@ void pa_worker_loop(struct pa_segment *segment, const struct pa_setup *setup, ui
         .rights = rights,
         .limits = limits,
         .event_fd = setup->event_fd,
+        .written_fd = -1,
         .permit = pa_permit_held(segment, worker),
         .taken = atomic_load_explicit(&segment->workers[worker].taken, memory_order_relaxed),
         .spin = {.limit_ns = setup->spin_limit_ns, .ns = setup->spin_limit_ns},

@@ -43,8 +43,8 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_TRUNCATE] = {"truncate", pa_call_truncate, true, true, false, NULL},
     [PA_OP_FTRUNCATE] = {"ftruncate", pa_call_ftruncate, true, true, false, NULL},
     [PA_OP_LOAD] = {"load", pa_call_load, true, true, true, NULL}, /* not from a FIFO or a device */
-    [PA_OP_STAT] = {"stat", pa_call_stat, true, true, false, NULL},
-    [PA_OP_LSTAT] = {"lstat", pa_call_lstat, true, true, false, NULL},
+    [PA_OP_STAT] = {"stat", pa_call_stat, true, true, false, pa_call_stat_cached},
+    [PA_OP_LSTAT] = {"lstat", pa_call_lstat, true, true, false, pa_call_lstat_cached},
     [PA_OP_FSTAT] = {"fstat", pa_call_fstat, true, true, false, NULL},
     [PA_OP_STATVFS] = {"statvfs", pa_call_statvfs, true, true, false, NULL},
     [PA_OP_FSTATVFS] = {"fstatvfs", pa_call_fstatvfs, true, true, false, NULL},
@@ -94,13 +94,28 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_MAKE_DIRECTORY] = {"make_directory", pa_call_make_directory, true, true, true, NULL},
     [PA_OP_FINISH_DIRECTORY] = {"finish_directory", pa_call_finish_directory, true, true, true,
                                 NULL},
+    [PA_OP_STAT_MANY] = {"stat_many", pa_call_stat_many, false, true, false, NULL},
+    [PA_OP_READ_MANY] = {"read_many", pa_call_read_many, false, true, false, NULL},
+    [PA_OP_LOAD_MANY] = {"load_many", pa_call_load_many, false, true, true, NULL},
     [PA_OP_MSYNC] = {"msync", pa_call_msync, true, false, false, NULL},
     [PA_OP_MTOUCH] = {"mtouch", pa_call_mtouch, true, false, false, NULL},
     [PA_OP_MLOCK] = {"mlock", pa_call_mlock, true, false, false, NULL},
     [PA_OP_MLOCKALL] = {"mlockall", pa_call_mlockall, true, false, false, NULL},
 };
 
-int64_t pa_op_run(struct pa_slot *slot, char *data_base, const struct pa_data_segment *segment)
+bool pa_op_waits(uint16_t op)
+{
+    return op == PA_OP_FSYNC || op == PA_OP_FDATASYNC || op == PA_OP_SYNC || op == PA_OP_SYNCFS ||
+           op == PA_OP_SYNC_FILE_RANGE || op == PA_OP_PATHSYNC || op == PA_OP_REPLACE_FILE;
+}
+
+bool pa_op_has_out(const struct pa_slot *slot)
+{
+    return slot->op == PA_OP_READ_MANY && slot->out_segment != PA_NO_SEGMENT;
+}
+
+int64_t pa_op_run(struct pa_slot *slot, char *data_base, const struct pa_data_segment *segment,
+                  char *out_base)
 {
     if (slot->op >= PA_NOPS)
         return -ENOSYS;
@@ -108,7 +123,7 @@ int64_t pa_op_run(struct pa_slot *slot, char *data_base, const struct pa_data_se
     char *data = data_base ? data_base + slot->arena_offset : NULL;
     const char *path = slot->call_flags & PA_PATHS_IN_ARENA ? data : slot->payload;
     struct pa_call call = {
-        .slot = slot, .path = path, .path2 = path + slot->path2_at, .data = data};
+        .slot = slot, .path = path, .path2 = path + slot->path2_at, .data = data, .out = out_base};
     if (slot->call_flags & PA_BY_FD && slot->fd < 0)
         return -EBADF; /* one of them is AT_FDCWD, which some calls take for a directory */
     if (slot->call_flags & PA_RESERVE) {

@@ -11,6 +11,7 @@ struct pa_call {
     struct pa_slot *slot;
     const char *path, *path2;
     char *data; /* the block, or NULL */
+    char *out;  /* the segment that read_many fills, or NULL: the block */
 };
 
 struct pa_op {
@@ -27,8 +28,11 @@ struct pa_op {
 extern const struct pa_op pa_ops[PA_NOPS];
 
 /* Run the slot's operation, in whichever process.  `data_base` is where the block's data segment
- * is mapped here, NULL without one. */
+ * is mapped here, NULL without one; `out_base` likewise, if pa_op_has_out(). */
 int64_t pa_op_run(struct pa_slot *slot, char *data_base,
-                  const struct pa_data_segment *segment); /* NULL: it has no block */
+                  const struct pa_data_segment *segment, /* NULL: it has no block */
+                  char *out_base);
+bool pa_op_waits(uint16_t op); /* if it takes long: for a disk, and needs no core meanwhile */
+bool pa_op_has_out(const struct pa_slot *slot); /* a second segment: `out_segment` */
 
 #endif

@@ -44,8 +44,8 @@ sub measure {
 }
 
 sub open_file {
-    my ($path) = @_;
-    open my $file, "<:raw", $path or die "$path: $!\n";
+    my ($path, $mode) = @_;
+    open my $file, $mode // "<:raw", $path or die "$path: $!\n";
     return $file;
 }
 

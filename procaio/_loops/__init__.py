@@ -26,7 +26,9 @@ __all__ = [
     "elsewhere",
     "find",
     "forget",
+    "settled_future",
     "sleep_in_greenlet",
+    "steps_tasks",
     "that_watches_for",
     "watch",
     "watch_again",
@@ -169,6 +171,30 @@ def forget(loops: Iterable[Loop]) -> None:
             loop.end()
 
 
+def steps_tasks(loop: Any) -> bool:
+    """Whether a turn of the loop may step its tasks itself: nobody can run the loop again within
+    one of them, where the others would not go on. In debug mode the loop calls tasks itself, and
+    tells which one is slow.
+    """
+    known = type(loop) is asyncio.SelectorEventLoop or type(loop).__module__ == "uvloop"
+    return known and not hasattr(loop, "_nest_patched") and not loop.get_debug()
+
+
+class _NoLoop:
+    """What a future asks its loop when it is made, if that is all it ever asks."""
+
+    def get_debug(self) -> bool:
+        """Answer no."""
+        return False
+
+
+def settled_future() -> asyncio.Future[None]:
+    """Make a future that is done and belongs to no loop."""
+    future: asyncio.Future[None] = asyncio.Future(loop=_NoLoop())  # type: ignore[arg-type]
+    future.set_result(None)
+    return future
+
+
 # -- the pool's side -------------------------------------------------------------------------------
 
 
@@ -180,7 +206,14 @@ def that_watches_for(loop: Loop) -> Loop:
 
 
 def watch(loop: Loop, pool: Pool) -> None:
-    """Let the loop deliver the pool's completions."""
+    """Let the loop deliver the pool's completions, in the context of now.
+
+    That tells anyio in which kind of loop it is called: outside of tasks it has nothing else to go
+    by.
+    """
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None and isinstance(loop, asyncio.AbstractEventLoop):
+        sniffio.current_async_library_cvar.set("asyncio")
     loop.add_reader(pool.poll_fileno(), pool._on_readable)  # noqa: SLF001 - the pool's own side
 
 

@@ -78,7 +78,7 @@ static const char *utf8_of(PyObject *text, Py_ssize_t *length)
 
 /* A path as the kernel gets it: a str of which the UTF-8 form will do, everything else as bytes, so
  * that a path takes no memory of the request's own. */
-static PyObject *encode_path(PyObject *path, bool *is_bytes)
+PyObject *encode_path(PyObject *path, bool *is_bytes)
 {
     PyObject *plain = PyOS_FSPath(path);
     if (!plain)
@@ -141,7 +141,7 @@ static int keep(Request *request, PyObject *file)
     return kept ? 0 : -1;
 }
 
-static int descriptor_of(PyObject *file, int *fd)
+int descriptor_of(PyObject *file, int *fd)
 {
     if (PyLong_Check(file)) {
         int overflow;

@@ -12,11 +12,13 @@ int take_u32(PyObject *value, const char *name, uint32_t *number); /* unchanged 
 int take_flag(PyObject *value, bool *flag);                        /* likewise */
 
 bool is_path(PyObject *object);
+PyObject *encode_path(PyObject *path, bool *is_bytes); /* new: a str with UTF-8 form, or bytes */
 int take_path(Request *request, PyObject *path);
 int take_path2(Request *request, PyObject *path);
 int take_dir_fd(Request *request, PyObject *value, int *fd);
 
 /* An int is a descriptor, whatever its value; other objects are asked, and kept alive. */
+int descriptor_of(PyObject *file, int *fd);
 int take_fd(Request *request, PyObject *file);
 int take_second_fd(Request *request, PyObject *file);
 int take_fd_as_name(Request *request, PyObject *file); /* errors name it, as those of os.stat do */

@@ -1,9 +1,10 @@
 /* procaio/csrc/at_once.c - what cannot block is done at once, in the program.
  *
- * Handing a cached 4 KiB read to another process and back costs as much as the read, and waking that
- * process ten times as much.  So the kernel is asked for reads that it promises not to wait for
- * (pa_op.run_cached); what it refuses goes to a worker, as everything else does.  The request is
- * pending then, like any that was executed: its callback runs in poll_cb, and cancelling finds it so.
+ * Handing a cached 4 KiB read or a stat to another process and back costs as much as doing it, and
+ * waking that process ten times as much.  So the kernel is asked for reads, and for names, that it
+ * promises not to wait for (pa_op.run_cached); what it refuses goes to a worker, as everything else
+ * does.  The request is pending then, like any that was executed: its callback runs in poll_cb, and
+ * cancelling finds it so.
  *
  * A worker that is awake is fed first: with many requests outstanding the program and the workers
  * share the work.  Nothing of a higher priority is overtaken, and with one worker nothing at all.
@@ -15,7 +16,8 @@
 enum {
     LARGEST = 16 << 10, /* copying more takes longer than handing it over */
     FEW = 4,            /* so few outstanding requests are not worth waking anybody for */
-    FED = 16,           /* waiting requests that keep the workers awake */
+    FED = 8,            /* waiting requests that keep the workers at work meanwhile, */
+    FED_PART = 2,       /* or such a part of a small number of outstanding ones */
     LONGEST_PAUSE = 256,
 };
 
@@ -35,23 +37,39 @@ static bool would_overtake(Pool *pool, const Request *request)
     return false;
 }
 
-static bool workers_want_more(Pool *pool)
+/* Whether it is rather for a worker, because there is work for several.  What counts is what waits for
+ * them, and what has been done and may make more in its callback; not what they execute: that may hang
+ * for ever.  If all that are awake do, nobody takes what waits.  A name takes longer to look up here
+ * than to hand over, so the workers get all of them. */
+static bool workers_want_more(Pool *pool, const Request *request)
 {
-    return pool->nreqs > FEW && pa_lanes_depth(pool->segment) < FED;
+    if (pool->nreqs <= FEW)
+        return false;
+    uint32_t depth = pa_lanes_depth(pool->segment);
+    uint64_t enough = pool->nreqs / FED_PART < FED ? pool->nreqs / FED_PART : FED;
+    bool fed = request->op == PA_OP_READ && depth >= enough;
+    return pool->pending_length + depth >= FEW && !fed &&
+           (depth == 0 || pa_anybody_awake(pool->segment));
 }
 
-/* After requests that were refused, some are not tried: a file that is not in the cache would cost
- * a system call more for each. */
-static void learn(Pool *pool, bool found)
+/* After requests that were refused, some of that kind are not tried: a file that is not in the cache
+ * would cost a system call more for each. */
+static void learn(Pool *pool, uint8_t op, bool found)
 {
-    if (found) {
-        pool->at_once_pause = 0;
-        return;
-    }
-    pool->at_once_pause = pool->at_once_pause ? pool->at_once_pause * 2 : 1;
-    if (pool->at_once_pause > LONGEST_PAUSE)
-        pool->at_once_pause = LONGEST_PAUSE;
-    pool->at_once_skip = pool->at_once_pause;
+    uint16_t pause = pool->at_once_tries[op].pause;
+    if (found)
+        pause = 0;
+    else
+        pause = pause == 0 ? 1 : pause < LONGEST_PAUSE ? (uint16_t)(pause * 2) : LONGEST_PAUSE;
+    pool->at_once_tries[op].pause = pool->at_once_tries[op].skip = pause;
+}
+
+static bool is_paused(Pool *pool, uint8_t op)
+{
+    if (pool->at_once_tries[op].skip == 0)
+        return false;
+    pool->at_once_tries[op].skip--;
+    return true;
 }
 
 /* Where the data go, or NULL: into memory that changes only when the request is done. */
@@ -75,12 +93,17 @@ static bool is_direct(int fd)
     return flags < 0 || flags & O_DIRECT;
 }
 
-/* A short count may be the end of the file, or of what is in the cache: a worker finds out. */
-static bool run(Request *request)
+static bool has_cached_form(const Request *request)
 {
-    if (is_direct(request->fd))
-        return false;
-    char *data = destination(request);
+    if (request->op == PA_OP_READ)
+        return request->length > 0 && request->length <= LARGEST && request->offset >= 0;
+    return pa_ops[request->op].run_cached;
+}
+
+/* A short count may be the end of the file, or of what is in the cache: a worker finds out. */
+static bool read_now(Request *request)
+{
+    char *data = is_direct(request->fd) ? NULL : destination(request);
     if (!data)
         return false;
     struct pa_slot slot = {.fd = request->fd,
@@ -98,18 +121,30 @@ static bool run(Request *request)
     return false;
 }
 
+/* That there is no such name is an answer, too. */
+static bool look_up_now(Request *request)
+{
+    size_t length;
+    struct pa_slot slot = {.fd = request->fd};
+    const struct pa_call call = {.slot = &slot, .path = queue_path(request->fspath, &length)};
+    int64_t outcome = pa_ops[request->op].run_cached(&call);
+    if (outcome == -EAGAIN)
+        return false;
+    slot.result = outcome;
+    request->value = result_take(request, &slot);
+    if (request->value || request->error)
+        return true;
+    PyErr_Clear();
+    return false;
+}
+
 bool at_once_run(Pool *pool, Request *request)
 {
-    if (request->op != PA_OP_READ || request->length > LARGEST || request->length == 0 ||
-        request->offset < 0 || !pool->at_once || pool->is_inline)
+    uint8_t op = request->op;
+    if (!has_cached_form(request) || !pool->at_once || pool->is_inline || is_paused(pool, op) ||
+        workers_want_more(pool, request) || would_overtake(pool, request))
         return false;
-    if (pool->at_once_skip > 0) {
-        pool->at_once_skip--;
-        return false;
-    }
-    if (workers_want_more(pool) || would_overtake(pool, request))
-        return false;
-    bool done = run(request);
-    learn(pool, done);
+    bool done = op == PA_OP_READ ? read_now(request) : look_up_now(request);
+    learn(pool, op, done);
     return done;
 }

@@ -16,32 +16,44 @@ struct Waiter {
     PyObject *loop;
     PyObject *wakeup, *context; /* what the task wants called; NULL before and after */
     PyObject *message;          /* of cancel() */
-    Waiter *next;               /* of the same request */
+    Waiter *next;               /* of the same request, or of the same turn */
     unsigned long thread;
     bool blocking; /* the task has yet to see it */
     bool yielded;
     bool cancelled;
+    bool is_called; /* at the end of the turn */
 };
 
 PyTypeObject *Waiter_Type;
 
 static PyObject *str_call_soon, *str_call_soon_threadsafe, *kw_context, *str_attach;
 
-static PyObject *running_loop(void)
+/* A function that is imported when it is needed first. */
+static PyObject *call_imported(PyObject **place, const char *module, const char *name,
+                               PyObject *argument)
 {
-    if (!hooks.running_loop) {
-        PyObject *events = PyImport_ImportModule("asyncio.events");
-        hooks.running_loop = events ? PyObject_GetAttrString(events, "_get_running_loop") : NULL;
-        Py_XDECREF(events);
-        if (!hooks.running_loop)
+    if (!*place) {
+        PyObject *imported = PyImport_ImportModule(module);
+        *place = imported ? PyObject_GetAttrString(imported, name) : NULL;
+        Py_XDECREF(imported);
+        if (!*place)
             return NULL;
     }
-    return PyObject_CallNoArgs(hooks.running_loop);
+    return argument ? PyObject_CallOneArg(*place, argument) : PyObject_CallNoArgs(*place);
+}
+
+static _Thread_local PyObject *stepping; /* the loop whose tasks are being stepped */
+
+static PyObject *running_loop(void)
+{
+    if (stepping)
+        return Py_NewRef(stepping);
+    return call_imported(&hooks.running_loop, "asyncio.events", "_get_running_loop", NULL);
 }
 
 static bool others_may_run(void)
 {
-    static PyObject *trio, *twisted;
+    static struct imported trio, twisted;
     return is_imported(&trio, "trio") || is_imported(&twisted, "twisted");
 }
 
@@ -72,7 +84,7 @@ static Waiter *waiter_new(Request *request, PyObject *loop)
     self->wakeup = self->context = self->message = NULL;
     self->next = NULL;
     self->thread = PyThread_get_thread_ident();
-    self->blocking = self->yielded = self->cancelled = false;
+    self->blocking = self->yielded = self->cancelled = self->is_called = false;
     PyObject_GC_Track((PyObject *)self);
     return self;
 }
@@ -83,6 +95,19 @@ static bool is_outstanding(Request *request)
         (request->pool->fork_count != fork_count || !request->pool->segment))
         request->place = AT_DEAD;
     return request->place < AT_CALLBACK;
+}
+
+/* What was done at once is there when it is awaited: the task goes on with it, and need not leave
+ * the turn of its loop.  Only so often in a turn, so that others get theirs. */
+static bool take_at_hand(Request *request)
+{
+    Pool *pool = request->pool;
+    if (pool->at_hand == 0 || !queue_take_at_hand(pool, request))
+        return false;
+    pool->at_hand--;
+    deliver(pool, request); /* there is nobody to tell, so nothing can fail */
+    poll_tell_others(pool);
+    return true;
 }
 
 PyObject *request_await(PyObject *object)
@@ -102,6 +127,8 @@ PyObject *request_await(PyObject *object)
         if (loop == Py_None) /* another thread has delivered it meanwhile */
             Py_CLEAR(loop);
     }
+    if (loop && take_at_hand(request))
+        Py_CLEAR(loop);
     if (loop && attach(request->pool, loop) < 0) {
         Py_DECREF(loop);
         return NULL;
@@ -205,6 +232,140 @@ static int schedule(Waiter *self)
     return handle ? 0 : -1;
 }
 
+/* In a turn of its loop a task is stepped by the turn itself, at its end, as the loop would do next:
+ * without a handle, its way through the queue and the Python code around both.  By then all is
+ * settled here, so a task may do whatever it may do elsewhere, like run another loop. */
+static _Thread_local struct turn {
+    bool is_on, is_known;
+    PyObject *loop; /* whose tasks are stepped: it is looked for when one of them waits */
+    Waiter *first, **end;
+} turn;
+
+static void know_asyncio(void)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    hooks.Task = asyncio ? PyObject_GetAttrString(asyncio, "Task") : NULL;
+    Py_XDECREF(asyncio);
+    hooks.settled = hooks.Task ? call_loops("settled_future", "()") : NULL;
+}
+
+static void know_turn(void)
+{
+    turn.is_known = true;
+    PyObject *loop = running_loop();
+    PyObject *may = loop ? call_imported(&hooks.steps_tasks, "procaio._loops", "steps_tasks", loop)
+                         : NULL;
+    if (may == Py_True)
+        turn.loop = Py_NewRef(loop);
+    if (may == Py_True && !hooks.settled)
+        know_asyncio();
+    Py_XDECREF(may);
+    Py_XDECREF(loop);
+    PyErr_Clear(); /* it is called as ever then, and says itself what is wrong */
+}
+
+static bool is_its_turn(const Waiter *self)
+{
+    if (!turn.is_on || !self->wakeup || self->thread != PyThread_get_thread_ident())
+        return false;
+    if (!turn.is_known)
+        know_turn();
+    return turn.loop && turn.loop == self->loop;
+}
+
+/* It is on its way as if its loop had been told. */
+static void step_later(Waiter *self)
+{
+    self->is_called = true;
+    *turn.end = (Waiter *)Py_NewRef((PyObject *)self);
+    turn.end = &self->next;
+}
+
+/* What a task of asyncio is woken with.  It asks that for its outcome, and does so most quickly if it
+ * is a future of asyncio's own; the outcome itself it gets from the next step(). */
+static PyObject *settled_for(Waiter *self, PyObject *wakeup)
+{
+    if (self->cancelled || !hooks.settled || !hooks.Task || !PyCFunction_Check(wakeup))
+        return (PyObject *)self;
+    PyObject *task = PyCFunction_GET_SELF(wakeup);
+    return task && (PyObject *)Py_TYPE(task) == hooks.Task ? hooks.settled : (PyObject *)self;
+}
+
+/* 0, or -1 with what goes on into the loop, as it would from a call of its own: SystemExit. */
+static int step_task(Waiter *self)
+{
+    PyObject *wakeup = self->wakeup, *context = self->context;
+    if (!wakeup)
+        return 0;
+    if (context && PyContext_Enter(context) < 0) { /* whoever runs this is in it */
+        PyErr_Clear();
+        return schedule(self);
+    }
+    self->wakeup = self->context = NULL;
+    PyObject *done = PyObject_CallOneArg(wakeup, settled_for(self, wakeup));
+    if (context && PyContext_Exit(context) < 0)
+        Py_CLEAR(done);
+    Py_DECREF(wakeup);
+    Py_XDECREF(context);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+/* After an exception the loop calls them, if it goes on. */
+static int step_tasks(Waiter *waiter, PyObject *loop, int failed)
+{
+    PyObject *type = NULL, *value = NULL, *traceback = NULL, *outer = stepping;
+    stepping = loop;
+    if (failed < 0)
+        PyErr_Fetch(&type, &value, &traceback);
+    while (waiter) {
+        Waiter *next = waiter->next;
+        waiter->next = NULL;
+        if (failed < 0) {
+            schedule(waiter);
+        } else if ((failed = step_task(waiter)) < 0) {
+            PyErr_Fetch(&type, &value, &traceback);
+        }
+        Py_DECREF(waiter);
+        waiter = next;
+    }
+    stepping = outer;
+    if (failed < 0)
+        PyErr_Restore(type, value, traceback);
+    return failed;
+}
+
+static int deliver_some(Pool *pool)
+{
+    enum { RESULTS = 32 };
+    uint64_t processed;
+    struct turn outer = turn;
+    turn = (struct turn){.is_on = true, .end = &turn.first};
+    int left = poll_some(pool, RESULTS, &processed);
+    Waiter *tasks = turn.first;
+    PyObject *loop = turn.loop;
+    turn = outer;
+    left = step_tasks(tasks, loop, left < 0 ? -1 : 0);
+    Py_XDECREF(loop);
+    return left;
+}
+
+/* Delivers some results in a turn of a loop.  A turn is kept short, so that timers and sockets get
+ * theirs. */
+int await_turn(Pool *pool)
+{
+    enum { AT_HAND = 16 };
+    const struct pa_segment *segment = pool->segment;
+    uint64_t began_ns = poll_turn_begins(pool);
+    pool->at_hand = AT_HAND;
+    int failed;
+    do
+        failed = deliver_some(pool);
+    while (failed == 0 && pool->segment == segment && pool->fork_count == fork_count &&
+           poll_turn_goes_on(pool, began_ns));
+    return failed;
+}
+
 void waiters_wake(Request *request)
 {
     Waiter *waiter = request->waiters, *reversed = NULL;
@@ -218,7 +379,10 @@ void waiters_wake(Request *request)
     while (reversed) {
         Waiter *next = reversed->next;
         reversed->next = NULL;
-        schedule(reversed);
+        if (is_its_turn(reversed))
+            step_later(reversed);
+        else
+            schedule(reversed);
         Py_DECREF(reversed);
         reversed = next;
     }
@@ -226,19 +390,22 @@ void waiters_wake(Request *request)
 
 /* -- the future's side ------------------------------------------------------------------------ */
 
-static PyObject *add_done_callback(Waiter *self, PyObject *args, PyObject *kwargs)
+/* add_done_callback(wakeup, *, context=None) */
+static PyObject *add_done_callback(Waiter *self, PyObject *const *args, Py_ssize_t count,
+                                   PyObject *names)
 {
-    static char *names[] = {"", "context", NULL};
-    PyObject *wakeup, *context = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$O:add_done_callback", names, &wakeup,
-                                     &context))
+    bool named = names && PyTuple_GET_SIZE(names) == 1 &&
+                 PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "context") == 0;
+    if (count != 1 || (names && PyTuple_GET_SIZE(names) > 0 && !named)) {
+        PyErr_SetString(PyExc_TypeError, "add_done_callback takes a callable and context=");
         return NULL;
+    }
     if (self->wakeup) {
         PyErr_SetString(PyExc_RuntimeError, "only the awaiting task adds a callback");
         return NULL;
     }
-    self->wakeup = Py_NewRef(wakeup);
-    self->context = context == Py_None ? NULL : Py_XNewRef(context);
+    self->wakeup = Py_NewRef(args[0]);
+    self->context = named && args[1] != Py_None ? Py_NewRef(args[1]) : NULL;
     if (self->request->place >= AT_CALLBACK)
         schedule(self);
     Py_RETURN_NONE;
@@ -246,7 +413,7 @@ static PyObject *add_done_callback(Waiter *self, PyObject *args, PyObject *kwarg
 
 static PyObject *remove_done_callback(Waiter *self, PyObject *wakeup)
 {
-    long removed = self->wakeup == wakeup;
+    long removed = self->wakeup == wakeup && !self->is_called;
     if (removed) {
         Py_CLEAR(self->wakeup);
         Py_CLEAR(self->context);
@@ -273,7 +440,7 @@ static PyObject *cancel(Waiter *self, PyObject *args, PyObject *kwargs)
     PyObject *message = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", names, &message))
         return NULL;
-    if (self->cancelled || !self->wakeup)
+    if (self->cancelled || !self->wakeup || self->is_called)
         Py_RETURN_FALSE;
     self->cancelled = true;
     Py_XSETREF(self->message, Py_NewRef(message));
@@ -357,12 +524,6 @@ static PyObject *close_(Waiter *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-static PyObject *get_loop(Waiter *self, PyObject *unused)
-{
-    (void)unused;
-    return Py_NewRef(self->loop ? self->loop : Py_None);
-}
-
 static PyObject *done(Waiter *self, PyObject *unused)
 {
     (void)unused;
@@ -373,6 +534,13 @@ static PyObject *cancelled(Waiter *self, PyObject *unused)
 {
     (void)unused;
     return PyBool_FromLong(self->cancelled);
+}
+
+/* In place of get_loop(), after which asyncio looks first: a method takes longer to call. */
+static PyObject *get_loop(Waiter *self, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(self->loop ? self->loop : Py_None);
 }
 
 static PyObject *get_blocking(Waiter *self, void *unused)
@@ -428,7 +596,7 @@ static void dealloc(Waiter *self)
 
 static PyMethodDef methods[] = {
     {"add_done_callback", (PyCFunction)(void (*)(void))add_done_callback,
-     METH_VARARGS | METH_KEYWORDS, NULL},
+     METH_FASTCALL | METH_KEYWORDS, NULL},
     {"remove_done_callback", (PyCFunction)remove_done_callback, METH_O, NULL},
     {"cancel", (PyCFunction)(void (*)(void))cancel, METH_VARARGS | METH_KEYWORDS, NULL},
     {"give_up", (PyCFunction)give_up, METH_NOARGS, NULL},
@@ -436,7 +604,6 @@ static PyMethodDef methods[] = {
     {"result", (PyCFunction)result, METH_NOARGS, NULL},
     {"throw", (PyCFunction)throw_, METH_VARARGS, NULL},
     {"close", (PyCFunction)close_, METH_NOARGS, NULL},
-    {"get_loop", (PyCFunction)get_loop, METH_NOARGS, NULL},
     {"done", (PyCFunction)done, METH_NOARGS, NULL},
     {"cancelled", (PyCFunction)cancelled, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -444,6 +611,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef getset[] = {
     {"_asyncio_future_blocking", (getter)get_blocking, (setter)set_blocking, NULL, NULL},
+    {"_loop", (getter)get_loop, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -25,5 +25,6 @@ build build_fiemap, build_fcntl, build_ioctl, build_replace;
 build build_msync, build_mtouch, build_mlock, build_mlockall;
 build build_mkdirs, build_composite, build_list, build_types, build_empty, build_make_directory;
 build build_finish_directory;
+build build_stat_many, build_read_many, build_load_many; /* batch.c */
 
 #endif

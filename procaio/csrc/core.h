@@ -21,6 +21,7 @@
  *   request.c     Request
  *   group.c       Group: a request that is done when its members are
  *   await.c       a request as what an asyncio task waits on
+ *   batch.c       many items as one request: packed, and taken out
  *   at_once.c     what cannot block, done in the program
  *   memory.c      what is done to the program's own memory, by threads of the program
  *   mapping.c     Mapping, and the calls on memory that do not wait
@@ -52,6 +53,7 @@
 
 #define NO_SLOT UINT32_MAX
 #define THREAD_OWNER (PA_MAX_WORKERS + 1u) /* in a slot's word: a thread of the program (memory.c) */
+#define LONGEST_PATH 8192u /* beyond PATH_MAX the kernel says ENAMETOOLONG whatever follows */
 #define LONGEST_LINK 4096u /* what a symlink can say: PATH_MAX */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -81,6 +83,7 @@ enum result_kind {
     RESULT_LISTING,  /* of one step of a tree: a tuple, see results.c */
     RESULT_REMOVAL,  /* likewise */
     RESULT_ENTRY,    /* of _copy_entry: its size, or what tells a file of several names */
+    RESULT_MANY,     /* of a chunk of a batch: see batch.c */
     RESULT_GROUP,
 };
 
@@ -133,7 +136,10 @@ struct Request {
         int64_t mtime_s;
     };
     Py_ssize_t data_offset;
-    uint64_t limit; /* load, fiemap: so many bytes at the most */
+    union {
+        uint64_t limit; /* load, fiemap: so many bytes at the most */
+        uint32_t begun; /* batches: so many items need not be done again */
+    };
     int fd, fd2;
     union {
         uint32_t flags, uid, atime_ns;
@@ -159,6 +165,7 @@ struct Request {
     bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
     bool cuts_target : 1; /* read into a bytearray: resize it */
     bool tells_links : 1; /* _copy_entry: of a file of several names */
+    bool as_records : 1;  /* batches: no object for each item */
     /* Of a copy whose worker died: what that had noted in the slot (abi.h), and that the next one is
      * only to remove what there is. */
     bool was_creating : 1;
@@ -247,13 +254,22 @@ struct Pool {
     uint32_t cleared;    /* in this round: pools_clear() */
     bool watched; /* somebody was given the descriptor */
     bool at_once; /* what cannot block is done in the program */
-    uint32_t at_once_skip, at_once_pause;
+    struct {
+        uint16_t skip, pause;
+    } at_once_tries[PA_NOPS];
+    uint8_t last_op; /* of the request that was made last */
+    bool same_file;  /* that one writes, and to the file to which the one before did */
+    int last_fd;
+    uint32_t at_hand; /* so many results of such may be awaited without leaving the loop's turn */
     unsigned polls;
     uint32_t free_count;
     uint64_t nreqs, overflow_length, pending_length;
     double max_poll_time;
     uint64_t max_poll_reqs, max_outstanding;
     struct pa_spin spin;      /* how long to look for results before sleeping */
+    struct pa_spin turn_spin; /* likewise, at the end of a turn of an event loop */
+    uint64_t turn_ended_ns;
+    uint64_t silent_ns, silent_after; /* slept since so many requests had ended */
     uint32_t deaths_in_a_row; /* of children, with no result in between */
     bool in_crash_loop;       /* more than could be an accident; the program was told, or */
     bool must_warn;           /* is to be told at the next poll */
@@ -312,6 +328,9 @@ extern struct hooks {
     PyObject *WorkerDied, *RequestCancelled, *PoolClosed, *CrashLoopWarning;
     PyObject *utime_now, *utime_omit; /* known by what they are, not by their value */
     PyObject *running_loop;   /* () -> the asyncio loop of this thread, or None */
+    PyObject *steps_tasks;    /* (loop) -> whether its turn may step its tasks */
+    PyObject *settled;        /* a future of asyncio that is done */
+    PyObject *Task;           /* asyncio's */
 } hooks;
 
 extern unsigned fork_count; /* grows in a forked child */
@@ -319,7 +338,12 @@ extern Pool *open_pools;    /* those that have a segment */
 
 /* module.c */
 PyObject *interned(PyObject **place, const char *text); /* a name that is made once and kept */
-bool is_imported(PyObject **name, const char *text);    /* what is not does not run either */
+struct imported {
+    PyObject *name, *modules; /* that dictionary, with `count` entries, gave this answer */
+    Py_ssize_t count;
+    bool found;
+};
+bool is_imported(struct imported *asked, const char *text); /* what is not does not run either */
 PyObject *call_loops(const char *function, const char *format, ...); /* of procaio._loops */
 int priority_next(void);
 void priority_reset(void);
@@ -440,6 +464,7 @@ void orphans_of_spawner(Pool *pool, int pid);
 
 /* queue.c */
 void queue_request(Pool *pool, Request *request);
+const char *queue_path(PyObject *path, size_t *length); /* as the kernel gets it */
 size_t queue_paths_size(const Request *request); /* in a slot, or in a block */
 void queue_refill(Pool *pool);
 void queue_harvest(Pool *pool);
@@ -461,6 +486,7 @@ uint64_t queue_count_ready(Pool *pool);
 uint32_t queue_count_threads(Pool *pool); /* requests that threads of the program execute */
 void queue_wanted_changed(Pool *pool);
 Request *queue_next_pending(Pool *pool);
+bool queue_take_at_hand(Pool *pool, Request *request); /* true: deliver it now */
 void queue_push_pending(Pool *pool, Request *request);
 bool queue_anything_pending(Pool *pool);
 void queue_group(Pool *pool, Request *group);
@@ -475,6 +501,8 @@ int deliver_report_of(PyObject *culprit, PyObject *request); /* likewise; raised
 
 /* poll.c */
 /* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
+uint64_t poll_turn_begins(Pool *pool);
+bool poll_turn_goes_on(Pool *pool, uint64_t began_ns); /* there are more results */
 int poll_some(Pool *pool, uint64_t turn, uint64_t *processed);
 int poll_sleep(Pool *pool, Request *awaited, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);
@@ -490,10 +518,18 @@ int arguments_ready(void);
 int results_ready(void);
 PyObject *result_take(Request *request, const struct pa_slot *slot); /* new value; NULL + error */
 bool result_keep_open(Request *request, int fd); /* of a step; false: a worker cannot have meant it */
+PyObject *result_garbage(Request *request); /* what no worker of ours writes: NULL, it has failed */
+PyObject *result_of_stat(const struct pa_stat *st);
+int64_t result_in_ns(int64_t seconds, uint32_t ns); /* or the nearest that there is */
 PyObject *result_on_failure(const Request *request);
 void result_discard(Request *request, const struct pa_slot *slot);
 bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot);
 bool result_may_be_a_step(const Request *request, const struct pa_slot *slot); /* of several */
+
+/* batch.c */
+PyObject *batch_take(Request *request, int64_t result); /* as result_take() */
+void batch_give_up_item(Request *request);              /* the first that has not been done */
+extern PyMethodDef batch_functions[];
 
 /* request.c */
 Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);
@@ -501,6 +537,7 @@ Request *request_new_husk(Pool *pool, enum pa_opcode op);
 Request *request_husk(Request *request); /* NULL: no memory */
 void request_release_arguments(Request *request);
 PyObject *request_error(const Request *request); /* new exception instance */
+bool request_is_garbled(const Request *request); /* and so has failed */
 void request_raise(const Request *request);
 
 void request_init(Request *self, Pool *pool, enum pa_opcode op, enum result_kind kind);
@@ -522,6 +559,7 @@ int group_traverse(Request *group, visitproc visit, void *arg);
 PyObject *request_await(PyObject *request);
 PyObject *request_waiter(Request *request, PyObject *loop); /* a method */
 void waiters_wake(Request *request);
+int await_turn(Pool *pool); /* what a loop calls; -1 with an exception */
 
 /* filehandle.c */
 PyObject *filehandle_new(int fd, int flags, PyObject *name);

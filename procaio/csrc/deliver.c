@@ -64,7 +64,7 @@ static int call_back(Request *request)
     int outer = callback_errno;
     bool outer_died = callback_died;
     callback_errno = request->error;
-    callback_died = request->worker_died;
+    callback_died = request->worker_died || request_is_garbled(request);
     PyObject *answer = call(request, argument);
     callback_errno = outer;
     callback_died = outer_died;

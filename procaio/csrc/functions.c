@@ -22,7 +22,8 @@ enum {
     RMDIR, MKDIR, MKNOD, LINK, SYMLINK, RENAME, READLINK, READDIR, READDIRX, SLURP, COPY, COPY_ENTRY, MOVE, REPLACE, SEEK,
     ALLOCATE, FADVISE, SYNCFS, COPY_FILE_RANGE, SPLICE, TEE, ACCESS, REALPATH, WD, RENAME2, STATX,
     GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR, FIEMAP, FCNTL, IOCTL, MSYNC, MTOUCH, MLOCK,
-    MLOCKALL, MKDIRS, COMPOSITE, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY, NSPECS
+    MLOCKALL, MKDIRS, COMPOSITE, LIST, TYPES, EMPTY, MAKE_DIRECTORY, FINISH_DIRECTORY,
+    STAT_MANY, READ_MANY, LOAD_MANY, NSPECS
 };
 
 static const struct spec specs[NSPECS] = {
@@ -161,6 +162,12 @@ static const struct spec specs[NSPECS] = {
     [FINISH_DIRECTORY] = {"_finish_directory", PA_OP_FINISH_DIRECTORY, RESULT_STATUS, 5, 5,
         {"src_directory", "src_path", "dst_directory", "dst_path", "atime_ns"},
         build_finish_directory},
+    [STAT_MANY] = {"_stat_many", PA_OP_STAT_MANY, RESULT_MANY, 4, 5,
+        {"batch", "first", "end", "dir_fd", "follow_symlinks"}, build_stat_many},
+    [READ_MANY] = {"_read_many", PA_OP_READ_MANY, RESULT_MANY, 4, 4,
+        {"batch", "first", "end", "out"}, build_read_many},
+    [LOAD_MANY] = {"_load_many", PA_OP_LOAD_MANY, RESULT_MANY, 4, 4,
+        {"batch", "first", "end", "dir_fd"}, build_load_many},
 };
 
 /* Interned names, for keywords. */
@@ -478,6 +485,9 @@ FUNCTION(_types, TYPES)
 FUNCTION(_empty, EMPTY)
 FUNCTION(_make_directory, MAKE_DIRECTORY)
 FUNCTION(_finish_directory, FINISH_DIRECTORY)
+FUNCTION(_stat_many, STAT_MANY)
+FUNCTION(_read_many, READ_MANY)
+FUNCTION(_load_many, LOAD_MANY)
 
 #define ROW(name, signature, text) ROW_AT(name, signature, "", text)
 #define ROW_AT(name, signature, keywords, text)                                                    \
@@ -749,5 +759,9 @@ PyMethodDef aio_functions[] = {
         "A step of a tree: make a directory, and open it. EINVAL if it would lie in `not_in`."),
     ROW(_finish_directory, "src_directory, src_path, dst_directory, dst_path, atime_ns, ",
         "A step of a tree: give a directory the attributes of another one."),
+    ROW(_stat_many, "batch, first, end, dir_fd, follow_symlinks=True, ",
+        "A chunk of a batch. See procaio/csrc/batch.c."),
+    ROW(_read_many, "batch, first, end, out, ", "A chunk of a batch."),
+    ROW(_load_many, "batch, first, end, dir_fd, ", "A chunk of a batch."),
     {NULL, NULL, 0, NULL},
 };

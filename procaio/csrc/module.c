@@ -96,10 +96,18 @@ PyObject *interned(PyObject **place, const char *text)
     return *place;
 }
 
-bool is_imported(PyObject **name, const char *text)
+/* Asked for each request; an import that changes the answer changes how many modules there are. */
+bool is_imported(struct imported *asked, const char *text)
 {
-    PyObject *modules = PyImport_GetModuleDict(), *key = interned(name, text);
-    return key && modules && PyDict_GetItemWithError(modules, key);
+    PyObject *modules = PyImport_GetModuleDict();
+    Py_ssize_t count = modules ? PyDict_GET_SIZE(modules) : 0;
+    if (likely(asked->modules == modules && asked->count == count))
+        return asked->found;
+    PyObject *key = interned(&asked->name, text);
+    asked->found = key && modules && PyDict_GetItemWithError(modules, key);
+    asked->modules = modules;
+    asked->count = count;
+    return asked->found;
 }
 
 /* It is imported when it is needed first: it needs this module. */
@@ -250,6 +258,7 @@ PyMODINIT_FUNC PyInit__core(void)
         add_group_type(module) < 0 ||
         PyModule_AddType(module, Statx_Type) < 0 ||
         PyModule_AddFunctions(module, memory_functions) < 0 ||
+        PyModule_AddFunctions(module, batch_functions) < 0 ||
         PyModule_AddIntConstant(module, "SEGMENT_SIZE", (long)sizeof(struct pa_segment)) < 0 ||
         PyModule_AddIntConstant(module, "MAX_WORKERS", PA_MAX_WORKERS) < 0 ||
         PyModule_AddIntConstant(module, "SLOTS", PA_NSLOTS) < 0 ||

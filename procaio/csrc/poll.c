@@ -8,6 +8,7 @@
  * Of several threads that wait for one pool, one sleeps on the descriptor, the others on `news`.
  * Whoever delivers results tells them, and whoever stops sleeping lets another one take its place.
  */
+#include <poll.h>
 #include <unistd.h>
 
 #include "core.h"
@@ -73,7 +74,7 @@ void poll_leave_readable(Pool *pool)
     pool->rung = false;
     if (must_ask(pool))
         ask(pool);
-    if (queue_anything_pending(pool))
+    if (must_ask(pool) && queue_anything_pending(pool))
         poll_kick(pool);
 }
 
@@ -184,6 +185,40 @@ static bool spin(Pool *pool, uint64_t outstanding)
     return found;
 }
 
+/* -- turns of an event loop ------------------------------------------------------------------- */
+
+uint64_t poll_turn_begins(Pool *pool)
+{
+    uint64_t now_ns = pa_now_ns();
+    pa_spin_slept(&pool->turn_spin, now_ns - pool->turn_ended_ns);
+    return now_ns;
+}
+
+/* With few requests outstanding, and nothing for anybody else to do with the processor: whether a
+ * result comes in the next microseconds, so that the loop need not go to sleep, and be woken, for each.
+ * That takes longer than most calls. */
+bool poll_turn_goes_on(Pool *pool, uint64_t began_ns)
+{
+    enum { FEW = 4, LONGEST_TURN_NS = 50000 };
+    uint64_t now_ns = pa_now_ns(), until_ns = now_ns + pool->turn_spin.ns;
+    pool->turn_ended_ns = now_ns;
+    if (pool->turn_spin.ns == 0 || pool->nreqs == 0 || pool->nreqs > FEW || pool->is_inline ||
+        now_ns - began_ns > LONGEST_TURN_NS)
+        return false;
+    stop_asking(pool);
+    bool found = queue_anything_pending(pool);
+    while (!found && pool->turn_ended_ns < until_ns) {
+        pa_relax(1);
+        found = queue_anything_pending(pool);
+        pool->turn_ended_ns = pa_now_ns();
+    }
+    pa_spin_learn(&pool->turn_spin, found);
+    if (found)
+        return true;
+    ask(pool);
+    return queue_anything_pending(pool);
+}
+
 uint64_t poll_ns(double seconds)
 {
     return seconds > 1e9 ? UINT64_C(1000000000000000000) : (uint64_t)(seconds * 1e9);
@@ -217,7 +252,7 @@ static int signals(Pool *pool, const struct pa_segment *segment)
  * Its hub watches the descriptor, so whoever delivers results has to make that readable. */
 static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
 {
-    static PyObject *gevent;
+    static struct imported gevent;
     if (likely(!is_imported(&gevent, "gevent")))
         return 0;
     PyObject *request = awaited ? (PyObject *)awaited : Py_None;
@@ -231,6 +266,53 @@ static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
     if (truth == 0 && (pool->segment != segment || pool->totals.completed != completed))
         truth = 1; /* while that ran another thread has delivered, and could not know who waits */
     return truth;
+}
+
+/* How long several workers have to do with what waits for them.  0 if that is little; or if it is rather
+ * for one, as what is written to one file is: that has a lock; or if each takes so long that results
+ * are few, or is not work at all but waits for a disk. */
+static uint64_t work_for_several(const Pool *pool)
+{
+    enum { ENOUGH_NS = 100000, SLOW_NS = 40000 };
+    const struct pa_header *header = &pool->segment->header;
+    uint32_t cores = header->setup.permit_count;
+    if (pool->same_file || pool->wanted <= 1 || cores <= 1)
+        return 0;
+    uint64_t each = atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
+    if (each > SLOW_NS)
+        return 0;
+    uint64_t workers = cores < pool->wanted ? cores : pool->wanted;
+    uint64_t work_ns = pa_lanes_depth(pool->segment) * each / workers;
+    return work_ns >= ENOUGH_NS ? work_ns : 0;
+}
+
+/* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
+ * So with work for several in sight, and if it waits for no certain request, the program sleeps for
+ * half of the time that they take, and then finds many results.  Nobody rings for them; what else there
+ * is to tell ends the nap, and is in `events`: how many, or 0. */
+static int nap(Pool *pool, uint64_t work_ns, struct epoll_event events[EVENTS])
+{
+    enum { LONGEST_NAP_NS = 150000 };
+    uint64_t nap_ns = work_ns / 2 < LONGEST_NAP_NS ? work_ns / 2 : LONGEST_NAP_NS;
+    struct timespec limit = {.tv_nsec = (long)nap_ns};
+    struct pollfd news = {.fd = pool->epoll_fd, .events = POLLIN};
+    pa_signal_decline(pool->segment);
+    bool told = ppoll(&news, 1, &limit, NULL) > 0;
+    pa_signal_withdraw(pool->segment);
+    return told ? epoll_wait(pool->epoll_fd, events, EVENTS, 0) : 0;
+}
+
+/* So long a silence may have a reason.  A timer that goes off meanwhile does not end it. */
+static void note_silence(Pool *pool, uint64_t slept_ns)
+{
+    if (pool->silent_after != pool->totals.completed)
+        pool->silent_ns = 0;
+    pool->silent_after = pool->totals.completed;
+    pool->silent_ns += slept_ns;
+    if (pool->silent_ns < LONGEST_SLEEP_MS * UINT64_C(1000000))
+        return;
+    pool->silent_ns = 0;
+    queue_search(pool);
 }
 
 /* Sleep until something may have happened, perhaps to the request that is awaited.  0, or -1 with an
@@ -255,17 +337,22 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
     }
     pool->somebody_sleeps = true;
     bool awake = false, lost = false;
-    uint64_t outstanding = pool->nreqs;
+    uint64_t slept_ns = 0, outstanding = pool->nreqs, work_ns = work_for_several(pool);
     Py_BEGIN_ALLOW_THREADS
-    if (milliseconds != 0 && pool->spin.ns > 0)
+    if (milliseconds != 0 && work_ns > 0 && !awaited) {
+        count = nap(pool, work_ns, events);
+        awake = count > 0 || queue_anything_pending(pool);
+    } else if (milliseconds != 0 && pool->spin.ns > 0) {
         awake = spin(pool, outstanding);
+    }
     if (!awake) {
         ask(pool);
         if (!queue_anything_pending(pool)) {
             uint64_t began = pa_now_ns();
             lost = lost_anything(pool);
             count = lost ? 0 : epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
-            pa_spin_slept(&pool->spin, pa_now_ns() - began);
+            slept_ns = pa_now_ns() - began;
+            pa_spin_slept(&pool->spin, slept_ns);
         }
     }
     Py_END_ALLOW_THREADS
@@ -274,8 +361,8 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
         lost_give_up(pool);
     if (pool->segment == segment && count > 0)
         pool_handle_events(pool, events, count);
-    else if (pool->segment == segment && !awake && milliseconds == LONGEST_SLEEP_MS)
-        queue_search(pool); /* so long a silence may have a reason */
+    if (pool->segment == segment && milliseconds == LONGEST_SLEEP_MS)
+        note_silence(pool, slept_ns);
     if (pool->followers > 0)
         poll_tell_others(pool);
     return signals(pool, segment);

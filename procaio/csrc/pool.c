@@ -11,6 +11,7 @@
 
 #include "core.h"
 
+#define CHUNK_NS 500000u
 #define EVENT_BELL UINT64_MAX /* in the pool's set */
 
 unsigned fork_count;
@@ -98,9 +99,12 @@ static void reset_private_state(Pool *pool)
     pool->timer_ns = 0;
     memset(pool->condemned, 0, sizeof pool->condemned);
     memset(pool->wild, 0, sizeof pool->wild);
-    pool->at_once_skip = pool->at_once_pause = 0;
+    memset(pool->at_once_tries, 0, sizeof pool->at_once_tries);
     uint32_t limit_ns = pool->setup.spin_limit_ns;
     pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
+    enum { IN_A_TURN_NS = 10000 };
+    limit_ns = limit_ns < IN_A_TURN_NS ? limit_ns : IN_A_TURN_NS;
+    pool->turn_spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     pool->fork_count = fork_count;
 }
 
@@ -209,6 +213,13 @@ void pool_write_header(Pool *pool)
     atomic_store(&header->idle_timeout_ms, pool->idle_timeout_ms);
 }
 
+/* One is worth another worker before anybody has measured how long it takes. */
+static void expect_chunks(struct pa_segment *segment)
+{
+    for (int op = PA_OP_STAT_MANY; op <= PA_OP_LOAD_MANY; op++)
+        atomic_store(&segment->header.op_ns[op], CHUNK_NS);
+}
+
 PyObject *pool_open(Pool *pool, PyObject *args)
 {
     int segment_fd, cores, is_inline;
@@ -248,6 +259,7 @@ PyObject *pool_open(Pool *pool, PyObject *args)
         pool->max_idle = max_idle;
         pool->idle_timeout_ms = idle_timeout_ms;
         pool_write_header(pool);
+        expect_chunks(pool->segment);
     }
     if (error) {
         give_back(pool);

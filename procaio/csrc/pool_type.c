@@ -96,18 +96,13 @@ static PyObject *flush(Pool *pool, PyObject *args)
     Py_RETURN_TRUE;
 }
 
-/* What a loop calls when poll_fileno is readable.  Every result makes a task run in the loop's next
- * turn; a turn is kept short, so that timers and sockets get theirs. */
+/* What a loop calls when poll_fileno is readable. */
 static PyObject *on_readable(Pool *pool, PyObject *unused)
 {
-    enum { LOOP_TURN = 16 };
     (void)unused;
-    uint64_t processed;
     if (!pool->segment || pool->fork_count != fork_count)
         Py_RETURN_NONE;
-    if (poll_some(pool, LOOP_TURN, &processed) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    return await_turn(pool) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *pool_fileno(Pool *pool, PyObject *unused)

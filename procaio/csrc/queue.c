@@ -15,7 +15,6 @@
 #define GENERATION_MASK ((1u << (32 - PA_GENERATION_SHIFT)) - 1u)
 #define READDIR_STEP (32u << 10)
 #define LOAD_STEP (64u << 10) /* most files are smaller: one round trip */
-#define LONGEST_PATH 8192u /* beyond PATH_MAX the kernel says ENAMETOOLONG whatever follows */
 #define FETCHED_AHEAD 16384
 #define TAKE_BACK 16
 #define MOST_TRIES 2
@@ -106,6 +105,17 @@ Request *queue_next_pending(Pool *pool)
     return request;
 }
 
+/* Whether this needs no worker any more, is what would be delivered next, and nobody but who awaits it
+ * wants to know: then it is out of the queue, and to be delivered. */
+bool queue_take_at_hand(Pool *pool, Request *request)
+{
+    bool is_wanted = request->is_group || request->callback || request->group || request->waiters;
+    if (request->place != AT_PENDING || request->slot != NO_SLOT || is_wanted ||
+        first_of(pool->pending) != request)
+        return false;
+    return queue_next_pending(pool) == request;
+}
+
 /* -- slots ------------------------------------------------------------------------------------ */
 
 static uint32_t next_generation(Pool *pool, uint32_t index)
@@ -137,7 +147,7 @@ static void slot_free(Pool *pool, Request *request)
     request->slot = NO_SLOT;
 }
 
-static const char *encoded(PyObject *path, size_t *length)
+const char *queue_path(PyObject *path, size_t *length)
 {
     const char *text;
     Py_ssize_t size;
@@ -156,10 +166,10 @@ size_t queue_paths_size(const Request *request)
     size_t length, length2;
     if (!request->fspath)
         return 0;
-    encoded(request->fspath, &length);
+    queue_path(request->fspath, &length);
     if (!request->fspath2)
         return length + 1;
-    encoded(request->fspath2, &length2);
+    queue_path(request->fspath2, &length2);
     return length + 1 + length2 + 1;
 }
 
@@ -188,9 +198,9 @@ static int give_block(Pool *pool, Request *request, uint64_t size, bool reserved
 static int fill_paths(Pool *pool, Request *request, struct pa_slot *slot)
 {
     size_t length, length2 = 0;
-    const char *path = encoded(request->fspath, &length), *path2 = NULL;
+    const char *path = queue_path(request->fspath, &length), *path2 = NULL;
     if (request->fspath2)
-        path2 = encoded(request->fspath2, &length2);
+        path2 = queue_path(request->fspath2, &length2);
     size_t size = queue_paths_size(request);
     char *at = slot->payload;
     if (size > PA_INLINE) {
@@ -227,6 +237,11 @@ static uint64_t room_for_answer(const Request *request)
 {
     uint64_t paths = request->fspath ? queue_paths_size(request) : 0;
     return paths < request->length ? request->length : paths;
+}
+
+static bool is_batch(const Request *request)
+{
+    return request->kind == RESULT_MANY;
 }
 
 static bool is_copy(const Request *request)
@@ -285,6 +300,8 @@ static int fill(Pool *pool, Request *request, struct pa_slot *slot)
     slot->arena_segment = request->arena_segment;
     slot->arena_offset = request->arena_offset;
     slot->limit = request->limit;
+    if (is_batch(request))
+        slot->begun = request->begun;
     return 0;
 }
 
@@ -348,8 +365,9 @@ static void run_inline(Pool *pool, Request *request, uint32_t index)
         data = &pool->segment->header.data_segments[slot->arena_segment];
         base = pa_arena_base(pool->arena, slot->arena_segment);
     }
+    char *out = pa_op_has_out(slot) ? pa_arena_base(pool->arena, slot->out_segment) : NULL;
     Py_BEGIN_ALLOW_THREADS
-    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, data);
+    slot->result = own_memory ? memory_run(slot, address) : pa_op_run(slot, base, data, out);
     Py_END_ALLOW_THREADS
     pa_state_move(slot, pa_state_word(PA_EXECUTING, INLINE_OWNER, generation), PA_DONE,
                   INLINE_OWNER, generation, PA_WORKER);
@@ -458,11 +476,20 @@ void queue_wanted_changed(Pool *pool)
     queue_refill(pool);
 }
 
+/* What is made now is much like what waits: for poll.c, which wonders how long that takes. */
+static void note_kind(Pool *pool, const Request *request)
+{
+    pool->same_file = request->op == PA_OP_WRITE && request->fd == pool->last_fd;
+    pool->last_op = request->op;
+    pool->last_fd = request->fd;
+}
+
 void queue_request(Pool *pool, Request *request)
 {
     Py_INCREF(request); /* the queues' reference */
     pool->nreqs++;
     pool->totals.submitted++;
+    note_kind(pool, request);
     if (unlikely(request->error || pool->lost)) { /* its data are gone already, or the pool's */
         queue_fail(pool, request, request->error ? request->error : EBADF);
         return;
@@ -1103,6 +1130,20 @@ static void keep_notes(Request *request, const struct pa_slot *slot)
     request->flags = slot->destination_device;
 }
 
+/* What a dead worker has done of a chunk is not done again, and the item over which the third one
+ * died is not tried again. */
+static void go_on_behind(Request *request, const struct pa_slot *slot)
+{
+    uint32_t at = __atomic_load_n(&slot->begun, __ATOMIC_RELAXED);
+    if (at > request->begun && at <= request->flags) {
+        request->begun = at;
+        request->tries = 0;
+    } else if (request->tries >= MOST_TRIES && request->begun < request->flags) {
+        batch_give_up_item(request);
+        request->tries = 0;
+    }
+}
+
 /* Takes from the slot what a dead worker has left there. */
 static void clear_after_death(Pool *pool, Request *request)
 {
@@ -1120,6 +1161,8 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
 {
     const struct pa_slot *slot = &pool->segment->slots[request->slot];
     begun = begun || request->step_open; /* it begins again with its first step */
+    if (is_batch(request))
+        go_on_behind(request, slot);
     bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
                  (!begun || repeatable(request, slot));
     again = again || is_unclosed(request);
@@ -1205,7 +1248,8 @@ static void remove_part(Pool *pool, Request *request)
     if (fill(pool, request, &slot))
         return;
     bool in_arena = slot.arena_segment != PA_NO_SEGMENT;
-    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, NULL);
+    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, NULL,
+              NULL);
 }
 
 /* What a worker would have done. */

@@ -144,9 +144,14 @@ static void dealloc(Request *self)
 
 /* -- what became of it ------------------------------------------------------------------------ */
 
+bool request_is_garbled(const Request *self)
+{
+    return self->garbled && !self->ended_early;
+}
+
 static PyObject *build_error(const Request *self)
 {
-    if (self->garbled && !self->ended_early)
+    if (request_is_garbled(self))
         return PyObject_CallFunction(hooks.WorkerDied, "isO", self->error,
                                      "a worker has written what cannot be, and was ended; whether "
                                      "the call was made is unknown",

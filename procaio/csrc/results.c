@@ -2,7 +2,7 @@
  *
  * Slot and block are shared memory, where a worker that has gone wild may write whatever it likes, at
  * any time: a number is read once, and checked against what was asked for before it is used.  What no
- * worker of ours writes fails the request (garbage()).
+ * worker of ours writes fails the request (result_garbage()).
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -69,7 +69,7 @@ int results_ready(void)
 }
 
 /* New value of a request whose worker has written what cannot be: none. */
-static PyObject *garbage(Request *request)
+PyObject *result_garbage(Request *request)
 {
     request->garbled = true;
     request->error = EIO;
@@ -97,6 +97,15 @@ static void copy_out(void *to, const void *from, size_t size)
 /* The places of os.stat_result beyond its ten visible fields; a test compares them with os.stat. */
 enum { STAT_FLOATS = 10, STAT_NS = 13, STAT_BLKSIZE = 16, STAT_BLOCKS, STAT_RDEV };
 
+int64_t result_in_ns(int64_t seconds, uint32_t ns)
+{
+    int64_t total;
+    if (__builtin_mul_overflow(seconds, INT64_C(1000000000), &total) ||
+        __builtin_add_overflow(total, (int64_t)ns, &total))
+        return seconds < 0 ? INT64_MIN : INT64_MAX;
+    return total;
+}
+
 static PyObject *nanoseconds(int64_t seconds, uint32_t ns)
 {
     long long total;
@@ -114,15 +123,13 @@ static PyObject *nanoseconds(int64_t seconds, uint32_t ns)
     return sum;
 }
 
-static PyObject *take_stat(const struct pa_slot *slot)
+PyObject *result_of_stat(const struct pa_stat *st)
 {
-    struct pa_stat st;
-    memcpy(&st, slot->payload, sizeof st);
     PyObject *result = PyStructSequence_New(stat_type);
     if (!result)
         return NULL;
-    int64_t seconds[3] = {st.atime_s, st.mtime_s, st.ctime_s};
-    uint32_t fraction[3] = {st.atime_ns, st.mtime_ns, st.ctime_ns};
+    int64_t seconds[3] = {st->atime_s, st->mtime_s, st->ctime_s};
+    uint32_t fraction[3] = {st->atime_ns, st->mtime_ns, st->ctime_ns};
     bool whole = true;
 #define SET(at, value)                                                                             \
     do {                                                                                           \
@@ -130,24 +137,31 @@ static PyObject *take_stat(const struct pa_slot *slot)
         whole = whole && item;                                                                     \
         PyStructSequence_SetItem(result, at, item);                                                \
     } while (0)
-    SET(0, PyLong_FromUnsignedLong(st.mode));
-    SET(1, PyLong_FromUnsignedLongLong(st.ino));
-    SET(2, PyLong_FromUnsignedLongLong(st.dev));
-    SET(3, PyLong_FromUnsignedLongLong(st.nlink));
-    SET(4, st.uid == UINT32_MAX ? PyLong_FromLong(-1) : PyLong_FromUnsignedLong(st.uid));
-    SET(5, st.gid == UINT32_MAX ? PyLong_FromLong(-1) : PyLong_FromUnsignedLong(st.gid));
-    SET(6, PyLong_FromLongLong(st.size));
+    SET(0, PyLong_FromUnsignedLong(st->mode));
+    SET(1, PyLong_FromUnsignedLongLong(st->ino));
+    SET(2, PyLong_FromUnsignedLongLong(st->dev));
+    SET(3, PyLong_FromUnsignedLongLong(st->nlink));
+    SET(4, st->uid == UINT32_MAX ? PyLong_FromLong(-1) : PyLong_FromUnsignedLong(st->uid));
+    SET(5, st->gid == UINT32_MAX ? PyLong_FromLong(-1) : PyLong_FromUnsignedLong(st->gid));
+    SET(6, PyLong_FromLongLong(st->size));
     for (int i = 0; i < 3; i++) {
         SET(7 + i, PyLong_FromLongLong(seconds[i]));
         SET(STAT_FLOATS + i, PyFloat_FromDouble((double)seconds[i] + 1e-9 * fraction[i]));
         SET(STAT_NS + i, nanoseconds(seconds[i], fraction[i]));
     }
-    SET(STAT_BLKSIZE, PyLong_FromLongLong(st.blksize));
-    SET(STAT_BLOCKS, PyLong_FromLongLong(st.blocks));
-    SET(STAT_RDEV, PyLong_FromUnsignedLongLong(st.rdev));
+    SET(STAT_BLKSIZE, PyLong_FromLongLong(st->blksize));
+    SET(STAT_BLOCKS, PyLong_FromLongLong(st->blocks));
+    SET(STAT_RDEV, PyLong_FromUnsignedLongLong(st->rdev));
     if (!whole)
         Py_CLEAR(result);
     return result;
+}
+
+static PyObject *take_stat(const struct pa_slot *slot)
+{
+    struct pa_stat st;
+    memcpy(&st, slot->payload, sizeof st);
+    return result_of_stat(&st);
 }
 
 /* A file of several names: nothing was done to it, and this tells it from others. */
@@ -317,7 +331,7 @@ static PyObject *list_unsorted(Request *request, const char *records, size_t siz
     }
     if (list && size > 0) {
         Py_DECREF(list);
-        return garbage(request);
+        return result_garbage(request);
     }
     return list;
 }
@@ -338,7 +352,7 @@ static PyObject *list_sorted(Request *request, const char *records, size_t size,
     Py_END_ALLOW_THREADS
     if (size > 0) {
         free(entries);
-        return garbage(request);
+        return result_garbage(request);
     }
     PyObject *list = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; list && i < count; i++) {
@@ -450,7 +464,7 @@ bool result_keep_open(Request *request, int fd)
 {
     bool meant = request->step_open ? fd == request->fd : fd >= 0 && orphans_is_one(fd);
     if (!meant) {
-        garbage(request);
+        result_garbage(request);
         return false;
     }
     request->fd = fd;
@@ -633,7 +647,7 @@ static PyObject *take_extents(Request *request, size_t count)
     const size_t size = sizeof(struct fiemap_extent);
     size_t room = (request->length - sizeof(struct fiemap)) / size;
     if (count > room)
-        return garbage(request);
+        return result_garbage(request);
     PyObject *list = PyList_New(0);
     if (!list)
         return NULL;
@@ -662,7 +676,7 @@ static PyObject *take_directory_handle(Request *request, int fd)
     if (fd < 0)
         return Py_NewRef(Py_None);
     if (!is_opened(request, fd))
-        return garbage(request);
+        return result_garbage(request);
     PyObject *handle = filehandle_new_own(fd, request->path ? request->path : Py_None);
     if (handle)
         orphans_adopt(fd);
@@ -752,7 +766,7 @@ static int sort_out(Request *request, size_t size, PyObject *const own[NLISTS],
             return -1;
     }
     if (size > 0)
-        garbage(request);
+        result_garbage(request);
     return size > 0 ? -1 : 0;
 }
 
@@ -792,7 +806,7 @@ static PyObject *take_file(Request *request, int64_t result)
 {
     int fd = (int)result;
     if (fd != result || !is_opened(request, fd))
-        return garbage(request);
+        return result_garbage(request);
     PyObject *handle = filehandle_new(fd, (int)request->flags, request->path);
     if (!handle) {
         close(fd);
@@ -821,7 +835,7 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
     int64_t result = result_of(slot);
     if (result <= -4096 || (result > 0 && fills_block(request) &&
                             (uint64_t)result > request->length))
-        return garbage(request);
+        return result_garbage(request);
     if (result < 0) {
         request->error = (int)-result;
         return NULL;
@@ -862,6 +876,8 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return take_tree_answer(request, slot, (size_t)result);
     case RESULT_ENTRY:
         return take_entry(request, slot, result);
+    case RESULT_MANY:
+        return batch_take(request, result);
     case RESULT_GROUP: /* it has no slot */
         break;
     }

@@ -289,6 +289,12 @@ inline poll_sleep(brief)
     if
     :: rung -> rung = false; look_after()
     :: !rung && ANYTHING_PENDING /* spin() found something */
+    :: !rung -> /* nap(): nobody rings, and it ends by itself */
+        d_step { died = ANY_DEAD; bell = false }
+        if
+        :: died -> bury_all()
+        :: else
+        fi
     :: !rung -> /* ... or it did not, or was not tried */
         ask();
         if

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -408,36 +409,70 @@ def test_name_is_looked_up_after_what_one_worker_was_to_do_before(
         found.wait()
 
 
-def test_names_on_a_server_go_to_a_worker_though_it_is_stopped(
-    fresh: procaio.Pool, slowfs: ModuleType, tmp_path: Path
-) -> None:
-    """Where it is mounted, a name on it, a name in an open directory, and `.`."""
+# -- a server ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(slowfs: ModuleType, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """What serves a file system, and where that is mounted. It has a directory and a file."""
     source, mount = tmp_path / "source", tmp_path / "mount"
     (source / "directory").mkdir(parents=True)
+    (source / "file").write_bytes(os.urandom(65536))
     mount.mkdir()
-    server = subprocess.Popen([slowfs.PROGRAM, source, mount], stdout=subprocess.PIPE)
+    process = subprocess.Popen([slowfs.PROGRAM, source, mount], stdout=subprocess.PIPE)
     try:
-        with server:
-            assert server.stdout is not None
-            assert server.stdout.readline() == b"ready\n"
-            os.stat(mount / "directory")
-            directory = os.open(mount, os.O_RDONLY)
-            server.send_signal(signal.SIGSTOP)
-            requests = [
-                procaio.aio_stat(mount, pool=fresh),
-                procaio.aio_lstat(mount, pool=fresh),
-                procaio.aio_stat(mount / "directory", pool=fresh),
-                procaio.aio_lstat("directory", dir_fd=directory, pool=fresh),
-                procaio.aio_stat(".", dir_fd=directory, pool=fresh),
-            ]
-            eventually(lambda: all(r.state == "execute" for r in requests), "they wait in workers")
-            server.send_signal(signal.SIGCONT)
-            sizes = [request.wait().st_ino for request in requests]
-            assert sizes == [
-                os.stat(mount / name).st_ino for name in (".", ".", "directory", "directory", ".")
-            ]
-            os.close(directory)
-            server.terminate()
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield process, mount
+            process.terminate()
     finally:
-        server.kill()
+        process.kill()
         slowfs.unmount(mount)
+
+
+def test_names_on_a_server_go_to_a_worker_though_it_is_stopped(
+    fresh: procaio.Pool, server: tuple[subprocess.Popen[bytes], Path]
+) -> None:
+    """Where it is mounted, a name on it, a name in an open directory, and `.`."""
+    process, mount = server
+    os.stat(mount / "directory")
+    directory = os.open(mount, os.O_RDONLY)
+    process.send_signal(signal.SIGSTOP)
+    requests = [
+        procaio.aio_stat(mount, pool=fresh),
+        procaio.aio_lstat(mount, pool=fresh),
+        procaio.aio_stat(mount / "directory", pool=fresh),
+        procaio.aio_lstat("directory", dir_fd=directory, pool=fresh),
+        procaio.aio_stat(".", dir_fd=directory, pool=fresh),
+    ]
+    eventually(lambda: all(r.state == "execute" for r in requests), "they wait in workers")
+    process.send_signal(signal.SIGCONT)
+    sizes = [request.wait().st_ino for request in requests]
+    assert sizes == [
+        os.stat(mount / name).st_ino for name in (".", ".", "directory", "directory", ".")
+    ]
+    os.close(directory)
+
+
+def test_loop_goes_on_while_reads_wait_for_a_server_that_is_stopped(
+    fresh: procaio.Pool, server: tuple[subprocess.Popen[bytes], Path]
+) -> None:
+    """What is not in the cache never blocks the program."""
+    process, mount = server
+    fd = os.open(mount / "file", os.O_RDONLY)
+
+    async def main() -> list[bytes]:
+        process.send_signal(signal.SIGSTOP)
+        requests = [procaio.aio_read(fd, n * 4096, 4096, pool=fresh) for n in range(4)]
+        reading = asyncio.gather(*requests)
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        assert [request.state for request in requests] == ["execute"] * 4
+        process.send_signal(signal.SIGCONT)
+        return await reading
+
+    try:
+        assert b"".join(asyncio.run(main())) == os.pread(fd, 4 * 4096, 0)
+    finally:
+        os.close(fd)

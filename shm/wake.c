@@ -218,14 +218,28 @@ void pa_signal_request(struct pa_segment *segment)
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in pa_signal_program() */
 }
 
+static void exchange_signal(struct pa_segment *segment, uint32_t from, uint32_t to)
+{
+    _Atomic uint32_t *word = &segment->header.want_signal;
+    if (atomic_load_explicit(word, memory_order_relaxed) == from)
+        atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_acq_rel,
+                                                memory_order_relaxed);
+}
+
 void pa_signal_decline(struct pa_segment *segment)
 {
-    atomic_store_explicit(&segment->header.want_signal, PA_NAPS, memory_order_relaxed);
+    exchange_signal(segment, PA_WANTS_NONE, PA_NAPS);
+}
+
+void pa_signal_awake(struct pa_segment *segment)
+{
+    exchange_signal(segment, PA_NAPS, PA_WANTS_NONE);
 }
 
 bool pa_signal_withdraw(struct pa_segment *segment)
 {
-    return atomic_exchange_explicit(&segment->header.want_signal, 0, memory_order_acq_rel);
+    return atomic_exchange_explicit(&segment->header.want_signal, PA_WANTS_NONE,
+                                    memory_order_acq_rel) == PA_WANTS_SIGNAL;
 }
 
 bool pa_signal_requested(struct pa_segment *segment)

@@ -61,8 +61,14 @@ void pa_signal_program(struct pa_segment *segment, int event_fd);
 /* Program: ask to be rung at the next result.  The caller must look at the rings once more before
  * it sleeps; pa_signal_withdraw() says whether somebody has rung already. */
 void pa_signal_request(struct pa_segment *segment);
-void pa_signal_decline(struct pa_segment *segment); /* it sleeps for a while, and is not to be rung */
 bool pa_signal_withdraw(struct pa_segment *segment);
+
+/* Program: it sleeps for a while, and is not to be rung; and that is over.  Neither takes back what
+ * another of its threads has asked for meanwhile. */
+void pa_signal_decline(struct pa_segment *segment);
+void pa_signal_awake(struct pa_segment *segment);
+
+/* Whether it sleeps, rung or not. */
 bool pa_signal_requested(struct pa_segment *segment);
 
 #endif

@@ -500,9 +500,9 @@ int deliver_report(Request *request);      /* likewise, of an exception that is 
 int deliver_report_of(PyObject *culprit, PyObject *request); /* likewise; raised by that */
 
 /* poll.c */
-/* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
 uint64_t poll_turn_begins(Pool *pool);
 bool poll_turn_goes_on(Pool *pool, uint64_t began_ns); /* there are more results */
+/* At most `turn` requests (0: what the settings say).  0 all, 1 something left, -1 exception. */
 int poll_some(Pool *pool, uint64_t turn, uint64_t *processed);
 int poll_sleep(Pool *pool, Request *awaited, double timeout); /* 0, or -1 with an exception */
 PyObject *poll_wait_for(Request *request, double timeout);

@@ -44,7 +44,9 @@ static void ask(Pool *pool)
 
 static void stop_asking(Pool *pool)
 {
-    if (pool->asking && !pa_signal_withdraw(pool->segment))
+    if (!pool->asking)
+        pa_signal_awake(pool->segment);
+    else if (!pa_signal_withdraw(pool->segment))
         pool->rung = true; /* a worker was quicker: the descriptor is readable */
     pool->asking = false;
 }
@@ -298,7 +300,7 @@ static int nap(Pool *pool, uint64_t work_ns, struct epoll_event events[EVENTS])
     struct pollfd news = {.fd = pool->epoll_fd, .events = POLLIN};
     pa_signal_decline(pool->segment);
     bool told = ppoll(&news, 1, &limit, NULL) > 0;
-    pa_signal_withdraw(pool->segment);
+    pa_signal_awake(pool->segment);
     return told ? epoll_wait(pool->epoll_fd, events, EVENTS, 0) : 0;
 }
 

@@ -187,6 +187,30 @@ static bool spin(Pool *pool, uint64_t outstanding)
     return found;
 }
 
+/* -- naps ------------------------------------------------------------------------------------- */
+
+/* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
+ * So with work for several workers in sight the program sleeps for half of the time that they take,
+ * and then finds many results.  0: there is little to do; or it is rather for one worker, as what is
+ * written to one file is: that has a lock; or each takes so long that results are few, or is not work
+ * at all but waits for a disk. */
+static uint64_t time_to_nap(const Pool *pool)
+{
+    enum { ENOUGH_NS = 100000, SLOW_NS = 40000, LONGEST_NAP_NS = 150000 };
+    const struct pa_header *header = &pool->segment->header;
+    uint32_t cores = header->setup.permit_count;
+    if (pool->same_file || pool->wanted <= 1 || cores <= 1)
+        return 0;
+    uint64_t each = atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
+    if (each > SLOW_NS)
+        return 0;
+    uint64_t workers = cores < pool->wanted ? cores : pool->wanted;
+    uint64_t work_ns = pa_lanes_depth(pool->segment) * each / workers;
+    if (work_ns < ENOUGH_NS)
+        return 0;
+    return work_ns / 2 < LONGEST_NAP_NS ? work_ns / 2 : LONGEST_NAP_NS;
+}
+
 /* -- turns of an event loop ------------------------------------------------------------------- */
 
 uint64_t poll_turn_begins(Pool *pool)
@@ -196,15 +220,33 @@ uint64_t poll_turn_begins(Pool *pool)
     return now_ns;
 }
 
-/* With few requests outstanding, and nothing for anybody else to do with the processor: whether a
- * result comes in the next microseconds, so that the loop need not go to sleep, and be woken, for each.
- * That takes longer than most calls. */
+/* A loop naps in its own sleep, which the timer ends. */
+static void let_nap(Pool *pool, uint64_t now_ns)
+{
+    uint64_t nap_ns = time_to_nap(pool);
+    if (nap_ns == 0 || pool->somebody_sleeps || pool->lacks_spawner || queue_anything_pending(pool))
+        return;
+    stop_asking(pool);
+    if (pool->rung)
+        return;
+    if (timer_set(pool, now_ns + nap_ns) == 0)
+        pa_signal_decline(pool->segment);
+    else
+        poll_leave_readable(pool);
+}
+
+/* With few requests outstanding this looks for the next result for a moment: to go to sleep for it, and
+ * be woken, takes longer than most calls.  With many the loop may nap. */
 bool poll_turn_goes_on(Pool *pool, uint64_t began_ns)
 {
     enum { FEW = 4, LONGEST_TURN_NS = 50000 };
     uint64_t now_ns = pa_now_ns(), until_ns = now_ns + pool->turn_spin.ns;
     pool->turn_ended_ns = now_ns;
-    if (pool->turn_spin.ns == 0 || pool->nreqs == 0 || pool->nreqs > FEW || pool->is_inline ||
+    if (pool->nreqs > FEW) {
+        let_nap(pool, now_ns);
+        return false;
+    }
+    if (pool->turn_spin.ns == 0 || pool->nreqs == 0 || pool->is_inline ||
         now_ns - began_ns > LONGEST_TURN_NS)
         return false;
     stop_asking(pool);
@@ -270,32 +312,10 @@ static int sleep_in_greenlet(Pool *pool, Request *awaited, double timeout)
     return truth;
 }
 
-/* How long several workers have to do with what waits for them.  0 if that is little; or if it is rather
- * for one, as what is written to one file is: that has a lock; or if each takes so long that results
- * are few, or is not work at all but waits for a disk. */
-static uint64_t work_for_several(const Pool *pool)
+/* Nobody rings for results during a nap; what else there is to tell ends it, and is in `events`: how
+ * many, or 0. */
+static int nap(Pool *pool, uint64_t nap_ns, struct epoll_event events[EVENTS])
 {
-    enum { ENOUGH_NS = 100000, SLOW_NS = 40000 };
-    const struct pa_header *header = &pool->segment->header;
-    uint32_t cores = header->setup.permit_count;
-    if (pool->same_file || pool->wanted <= 1 || cores <= 1)
-        return 0;
-    uint64_t each = atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
-    if (each > SLOW_NS)
-        return 0;
-    uint64_t workers = cores < pool->wanted ? cores : pool->wanted;
-    uint64_t work_ns = pa_lanes_depth(pool->segment) * each / workers;
-    return work_ns >= ENOUGH_NS ? work_ns : 0;
-}
-
-/* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
- * So with work for several in sight, and if it waits for no certain request, the program sleeps for
- * half of the time that they take, and then finds many results.  Nobody rings for them; what else there
- * is to tell ends the nap, and is in `events`: how many, or 0. */
-static int nap(Pool *pool, uint64_t work_ns, struct epoll_event events[EVENTS])
-{
-    enum { LONGEST_NAP_NS = 150000 };
-    uint64_t nap_ns = work_ns / 2 < LONGEST_NAP_NS ? work_ns / 2 : LONGEST_NAP_NS;
     struct timespec limit = {.tv_nsec = (long)nap_ns};
     struct pollfd news = {.fd = pool->epoll_fd, .events = POLLIN};
     pa_signal_decline(pool->segment);
@@ -339,10 +359,10 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
     }
     pool->somebody_sleeps = true;
     bool awake = false, lost = false;
-    uint64_t slept_ns = 0, outstanding = pool->nreqs, work_ns = work_for_several(pool);
+    uint64_t slept_ns = 0, outstanding = pool->nreqs, nap_ns = time_to_nap(pool);
     Py_BEGIN_ALLOW_THREADS
-    if (milliseconds != 0 && work_ns > 0 && !awaited) {
-        count = nap(pool, work_ns, events);
+    if (milliseconds != 0 && nap_ns > 0 && !awaited) {
+        count = nap(pool, nap_ns, events);
         awake = count > 0 || queue_anything_pending(pool);
     } else if (milliseconds != 0 && pool->spin.ns > 0) {
         awake = spin(pool, outstanding);

@@ -88,6 +88,7 @@ RUNS = [
     wrong("no fence after a result", "signal", "NO_FENCE_WORKER_PUBLISH"),
     wrong("no fence before looking again", "signal", "NO_FENCE_PROGRAM_ASK"),
     # Another order, or a step left out.
+    wrong("nap without an end", "signal", "NO_TIMER"),
     wrong("head before claim", "ring", f"{SMALL} ADVANCE_FIRST"),
     wrong("published before DONE", "ring", f"{SMALL} PUBLISH_FIRST"),
     wrong("unpublished results forgotten", "ring", f"{SMALL} NO_LOOK_FOR_DONE"),

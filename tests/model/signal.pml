@@ -35,6 +35,7 @@ bool want_buffered;         /* the program's store of 1 waits in its store buffe
 /* -- the kernel: the epoll set of open_descriptors() ------------------------------------------ */
 
 bool bell;           /* the eventfd, edge-triggered: set by a write, cleared by asking the set */
+bool timer;          /* the timer's descriptor, readable when its time has come: see let_nap() */
 bool dead[NWORKERS]; /* the worker's pidfd is readable, until bury_worker() takes it out */
 
 bool kill[NWORKERS];
@@ -55,7 +56,7 @@ bool finished;
 #define ANY_DEAD (dead[0])
 #define RESULTS_WAIT (result_tail[0] != result_head[0])
 #endif
-#define READABLE (bell || ANY_DEAD)
+#define READABLE (bell || timer || ANY_DEAD)
 #define ANYTHING_PENDING (pending > 0 || RESULTS_WAIT) /* queue_anything_pending() */
 
 inline drain_result(w)
@@ -200,7 +201,7 @@ inline harvest_all()
 /* children.c: pool_look_after() */
 inline look_after()
 {
-    d_step { died = ANY_DEAD; bell = false }
+    d_step { died = ANY_DEAD; bell = false; timer = false }
     if
     :: died -> bury_all()
     :: else
@@ -290,7 +291,7 @@ inline poll_sleep(brief)
     :: rung -> rung = false; look_after()
     :: !rung && ANYTHING_PENDING /* spin() found something */
     :: !rung -> /* nap(): nobody rings, and it ends by itself */
-        d_step { died = ANY_DEAD; bell = false }
+        d_step { died = ANY_DEAD; bell = false; timer = false }
         if
         :: died -> bury_all()
         :: else
@@ -302,7 +303,7 @@ inline poll_sleep(brief)
         :: !ANYTHING_PENDING ->
             if
             :: READABLE -> /* epoll_wait() */
-                d_step { died = ANY_DEAD; bell = false }
+                d_step { died = ANY_DEAD; bell = false; timer = false }
                 if
                 :: died -> bury_all()
                 :: else
@@ -310,6 +311,24 @@ inline poll_sleep(brief)
             :: brief
             fi
         fi
+    fi
+}
+
+/* poll.c: let_nap(), at the end of a turn of a loop.  The timer is set to a time that soon comes: here
+ * it has come at once, or any time before the loop looks.  Without it nobody would end the nap. */
+inline let_nap()
+{
+    if
+    :: !ANYTHING_PENDING ->
+        stop_asking();
+        if
+        :: rung
+        :: else ->
+#ifndef NO_TIMER
+            timer = true
+#endif
+        fi
+    :: true
     fi
 }
 
@@ -338,7 +357,9 @@ active proctype Program()
      * sleeps in the pool, without handling results: max_parallel() and poll_wait(). */
     do
     :: delivered == NTOTAL -> break
-    :: READABLE -> poll_some()
+    :: READABLE ->
+        poll_some();
+        let_nap()
     :: naps > 0 && delivered < NTOTAL ->
         naps--;
         poll_sleep(true);

@@ -11,6 +11,7 @@
  *   pool_type.c   Pool: polling, counters, settings, statistics
  *   orphans.c     descriptors that a dead worker has left open
  *   queue.c       requests on their way: overflow, slots, results
+ *   force.c       those that no worker ends: aborted, of dead workers, with nonsense in their slots
  *   deadlines.c   when they must have ended
  *   deaths.c      the program is told that workers have died
  *   identity.c    the program becomes another user
@@ -469,16 +470,7 @@ size_t queue_paths_size(const Request *request); /* in a slot, or in a block */
 void queue_refill(Pool *pool);
 void queue_harvest(Pool *pool);
 bool queue_withdraw(Request *request); /* cancel: true if it will never run */
-bool queue_abort(Pool *pool, Request *request, int error); /* false: it has ended already */
-void queue_detach(Pool *pool, Request *request);
-void queue_watch_husk(Pool *pool, Request *husk);
-bool queue_close(Pool *pool, int fd);
-void queue_inspect(Pool *pool); /* for slots that say what cannot be */
-void queue_search(Pool *pool);  /* likewise, when nothing has happened for long */
-bool queue_expire(Pool *pool, Request *request); /* false: it is done, and will be delivered */
 void queue_fail(Pool *pool, Request *request, int error);
-void queue_worker_ended(Pool *pool, uint32_t worker);
-void queue_fail_all(Pool *pool, int error);
 uint64_t queue_copied(const Request *request);
 void queue_abandon(Pool *pool, struct queue *dead);
 void queue_let_go(struct queue *dead);
@@ -493,6 +485,17 @@ void queue_group(Pool *pool, Request *group);
 void queue_wake_group(Request *group); /* nothing is left to wait for */
 void queue_let_wait(Pool *pool, Request *group);
 void queue_conclude(Pool *pool, Request *request); /* its value, out of its slot */
+
+/* force.c */
+bool queue_abort(Pool *pool, Request *request, int error); /* false: it has ended already */
+void queue_detach(Pool *pool, Request *request);
+void queue_watch_husk(Pool *pool, Request *husk);
+bool queue_close(Pool *pool, int fd);
+void queue_inspect(Pool *pool); /* for slots that say what cannot be */
+void queue_search(Pool *pool);  /* likewise, when nothing has happened for long */
+bool queue_expire(Pool *pool, Request *request); /* false: it is done, and will be delivered */
+void queue_worker_ended(Pool *pool, uint32_t worker);
+void queue_fail_all(Pool *pool, int error);
 
 /* deliver.c */
 int deliver(Pool *pool, Request *request); /* 0, or -1 with an exception */

@@ -7,23 +7,16 @@
  *
  * Every queue holds one reference to each of its requests.
  */
-#include <fcntl.h>
 #include <unistd.h>
 
-#include "core.h"
+#include "queue.h"
 
 #define GENERATION_MASK ((1u << (32 - PA_GENERATION_SHIFT)) - 1u)
 #define READDIR_STEP (32u << 10)
 #define LOAD_STEP (64u << 10) /* most files are smaller: one round trip */
 #define FETCHED_AHEAD 16384
 #define TAKE_BACK 16
-#define MOST_TRIES 2
 #define INLINE_OWNER 1u /* a pool without workers runs its slots as worker 0 */
-
-static uint32_t lane_of(const Request *request)
-{
-    return (uint32_t)(4 - request->pri);
-}
 
 /* -- lists ------------------------------------------------------------------------------------ */
 
@@ -65,14 +58,14 @@ static void unlink_(struct queue *queue, Request *request)
     queue->length--;
 }
 
-static void to_overflow(Pool *pool, Request *request, bool in_front)
+void queue_enter_overflow(Pool *pool, Request *request, bool in_front)
 {
     (in_front ? prepend : append)(&pool->overflow[lane_of(request)], request);
     pool->overflow_length++;
     request->place = AT_OVERFLOW;
 }
 
-static void from_overflow(Pool *pool, Request *request)
+void queue_leave_overflow(Pool *pool, Request *request)
 {
     unlink_(&pool->overflow[lane_of(request)], request);
     pool->overflow_length--;
@@ -87,7 +80,7 @@ void queue_push_pending(Pool *pool, Request *request)
     request->place = AT_PENDING;
 }
 
-static Request *first_of(struct queue *queues)
+Request *queue_first_of(struct queue *queues)
 {
     for (uint32_t lane = 0; lane < PA_NLANES; lane++)
         if (queues[lane].first)
@@ -97,7 +90,7 @@ static Request *first_of(struct queue *queues)
 
 Request *queue_next_pending(Pool *pool)
 {
-    Request *request = pool->pending_length ? first_of(pool->pending) : NULL;
+    Request *request = pool->pending_length ? queue_first_of(pool->pending) : NULL;
     if (request) {
         unlink_(&pool->pending[lane_of(request)], request);
         pool->pending_length--;
@@ -111,7 +104,7 @@ bool queue_take_at_hand(Pool *pool, Request *request)
 {
     bool is_wanted = request->is_group || request->callback || request->group || request->waiters;
     if (request->place != AT_PENDING || request->slot != NO_SLOT || is_wanted ||
-        first_of(pool->pending) != request)
+        queue_first_of(pool->pending) != request)
         return false;
     return queue_next_pending(pool) == request;
 }
@@ -124,7 +117,7 @@ static uint32_t next_generation(Pool *pool, uint32_t index)
 }
 
 /* Whether the word of a slot that holds a request can be.  If not, somebody has written over it. */
-static bool is_sound(const Pool *pool, const Request *request, uint32_t word)
+bool queue_is_sound(const Pool *pool, const Request *request, uint32_t word)
 {
     uint32_t owner = pa_state_owner(word);
     enum pa_phase phase = pa_state_phase(word);
@@ -138,7 +131,7 @@ static bool is_sound(const Pool *pool, const Request *request, uint32_t word)
                                       : owner > 0 && owner <= PA_MAX_WORKERS;
 }
 
-static void slot_free(Pool *pool, Request *request)
+void queue_free_slot(Pool *pool, Request *request)
 {
     uint32_t index = request->slot;
     pa_state_set(&pool->segment->slots[index], PA_FREE, pool->generations[index]);
@@ -217,12 +210,6 @@ static int fill_paths(Pool *pool, Request *request, struct pa_slot *slot)
     return 0;
 }
 
-/* What does not fit into one block comes in steps. */
-static bool takes_steps(const Request *request)
-{
-    return request->op == PA_OP_READDIR || request->op == PA_OP_LOAD;
-}
-
 /* What comes back has no size of its own, and fits. */
 static bool fills_fixed_block(const Request *request)
 {
@@ -239,23 +226,6 @@ static uint64_t room_for_answer(const Request *request)
     return paths < request->length ? request->length : paths;
 }
 
-static bool is_batch(const Request *request)
-{
-    return request->kind == RESULT_MANY;
-}
-
-static bool is_copy(const Request *request)
-{
-    return request->op == PA_OP_COPY || request->op == PA_OP_MOVE;
-}
-
-/* What is made has no part that may stay. */
-static bool takes_notes(const Request *request)
-{
-    return is_copy(request) ||
-           (request->op == PA_OP_MAKE_DIRECTORY && !(request->flags & PA_TREE_MAY_EXIST));
-}
-
 /* With what a dead worker has noted.  One that is not wanted any more only removes its part. */
 static int noted_flags(const Request *request)
 {
@@ -266,7 +236,7 @@ static int noted_flags(const Request *request)
 }
 
 /* 0, or an errno: shared memory has run out. */
-static int fill(Pool *pool, Request *request, struct pa_slot *slot)
+int queue_fill_slot(Pool *pool, Request *request, struct pa_slot *slot)
 {
     int error = 0;
     slot->op = request->op;
@@ -310,7 +280,7 @@ static bool submit_memory(Pool *pool, Request *request, uint32_t index)
 {
     int error = memory_submit(pool, request, index);
     if (error) {
-        slot_free(pool, request);
+        queue_free_slot(pool, request);
         queue_fail(pool, request, error);
     }
     return true;
@@ -386,8 +356,6 @@ static bool is_stopped(const Pool *pool)
     return !pool->is_inline && pool->wanted == 0;
 }
 
-static void clean_up(Pool *pool, Request *request);
-
 /* For a request that is in no queue.  False: it found no room.  The slot is taken before it is
  * filled, because making shared memory for it may let other threads in. */
 static bool dispatch(Pool *pool, Request *request)
@@ -395,11 +363,11 @@ static bool dispatch(Pool *pool, Request *request)
     if (pool->free_count == 0 || (unlikely(memory_is_for(request->op)) && is_stopped(pool)))
         return false;
     uint32_t index = pool->free_slots[--pool->free_count];
-    int error = fill(pool, request, &pool->segment->slots[index]);
+    int error = queue_fill_slot(pool, request, &pool->segment->slots[index]);
     if (!error && !request->given_up) /* else it only removes its part */
         error = request->error;       /* aborted meanwhile */
     if (!error && unlikely(pool->closed || pool->lost)) { /* nobody would come to it any more */
-        clean_up(pool, request);
+        queue_clean_up(pool, request);
         error = pool->lost ? EBADF : ECANCELED;
     }
     if (error) {
@@ -413,7 +381,7 @@ static bool dispatch(Pool *pool, Request *request)
     if (pool->is_inline) {
         run_inline(pool, request, index);
     } else if (!publish(pool, request, index)) {
-        slot_free(pool, request);
+        queue_free_slot(pool, request);
         return false;
     }
     return true;
@@ -431,8 +399,8 @@ static bool take_back(Pool *pool, uint32_t entry)
         atomic_load_explicit(&slot->state, memory_order_acquire) != ready ||
         !pa_state_move(slot, ready, PA_FREE, 0, generation, PA_PROGRAM))
         return false;
-    slot_free(pool, request);
-    to_overflow(pool, request, true);
+    queue_free_slot(pool, request);
+    queue_enter_overflow(pool, request, true);
     return true;
 }
 
@@ -458,10 +426,10 @@ static void make_room(Pool *pool, uint32_t lane)
 void queue_refill(Pool *pool)
 {
     while (pool->overflow_length > 0 && pool->free_count > 0) {
-        Request *request = first_of(pool->overflow);
-        from_overflow(pool, request);
+        Request *request = queue_first_of(pool->overflow);
+        queue_leave_overflow(pool, request);
         if (!dispatch(pool, request)) {
-            to_overflow(pool, request, true);
+            queue_enter_overflow(pool, request, true);
             return;
         }
     }
@@ -501,7 +469,7 @@ void queue_request(Pool *pool, Request *request)
     }
     if (likely(pool->overflow_length == 0) && likely(dispatch(pool, request)))
         return;
-    to_overflow(pool, request, false);
+    queue_enter_overflow(pool, request, false);
     if (pool->free_count == 0)
         make_room(pool, lane_of(request));
     queue_refill(pool);
@@ -530,7 +498,7 @@ static void send_again(Pool *pool, Request *request, struct pa_slot *slot)
     if (request->step_open)
         fill_next_step(request, slot);
     else
-        fill(pool, request, slot); /* it has its block: that cannot fail */
+        queue_fill_slot(pool, request, slot); /* it has its block: that cannot fail */
     send(pool, request);
 }
 
@@ -544,7 +512,7 @@ static void fetch_ahead(const Request *request, int64_t size)
 }
 
 /* Not by the program where it was too slow for somebody: there close(2) may hang. */
-static void close_step(Request *request)
+void queue_close_step(Request *request)
 {
     bool was_slow = request->cancelled || request->ended_early || request->aborted;
     if (request->step_open && was_slow)
@@ -554,21 +522,15 @@ static void close_step(Request *request)
     request->step_open = false;
 }
 
-static void reopen_handle(Request *request)
+void queue_reopen_handle(Request *request)
 {
     if (request->closes_handle && request->file)
         ((FileHandle *)request->file)->fd = request->fd;
     request->closes_handle = false;
 }
 
-/* A dead worker has, or may have, left a part of a copy. */
-static bool leaves_part(const Request *request)
-{
-    return request->was_creating || request->was_writing;
-}
-
 /* A worker was to close it, see queue_close().  By now it may be the number of something else. */
-static bool is_unclosed(const Request *request)
+bool queue_is_unclosed(const Request *request)
 {
     return request->is_husk && request->op == PA_OP_CLOSE && orphans_is_closing(request->fd);
 }
@@ -578,12 +540,12 @@ static void accept_refusal(Pool *pool, Request *request, struct pa_slot *slot)
 {
     slot->call_flags &= (uint16_t)~PA_REFUSED;
     bool wanted = !request->cancelled && !request->error;
-    if (wanted || leaves_part(request) || is_unclosed(request)) {
+    if (wanted || leaves_part(request) || queue_is_unclosed(request)) {
         send_again(pool, request, slot);
         return;
     }
-    slot_free(pool, request);
-    reopen_handle(request);
+    queue_free_slot(pool, request);
+    queue_reopen_handle(request);
     queue_push_pending(pool, request);
 }
 
@@ -596,7 +558,7 @@ static bool may_be_refused(const Pool *pool)
 }
 
 /* False: whoever says that it is done cannot have done it. */
-static bool accept_result(Pool *pool, uint32_t owner, uint32_t entry)
+bool queue_accept_result(Pool *pool, uint32_t owner, uint32_t entry)
 {
     uint32_t index = pa_entry_index(entry);
     Request *request = index < PA_NSLOTS ? pool->in_flight[index] : NULL;
@@ -630,11 +592,11 @@ static bool accept_result(Pool *pool, uint32_t owner, uint32_t entry)
     return true;
 }
 
-static void harvest_worker(Pool *pool, uint32_t worker)
+void queue_harvest_worker(Pool *pool, uint32_t worker)
 {
     uint32_t entry;
     while (pa_result_pop(pool->segment, worker, &pool->result_heads[worker], &entry))
-        if (unlikely(!accept_result(pool, worker + 1, entry))) {
+        if (unlikely(!queue_accept_result(pool, worker + 1, entry))) {
             pool_distrust(pool, worker);
             break;
         }
@@ -656,10 +618,10 @@ static uint32_t worker_limit(Pool *pool)
 void queue_harvest(Pool *pool)
 {
     for (uint32_t worker = 0, limit = worker_limit(pool); worker < limit; worker++)
-        harvest_worker(pool, worker);
+        queue_harvest_worker(pool, worker);
     uint32_t entry;
     while (unlikely(memory_next_done(pool, &entry)))
-        accept_result(pool, THREAD_OWNER, entry);
+        queue_accept_result(pool, THREAD_OWNER, entry);
 }
 
 bool queue_anything_pending(Pool *pool)
@@ -717,8 +679,8 @@ bool queue_withdraw(Request *request)
     pool->totals.cancelled++;
     if (request->place == AT_OVERFLOW) {
         if (leaves_part(request))
-            return false; /* see fill() */
-        from_overflow(pool, request);
+            return false; /* see queue_fill_slot() */
+        queue_leave_overflow(pool, request);
     } else if (request->place == AT_GROUP) {
         queue_wake_group(request);
         return true;
@@ -732,573 +694,14 @@ bool queue_withdraw(Request *request)
             __atomic_fetch_or(&slot->call_flags, PA_STOP, __ATOMIC_RELAXED);
             return false;
         }
-        slot_free(pool, request);
+        queue_free_slot(pool, request);
     }
-    close_step(request); /* now: nobody knows any more whose descriptor that is (orphans.c) */
-    reopen_handle(request);
+    queue_close_step(request); /* now: nobody knows any more whose descriptor that is (orphans.c) */
+    queue_reopen_handle(request);
     queue_push_pending(pool, request);
     pa_signal_program(pool->segment, pool->event_fd);
     queue_refill(pool);
     return true;
-}
-
-/* -- by force ---------------------------------------------------------------------------------- */
-
-static void keep_error(Request *request, int error)
-{
-    if (!request->error)
-        request->error = error;
-}
-
-/* It ends when its worker is dead, or another one has removed its part; but not later than that. */
-static void end_soon(Pool *pool, Request *request, int error)
-{
-    request->aborted = true;
-    keep_error(request, error);
-    if (deadlines_prepare(pool) == 0)
-        deadlines_add(pool, request, pa_now_ns() + PA_DEATH_NS);
-    else /* no memory: then it may be later */
-        PyErr_Clear();
-}
-
-/* No worker has it. */
-static void end_now(Pool *pool, Request *request, int error)
-{
-    request->ended_early = true;
-    close_step(request);
-    reopen_handle(request);
-    queue_fail(pool, request, error);
-}
-
-/* Of what a dead worker has left another one is about to make a copy: it is to remove it. */
-static void abort_part(Pool *pool, Request *request, int error)
-{
-    request->given_up = true; /* see fill() */
-    if (request->place == AT_SLOT)
-        __atomic_fetch_or(&pool->segment->slots[request->slot].call_flags, PA_STOP,
-                          __ATOMIC_RELAXED);
-    end_soon(pool, request, error);
-}
-
-/* False: a worker has taken it. */
-static bool abort_ready(Pool *pool, Request *request, uint32_t word, int error)
-{
-    struct pa_slot *slot = &pool->segment->slots[request->slot];
-    if (leaves_part(request)) {
-        abort_part(pool, request, error);
-        return true;
-    }
-    if (!pa_state_move(slot, word, PA_FREE, 0, pa_state_generation(word), PA_PROGRAM))
-        return false;
-    slot_free(pool, request);
-    end_now(pool, request, error);
-    return true;
-}
-
-static void end_aborted(Pool *pool, Request *request, bool begun);
-
-/* Nobody can have them any more. */
-static void end_lost(Pool *pool)
-{
-    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
-        Request *request = pool->in_flight[index];
-        if (!request || request->place != AT_SLOT || !request->lost || memory_is_for(request->op))
-            continue;
-        request->lost = false;
-        end_aborted(pool, request, true);
-    }
-}
-
-static void mark_busy(const Pool *pool, uint64_t busy[PA_MAX_WORKERS / 64])
-{
-    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
-        const Request *request = pool->in_flight[index];
-        uint32_t word =
-            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        uint32_t worker = pa_state_owner(word) - 1;
-        if (request && request->place == AT_SLOT && !memory_is_for(request->op) &&
-            is_sound(pool, request, word) && pa_state_phase(word) == PA_EXECUTING)
-            busy[worker / 64] |= UINT64_C(1) << worker % 64;
-    }
-}
-
-/* Whoever may have one that is lost is ended: every worker but those that have another one. */
-static void end_suspects(Pool *pool)
-{
-    uint64_t busy[PA_MAX_WORKERS / 64] = {0};
-    mark_busy(pool, busy);
-    pool_distrust_all(pool, busy);
-    if (!pool_has_wild(pool))
-        end_lost(pool);
-}
-
-static void lose(Pool *pool, Request *request, int error)
-{
-    request->lost = request->garbled = true;
-    end_soon(pool, request, error);
-    if (memory_is_for(request->op)) /* a thread has it, or nobody; see abort_executing() */
-        queue_detach(pool, request);
-}
-
-void queue_inspect(Pool *pool)
-{
-    bool found = false;
-    for (uint32_t index = 0; index < PA_NSLOTS && !pool->is_inline; index++) {
-        Request *request = pool->in_flight[index];
-        uint32_t word =
-            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        if (!request || request->place != AT_SLOT || request->lost ||
-            is_sound(pool, request, word))
-            continue;
-        lose(pool, request, EIO);
-        found = true;
-    }
-    if (found)
-        end_suspects(pool);
-}
-
-/* False: the worker has done it. */
-static bool end_worker_of(Pool *pool, Request *request, uint32_t word)
-{
-    struct pa_slot *slot = &pool->segment->slots[request->slot];
-    uint32_t owner = pa_state_owner(word);
-    if (!is_sound(pool, request, word)) {
-        lose(pool, request, EIO);
-        end_suspects(pool);
-        return true;
-    }
-    if (!pa_state_move(slot, word, PA_ABORTED, owner, pa_state_generation(word), PA_PROGRAM))
-        return false;
-    pool_condemn(pool, owner - 1);
-    return true;
-}
-
-static bool abort_executing(Pool *pool, Request *request, uint32_t word, int error)
-{
-    if (memory_is_for(request->op)) { /* a thread: nothing ends it */
-        keep_error(request, error);
-        queue_detach(pool, request);
-        return true;
-    }
-    if (!end_worker_of(pool, request, word))
-        return false;
-    end_soon(pool, request, error);
-    return true;
-}
-
-/* Whether nobody is going to bring the result, as it seems just now. */
-static bool seems_lost(Pool *pool, const Request *request, uint32_t word)
-{
-    uint32_t worker = pa_state_owner(word) - 1;
-    if (memory_is_for(request->op))
-        return pa_state_phase(word) == PA_DONE;
-    if (pa_state_phase(word) == PA_READY)
-        return false;
-    const struct pa_worker *record = &pool->segment->workers[worker];
-    return pa_state_phase(word) == PA_DONE || pool_pid_of(pool, worker) == 0 ||
-           atomic_load_explicit(&record->activity, memory_order_relaxed) == PA_SLEEPING;
-}
-
-static bool is_done_by_somebody(Pool *pool, uint32_t word)
-{
-    uint32_t worker = pa_state_owner(word) - 1;
-    return pa_state_phase(word) == PA_DONE && worker < PA_MAX_WORKERS &&
-           pool_pid_of(pool, worker) > 0;
-}
-
-/* Slots whose entries are in a lane. */
-static void mark_queued(const Pool *pool, uint64_t queued[PA_NSLOTS / 64])
-{
-    const struct pa_segment *segment = pool->segment;
-    for (uint32_t lane = 0; lane < PA_NLANES; lane++) {
-        uint32_t tail = pool->lanes.tails[lane];
-        uint32_t count = tail - atomic_load(&segment->header.heads[lane]);
-        for (; count - 1 < PA_NSLOTS; count--) {
-            uint32_t entry = atomic_load_explicit(
-                &segment->lanes[lane][(tail - count) & (PA_NSLOTS - 1)], memory_order_relaxed);
-            uint32_t index = pa_entry_index(entry);
-            if (index < PA_NSLOTS && pa_entry_generation(entry) == pool->generations[index])
-                queued[index / 64] |= UINT64_C(1) << index % 64;
-        }
-    }
-}
-
-/* What has been READY for long, and is in no lane any more, goes there again. */
-static void queue_again(Pool *pool, const Request *request)
-{
-    uint32_t index = request->slot;
-    pa_lane_push(pool->segment, &pool->lanes, lane_of(request),
-                 pa_entry(index, pool->generations[index]));
-}
-
-void queue_search(Pool *pool)
-{
-    uint64_t queued[PA_NSLOTS / 64] = {0};
-    bool lost = false, waits = false;
-    if (pool->is_inline || pool->nreqs == 0)
-        return;
-    queue_harvest(pool);
-    if (queue_anything_pending(pool))
-        return;
-    pool_mend(pool);
-    mark_queued(pool, queued);
-    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
-        Request *request = pool->in_flight[index];
-        if (!request || request->place != AT_SLOT || request->lost || request->is_husk)
-            continue;
-        uint32_t word =
-            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        bool sound = is_sound(pool, request, word), seen = request->was_seen;
-        request->was_seen = sound && seems_lost(pool, request, word);
-        if (request->was_seen && seen && is_done_by_somebody(pool, word)) {
-            pool_distrust(pool, pa_state_owner(word) - 1); /* when it is dead the result is taken */
-        } else if (!sound || (request->was_seen && seen)) {
-            lose(pool, request, EIO);
-            lost = true;
-        } else if (pa_state_phase(word) == PA_READY && !memory_is_for(request->op)) {
-            waits = true;
-            if (!(queued[index / 64] & UINT64_C(1) << index % 64))
-                queue_again(pool, request);
-        }
-    }
-    if (waits)
-        pa_wake_all(pool->segment);
-    if (lost)
-        end_suspects(pool);
-}
-
-static bool abort_in_slot(Pool *pool, Request *request, int error)
-{
-    struct pa_slot *slot = &pool->segment->slots[request->slot];
-    uint32_t word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    if (unlikely(!is_sound(pool, request, word))) {
-        lose(pool, request, error);
-        end_suspects(pool);
-        return true;
-    }
-    if (pa_state_phase(word) == PA_READY) {
-        if (abort_ready(pool, request, word, error))
-            return true;
-        word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    }
-    if (pa_state_phase(word) == PA_EXECUTING) {
-        if (abort_executing(pool, request, word, error))
-            return true;
-        word = atomic_load_explicit(&slot->state, memory_order_acquire);
-    }
-    if (pa_state_phase(word) != PA_DONE)
-        return false;
-    bool refused = slot->call_flags & PA_REFUSED;
-    if (refused && leaves_part(request))
-        abort_part(pool, request, error);
-    else if (refused || result_may_be_a_step(request, slot))
-        request->error = error; /* it is not sent on: see accept_result() */
-    else
-        return false;
-    return true;
-}
-
-static bool abort_anywhere(Pool *pool, Request *request, int error)
-{
-    if (request->is_group)
-        return request->place <= AT_PENDING && group_abort(request, error);
-    if (request->place == AT_SLOT) /* without workers it is the program itself that is at it */
-        return !pool->is_inline && abort_in_slot(pool, request, error);
-    if (request->place > AT_OVERFLOW)
-        return false;
-    if (leaves_part(request)) {
-        abort_part(pool, request, error);
-    } else if (request->place == AT_NEW) { /* another thread is about to dispatch it */
-        keep_error(request, error);
-    } else {
-        from_overflow(pool, request);
-        end_now(pool, request, error);
-    }
-    return true;
-}
-
-bool queue_abort(Pool *pool, Request *request, int error)
-{
-    if (request->ended_early || !abort_anywhere(pool, request, error))
-        return false;
-    request->ended_early = true;
-    return true;
-}
-
-bool queue_expire(Pool *pool, Request *request)
-{
-    if (queue_abort(pool, request, ETIMEDOUT) || request->place != AT_SLOT || pool->is_inline)
-        return true;
-    queue_harvest(pool);
-    if (request->place != AT_SLOT)
-        return true;
-    if (!request->was_seen) {
-        request->was_seen = true;
-        return false;
-    }
-    uint32_t word =
-        atomic_load_explicit(&pool->segment->slots[request->slot].state, memory_order_acquire);
-    if (is_done_by_somebody(pool, word)) { /* its entry is gone: as in queue_search() */
-        pool_distrust(pool, pa_state_owner(word) - 1);
-        return true;
-    }
-    lose(pool, request, ETIMEDOUT);
-    end_suspects(pool);
-    return request->ended_early = true;
-}
-
-/* The request ends, though a worker that cannot die is still at it, or none has come to remove its
- * part.  What that one may read and write stays until it is dead, and so does the slot. */
-void queue_detach(Pool *pool, Request *request)
-{
-    enum place place = request->place;
-    if (place > AT_SLOT)
-        return;
-    Request *husk = place == AT_NEW ? NULL : request_husk(request);
-    if (!husk) { /* no memory, or another thread has it in hand: later */
-        end_soon(pool, request, request->error);
-        return;
-    }
-    if (place == AT_SLOT) {
-        pool->in_flight[husk->slot] = husk;
-    } else {
-        from_overflow(pool, request);
-        to_overflow(pool, husk, true);
-    }
-    if (husk->given_up)
-        queue_watch_husk(pool, husk);
-    queue_push_pending(pool, request);
-    pa_signal_program(pool->segment, pool->event_fd);
-}
-
-/* A worker is to remove what the husk has left.  It may be long until one comes to that, but none
- * is let do it for ever. */
-void queue_watch_husk(Pool *pool, Request *husk)
-{
-    if (husk->place > AT_SLOT)
-        return;
-    uint32_t word = 0;
-    if (husk->place == AT_SLOT)
-        word = atomic_load_explicit(&pool->segment->slots[husk->slot].state, memory_order_acquire);
-    bool executing = pa_state_phase(word) == PA_EXECUTING;
-    if (executing && husk->was_seen && end_worker_of(pool, husk, word))
-        return;
-    husk->was_seen = executing;
-    end_soon(pool, husk, husk->error);
-}
-
-/* A worker closes it, whenever one has time for it.  False: there is none. */
-bool queue_close(Pool *pool, int fd)
-{
-    if (!pool->segment || pool->closed || pool->is_inline || pool->fork_count != fork_count)
-        return false;
-    Request *husk = request_new_husk(pool, PA_OP_CLOSE);
-    if (!husk)
-        return false;
-    husk->fd = fd;
-    to_overflow(pool, husk, false);
-    queue_watch_husk(pool, husk);
-    return true;
-}
-
-static bool repeatable(const Request *request, const struct pa_slot *slot)
-{
-    if (!pa_ops[request->op].again_if_worker_died)
-        return false;
-    if (request->op == PA_OP_LOAD || request->op == PA_OP_COPY)
-        return !(slot->call_flags & PA_ONCE);
-    if (request->op == PA_OP_MAKE_DIRECTORIES)
-        return request->flags & PA_TREE_MAY_EXIST;
-    if (request->op == PA_OP_MOVE) /* else it may have been done */
-        return slot->call_flags & PA_COPYING;
-    if (request->op != PA_OP_READ && request->op != PA_OP_WRITE)
-        return true;
-    if (request->offset < 0) /* the position has moved, or not */
-        return false;
-    return request->op == PA_OP_READ || !(fcntl(request->fd, F_GETFL) & O_APPEND);
-}
-
-/* What a worker has noted, for the one that does it again or removes the part. */
-static void keep_notes(Request *request, const struct pa_slot *slot)
-{
-    request->was_creating = slot->call_flags & PA_CREATING;
-    request->was_writing = slot->call_flags & PA_WRITING;
-    request->was_copying = slot->call_flags & PA_COPYING;
-    if (!is_copy(request))
-        return;
-    request->offset = (int64_t)slot->destination_inode;
-    request->flags = slot->destination_device;
-}
-
-/* What a dead worker has done of a chunk is not done again, and the item over which the third one
- * died is not tried again. */
-static void go_on_behind(Request *request, const struct pa_slot *slot)
-{
-    uint32_t at = __atomic_load_n(&slot->begun, __ATOMIC_RELAXED);
-    if (at > request->begun && at <= request->flags) {
-        request->begun = at;
-        request->tries = 0;
-    } else if (request->tries >= MOST_TRIES && request->begun < request->flags) {
-        batch_give_up_item(request);
-        request->tries = 0;
-    }
-}
-
-/* Takes from the slot what a dead worker has left there. */
-static void clear_after_death(Pool *pool, Request *request)
-{
-    const struct pa_slot *slot = &pool->segment->slots[request->slot];
-    if (is_copy(request) && slot->call_flags & PA_OPENS_PATH)
-        orphans_close_path(slot->destination_inode, slot->destination_device);
-    if (takes_notes(request))
-        keep_notes(request, slot);
-    slot_free(pool, request);
-}
-
-/* Its worker is dead.  What it had not begun, or what can be done twice, is done again; of the rest
- * the outcome is unknown.  A part of a copy that stays a part is removed by another worker first. */
-static void rerun_or_fail(Pool *pool, Request *request, bool begun)
-{
-    const struct pa_slot *slot = &pool->segment->slots[request->slot];
-    begun = begun || request->step_open; /* it begins again with its first step */
-    if (is_batch(request))
-        go_on_behind(request, slot);
-    bool again = !request->cancelled && !request->given_up && request->tries < MOST_TRIES &&
-                 (!begun || repeatable(request, slot));
-    again = again || is_unclosed(request);
-    clear_after_death(pool, request);
-    if (again) {
-        request->tries++;
-        request->was_seen = false;
-        pool->totals.rerun++;
-        if (takes_steps(request)) { /* from the start */
-            close_step(request);
-            request->fd = request->fd2;
-            free(request->gathered);
-            request->gathered = NULL;
-            request->gathered_size = 0;
-        }
-        to_overflow(pool, request, true);
-        return;
-    }
-    bool removed_in_vain = request->given_up;
-    request->given_up = true;
-    if (!request->error) {
-        request->worker_died = true;
-        request->error = EIO;
-    }
-    pool->totals.died += !removed_in_vain;
-    if (leaves_part(request) && !removed_in_vain)
-        to_overflow(pool, request, true);
-    else
-        queue_push_pending(pool, request);
-}
-
-/* Its worker was killed for that, and is dead now.  A part of a copy is removed by another one. */
-static void end_aborted(Pool *pool, Request *request, bool begun)
-{
-    bool removed_in_vain = request->given_up;
-    if (!begun)
-        reopen_handle(request);
-    clear_after_death(pool, request);
-    request->given_up = true;
-    if (leaves_part(request) && !removed_in_vain)
-        to_overflow(pool, request, true);
-    else
-        queue_push_pending(pool, request);
-}
-
-void queue_worker_ended(Pool *pool, uint32_t worker)
-{
-    struct pa_worker *record = &pool->segment->workers[worker];
-    uint32_t activity = atomic_load_explicit(&record->activity, memory_order_relaxed);
-    bool begun = activity != PA_SEARCHING && activity != PA_SLEEPING;
-    harvest_worker(pool, worker);
-    /* If there is more, it is nothing that could be taken. */
-    atomic_store_explicit(&record->result_tail, pool->result_heads[worker], memory_order_relaxed);
-    queue_inspect(pool);
-    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
-        Request *request = pool->in_flight[index];
-        uint32_t word =
-            atomic_load_explicit(&pool->segment->slots[index].state, memory_order_acquire);
-        if (!request || request->place != AT_SLOT || pa_state_owner(word) != worker + 1 ||
-            request->lost || !is_sound(pool, request, word))
-            continue;
-        if (pa_state_phase(word) == PA_DONE) /* it died before it could publish it */
-            accept_result(pool, worker + 1, pa_entry(index, pa_state_generation(word)));
-        else if (pa_state_phase(word) == PA_ABORTED)
-            end_aborted(pool, request, begun);
-        else if (pa_state_phase(word) == PA_EXECUTING)
-            rerun_or_fail(pool, request, begun);
-    }
-    if (!pool_has_wild(pool))
-        end_lost(pool);
-    queue_refill(pool);
-}
-
-/* Part of a copy that was under way: there is no worker any more that could remove it.  It is one
- * name, so the program does that in between; but it does not touch what was aborted, where it may
- * get stuck itself. */
-static void remove_part(Pool *pool, Request *request)
-{
-    struct pa_slot slot = {.op = PA_OP_NOP};
-    if (!leaves_part(request) || request->aborted)
-        return;
-    request->given_up = true;
-    if (fill(pool, request, &slot))
-        return;
-    bool in_arena = slot.arena_segment != PA_NO_SEGMENT;
-    pa_op_run(&slot, in_arena ? pa_arena_base(pool->arena, slot.arena_segment) : NULL, NULL,
-              NULL);
-}
-
-/* What a worker would have done. */
-static void clean_up(Pool *pool, Request *request)
-{
-    remove_part(pool, request);
-    if (is_unclosed(request))
-        orphans_close(pool, request->fd);
-}
-
-/* Every request that has not ended fails; the workers are gone.  What was done is not undone: its
- * result is delivered, though its worker was not able to report it. */
-void queue_fail_all(Pool *pool, int error)
-{
-    Request *request;
-    while ((request = first_of(pool->overflow))) {
-        from_overflow(pool, request);
-        reopen_handle(request);
-        clean_up(pool, request);
-        queue_fail(pool, request, error);
-    }
-    for (uint32_t index = 0; index < PA_NSLOTS; index++) {
-        request = pool->in_flight[index];
-        if (!request || request->place != AT_SLOT)
-            continue;
-        struct pa_slot *slot = &pool->segment->slots[index];
-        uint32_t word = atomic_load(&slot->state);
-        if (pool->is_inline && pa_state_phase(word) == PA_EXECUTING)
-            continue; /* another thread is at it, and will push it */
-        enum pa_phase phase =
-            is_sound(pool, request, word) ? pa_state_phase(word) : PA_ABORTED;
-        if (phase == PA_READY)
-            reopen_handle(request);
-        if (phase == PA_DONE && slot->call_flags & PA_MORE) {
-            result_keep_open(request, slot->fd);
-        } else if (phase == PA_DONE) {
-            queue_push_pending(pool, request);
-            continue;
-        }
-        if (takes_notes(request))
-            keep_notes(request, slot);
-        slot_free(pool, request);
-        clean_up(pool, request);
-        queue_fail(pool, request, error);
-    }
-    while (pool->groups.first) {
-        pool->groups.first->error = error;
-        queue_wake_group(pool->groups.first);
-    }
 }
 
 /* -- groups ----------------------------------------------------------------------------------- */
@@ -1333,8 +736,8 @@ void queue_abandon(Pool *pool, struct queue *dead)
 {
     Request *request;
     deadlines_forget(pool);
-    while ((request = first_of(pool->overflow))) {
-        from_overflow(pool, request);
+    while ((request = queue_first_of(pool->overflow))) {
+        queue_leave_overflow(pool, request);
         append(dead, request);
     }
     while ((request = queue_next_pending(pool))) {
@@ -1356,7 +759,7 @@ void queue_abandon(Pool *pool, struct queue *dead)
     for (request = dead->first; request; request = request->next) {
         request->place = AT_DEAD;
         request->slot = NO_SLOT;
-        close_step(request);
+        queue_close_step(request);
         if (request->block.at && pool->arena)
             pa_arena_free(pool->arena, &request->block);
         request->block.at = NULL;
@@ -1417,8 +820,8 @@ void queue_conclude(Pool *pool, Request *request)
         distrust_owner(pool, slot);
     if (request->is_group)
         group_conclude(request);
-    close_step(request);
+    queue_close_step(request);
     if (slot)
-        slot_free(pool, request);
+        queue_free_slot(pool, request);
     request_release_arguments(request);
 }

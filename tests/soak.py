@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ctypes
 import errno
 import gc
 import json
@@ -84,21 +85,25 @@ class Report:
 
 
 def private_kib(pid: int) -> int:
-    """Memory that only this process has."""
-    total = 0
+    """Memory that is this process's own, whoever else runs: no files' pages, none of the pool's."""
+    total, is_private = 0, False
     try:
-        with open(f"/proc/{pid}/smaps_rollup") as file:
+        with open(f"/proc/{pid}/smaps") as file:
             for line in file:
-                if line.startswith(("Private_Clean", "Private_Dirty")):
-                    total += int(line.split()[1])
+                word, value, *_ = line.split()
+                if not word.endswith(":"):  # the line that begins a mapping
+                    is_private = value.endswith("p")
+                elif is_private and word == "Private_Dirty:":
+                    total += int(value)
     except OSError:  # it has died
         pass
     return total
 
 
 def sample(pool: procaio.Pool) -> Sample:
-    """After everything has come to rest."""
+    """After everything has come to rest; what the C library keeps for later is given back."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     workers = pool.statistics().workers
     return Sample(
         private_kib(os.getpid()),
@@ -112,6 +117,11 @@ def median(samples: list[Sample]) -> Sample:
     """Of each figure."""
     columns = zip(*(asdict(one).values() for one in samples), strict=True)
     return Sample(*(int(statistics.median(column)) for column in columns))
+
+
+def failed(error: OSError, wanted: object) -> bool:
+    """Whether an item of a batch may fail so: nothing is there, or three workers died over it."""
+    return error.errno == errno.ENOENT if wanted is None else isinstance(error, procaio.WorkerDied)
 
 
 def settle(pool: procaio.Pool) -> None:
@@ -346,6 +356,46 @@ class Round:
         self.buffers.append(buffer)
         self.ask(procaio.aio_mtouch, buffer)
 
+    def stat_many(self, _: Path) -> None:
+        """Attributes of some files, one of which is not there."""
+        paths = [*(self.place / "tree" / "a" / name for name in sorted(self.names)), "/missing"]
+        sizes: list[int | None] = [*(int(name) for name in sorted(self.names)), None]
+        self.ask(
+            procaio.aio_stat_many, paths,
+            right=lambda found: all(
+                failed(one, size) if isinstance(one, OSError) else one.st_size == size
+                for one, size in zip(found, sizes, strict=True)
+            ),
+        )  # fmt: skip
+
+    def load_many(self, _: Path) -> None:
+        """What some files hold, small ones and perhaps a large one."""
+        wanted = [self.content, *(b"x" * int(name) for name in sorted(self.names))]
+        names = sorted(self.names)
+        paths = [self.place / "data", *(self.place / "tree" / "a" / name for name in names)]
+        self.ask(
+            procaio.aio_load_many, paths,
+            right=lambda found: all(
+                failed(one, data) if isinstance(one, OSError) else one == data
+                for one, data in zip(found, wanted, strict=True)
+            ),
+        )  # fmt: skip
+
+    def read_many(self, _: Path) -> None:
+        """Parts of a file, into a buffer that workers see."""
+        buffer = procaio.Buffer(8192, pool=self.pool)
+        self.buffers.append(buffer)
+        offsets = [self.random.randrange(1 + len(self.content)) for _ in range(8)]
+        wanted = [self.content[offset : offset + 1024] for offset in offsets]
+        self.ask(
+            procaio.aio_read_many, self.fd, offsets, 1024, buffer,
+            right=lambda found: all(
+                failed(size, data) if isinstance(size, OSError)
+                else memoryview(buffer)[at * 1024 :][:size] == data
+                for at, (size, data) in enumerate(zip(found, wanted, strict=True))
+            ),
+        )  # fmt: skip
+
     def feed(self, _: Path) -> None:
         """A group that is fed as its members end."""
         left = iter(range(self.random.randrange(10)))
@@ -407,7 +457,7 @@ KINDS: Final[tuple[Callable[[Round, Path], None], ...]] = (
     Round.read, Round.read_into, Round.write, Round.load, Round.stat, Round.realpath,
     Round.readdir, Round.scandir, Round.mkdir, Round.symlink, Round.rename, Round.unlink,
     Round.copy, Round.replace, Round.copytree, Round.rmtree, Round.open, Round.hang, Round.sync,
-    Round.touch, Round.feed,
+    Round.touch, Round.stat_many, Round.load_many, Round.read_many, Round.feed,
 )  # fmt: skip
 
 

@@ -270,6 +270,7 @@ struct Pool {
     struct pa_spin spin;      /* how long to look for results before sleeping */
     struct pa_spin turn_spin; /* likewise, at the end of a turn of an event loop */
     uint64_t turn_ended_ns;
+    uint64_t napped_after; /* a loop: when so many requests had ended */
     uint64_t silent_ns, silent_after; /* slept since so many requests had ended */
     uint32_t deaths_in_a_row; /* of children, with no result in between */
     bool in_crash_loop;       /* more than could be an accident; the program was told, or */

@@ -220,12 +220,14 @@ uint64_t poll_turn_begins(Pool *pool)
     return now_ns;
 }
 
-/* A loop naps in its own sleep, which the timer ends. */
+/* A loop naps in its own sleep, which the timer ends.  Not again if that has brought nothing: much may
+ * wait for workers that hang. */
 static void let_nap(Pool *pool, uint64_t now_ns)
 {
-    uint64_t nap_ns = time_to_nap(pool);
+    uint64_t nap_ns = pool->napped_after == pool->totals.completed ? 0 : time_to_nap(pool);
     if (nap_ns == 0 || pool->somebody_sleeps || pool->lacks_spawner || queue_anything_pending(pool))
         return;
+    pool->napped_after = pool->totals.completed;
     stop_asking(pool);
     if (pool->rung)
         return;

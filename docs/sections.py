@@ -20,7 +20,7 @@ def offsets(structure: str) -> str:
     assert body, structure
     rows = ["| offset | field | |", "|---:|---|---|"]
     for field, at in re.findall(rf"PA_AT\({structure}, (\w+), (\d+)\)", text):
-        comment = re.search(rf"\b{field}(?:\[\w+\])?;\s*/\* (.*?) \*/", body[1])
+        comment = re.search(rf"\b{field}(?:\[\w+\])?;[ \t]*/\* (.*?) \*/", body[1])
         rows.append(f"| {at} | `{field}` | {comment[1] if comment else ''} |")
     return "\n".join(rows)
 

@@ -390,12 +390,9 @@ struct pa_header {
     _Atomic uint32_t limits;         /* grows when it sets its limits: limits.c */
     _Atomic uint32_t doubted;        /* workers: the identity + 1 that the program has lost */
 
-    /* Written by the program at every submission. */
-    alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES];
-    /* Advanced by whoever passes an entry. */
-    alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES];
-    /* enum pa_signal.  Program sets, the worker that rings clears. */
-    alignas(PA_CACHE_LINE) _Atomic uint32_t want_signal;
+    alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES]; /* +1 with every submission */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES]; /* advanced by whoever passes an entry */
+    alignas(PA_CACHE_LINE) _Atomic uint32_t want_signal; /* what the program wants: enum pa_signal */
 
     /* Sleeping and waking: wake.c. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t spinner; /* worker + 1 that looks for work right now */

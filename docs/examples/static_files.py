@@ -4,7 +4,7 @@ Static files by Starlette, and so by FastAPI: conditional requests, ranges, noth
     python static_files.py DIRECTORY PORT
 
 `ProcaioFileResponse` is an ASGI response to take over; `application` serves a directory with it.
-Only workers touch files: a slow disk delays those who asked for what is on it, and nobody else.
+The loop waits for no file: a slow disk delays those who asked for what is on it, and nobody else.
 """
 
 from __future__ import annotations

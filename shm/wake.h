@@ -37,7 +37,7 @@ bool pa_permit_revoke(struct pa_segment *segment, uint32_t permit, uint32_t hold
 bool pa_anybody_awake(struct pa_segment *segment);
 
 /* True when one more awake would be more than there are cores.  The program counts as long as it has
- * not asked to be rung: it is at work then, or looks for results. */
+ * not asked to be rung, and does not nap: it is at work then, or looks for results. */
 bool pa_crowded(struct pa_segment *segment);
 
 /* The sleepers' bits. */

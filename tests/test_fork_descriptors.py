@@ -362,6 +362,17 @@ def test_deadline_that_cannot_be_had_without_the_descriptor_is_ebadf(
     os.close(number)
 
 
+def test_deadline_holds_although_the_timer_has_been_closed(
+    workers: procaio.Pool, gate: Any
+) -> None:
+    (held,) = gate.hold(workers, timeout=0.2)
+    (timer,) = (number for number, what in descriptors().items() if "timerfd" in what)
+    os.close(timer)
+    with pytest.raises(TimeoutError):
+        held.wait(timeout=30)
+    assert held.errno == errno.ETIMEDOUT
+
+
 def test_event_loop_goes_on_after_the_descriptor_that_it_watches_was_closed(
     gate: Any, data_file: Path
 ) -> None:

@@ -6,17 +6,18 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import procaio
-from conftest import eventually
+from conftest import eventually, not_sanitized, run_fine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from conftest import Gate
 
@@ -96,6 +97,48 @@ def test_descriptor_is_readable_after_the_program_slept(
     assert held[0].result == b"x"
     eventually(lambda: workers.poll_cb() == 0 and not is_readable(workers), "silence again")
     workers.min_parallel(1)
+
+
+@not_sanitized
+def test_descriptor_is_readable_when_a_thread_in_wait_has_taken_the_ring(tmp_path: Path) -> None:
+    """The loop delivers what that thread waits for, but not all that has come."""
+    library = tmp_path / "held.so"
+    options = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-shared", "-fPIC"]
+    source = Path(__file__).parent / "native" / "held_sleep.c"
+    subprocess.run(["cc", *options, "-o", library, source, "-ldl"], check=True, timeout=100)
+    run_fine(
+        """
+        import ctypes, os, select, threading, time
+        import procaio
+
+        def until_ended(count):
+            while pool.npending() < count:
+                time.sleep(0.001)
+
+        reached, go, read = os.pipe(), os.pipe(), os.pipe()
+        with procaio.Pool(at_once=False) as pool:
+            fd = pool.poll_fileno()
+            procaio.aio_nop(pool=pool).wait()
+            awaited = procaio.aio_read(read[0], None, 1, pool=pool)
+            ctypes.CDLL(None).hold_next_sleep(reached[1], go[0])
+            thread = threading.Thread(target=awaited.wait)
+            thread.start()
+            os.read(reached[0], 1)
+            os.write(read[1], b"x")
+            until_ended(1)
+            later = procaio.aio_nop(pool=pool)
+            until_ended(2)
+            pool.max_poll_reqs(1)
+            pool.poll_cb()
+            assert (awaited.state, later.state) == ("done", "pending")
+            os.write(go[1], b"x")
+            thread.join()
+            assert select.select([fd], [], [], 1)[0], "the descriptor stays silent"
+            pool.poll_cb()
+        print("fine")
+        """,
+        env=os.environ | {"LD_PRELOAD": str(library)},
+    )
 
 
 # -- poll_cb ---------------------------------------------------------------------------------------

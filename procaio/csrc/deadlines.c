@@ -71,6 +71,11 @@ bool timer_has_expired(const Pool *pool)
     return pool->timer_ns && pool->timer_ns <= pa_now_ns();
 }
 
+bool timer_is_lost(const Pool *pool)
+{
+    return pool->timer_ns && !pa_has_mark(pool->timer_fd, PA_MARK_TIMER);
+}
+
 void timer_clear(Pool *pool)
 {
     uint64_t expirations;

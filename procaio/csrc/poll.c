@@ -3,7 +3,7 @@
  * A worker rings the pool's descriptor only when the program has asked for it: it asks when it has
  * taken all results, then looks once more (wake.c has the fences).  The descriptor is an epoll set
  * that holds the bell (an eventfd, edge-triggered, so that asking the set also silences it), the
- * pidfds of the workers and of the spawner, and the timer of the deadlines.
+ * pidfds of the workers and of the spawner, and the pool's timer: of deadlines, naps and second tries.
  *
  * Of several threads that wait for one pool, one sleeps on the descriptor, the others on `news`.
  * Whoever delivers results tells them, and whoever stops sleeping lets another one take its place.
@@ -419,6 +419,10 @@ PyObject *poll_wait_for(Request *request, double timeout)
         }
         if (poll_sleep(pool, request, left) < 0)
             return NULL;
+        /* Another thread has delivered it: that may have left more, and told of it by what has just
+         * been taken from the descriptor. */
+        if (request->place >= AT_CALLBACK && pool->segment && pool->fork_count == fork_count)
+            poll_leave_readable(pool);
     }
     if (request->value)
         return Py_NewRef(request->value);

@@ -60,6 +60,7 @@ def wrong(name: str, model: str, switches: str, depth: int = SHALLOW) -> Run:
 SMALL = "NREQUESTS=2 DEATHS=1 WITHDRAWALS=0"
 ABORTED = "NREQUESTS=2 DEATHS=0 WITHDRAWALS=0 ABORTS=1"
 BOTH_DIE = "DEATHS=1 MONITOR_DEATHS=1"
+BESIDE_WAIT = "BESIDE_WAIT NWORKERS=1 NRESULTS=3 DEATHS=0"
 RUNS = [
     # What holds.
     Run("ring, a death", "ring", SMALL),
@@ -78,6 +79,7 @@ RUNS = [
     Run("wake, no monitor", "wake", "NO_MONITOR"),
     Run("signal, an event loop", "signal"),
     Run("signal, wait()", "signal", "WAITS"),
+    Run("signal, a loop and wait()", "signal", BESIDE_WAIT),
     Run("birth", "birth"),
     Run("identity", "identity"),
     # Without a fence.
@@ -116,6 +118,7 @@ RUNS = [
     wrong("ring swallowed", "signal", "NO_ASK_AFTER_SILENCING"),
     wrong("silent after an exception", "signal", "NO_ASK_AFTER_RAISE"),
     wrong("silent after a sleep", "signal", "NO_ASK_AFTER_SLEEP"),
+    wrong("ring taken along by wait()", "signal", f"{BESIDE_WAIT} RING_TAKEN_ALONG"),
 ]
 DEEP = [
     Run("birth, many deaths", "birth", "DEATHS=4 SPAWNER_DEATHS=4"),

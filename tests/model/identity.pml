@@ -193,7 +193,7 @@ active proctype Changing() provided (!over)
 #endif
 }
 
-/* queue.c: accept_result() */
+/* queue.c: queue_accept_result() */
 inline accept(r)
 {
     atomic {

@@ -1,8 +1,8 @@
 /* tests/model/ring.pml - slots, lanes, result rings, and workers that die at every step.
  *
  * Modelled: the program's publish(), pa_lane_push(), pa_lane_skip_stale(), queue_refill(),
- * queue_withdraw() and make_room(), abort_in_slot(), accept_result() and queue_worker_ended()
- * (shm/ring.c, procaio/csrc/queue.c); the workers' lane_claim(), the rest of run_request() and pa_result_push()
+ * queue_withdraw() and make_room(), abort_in_slot(), queue_accept_result() and queue_worker_ended()
+ * (shm/ring.c, procaio/csrc/queue.c and force.c); the workers' lane_claim(), the rest of run_request() and pa_result_push()
  * (shm/ring.c, workers/loop.c).  Nobody sleeps here (wake.pml does): a process that has nothing to
  * do waits until it has.
  *
@@ -264,7 +264,7 @@ inline slot_free(at)
     refill = true
 }
 
-/* queue.c: accept_result() */
+/* queue.c: queue_accept_result() */
 inline accept(at, expected)
 {
     atomic {
@@ -277,7 +277,7 @@ inline accept(at, expected)
     }
 }
 
-/* queue.c: harvest_worker(), one entry */
+/* queue.c: queue_harvest_worker(), one entry */
 inline pop_result(who)
 {
     atomic {
@@ -381,7 +381,7 @@ inline withdraw(at)
     }
 }
 
-/* queue.c: abort_in_slot() of what a worker executes; the slot stays until that is dead */
+/* force.c: abort_in_slot() of what a worker executes; the slot stays until that is dead */
 inline abort(at)
 {
     atomic {
@@ -403,7 +403,7 @@ inline abort(at)
     }
 }
 
-/* queue.c: queue_worker_ended(), for one slot */
+/* force.c: queue_worker_ended(), for one slot */
 inline look_at_slot(who, at)
 {
     if

@@ -2,8 +2,9 @@
  *
  * Modelled: pa_result_push() and pa_signal_program() of every worker (shm/ring.c, shm/wake.c), each
  * of which may die at every step; the program's poll_some(), poll_sleep(), ask() and stop_asking()
- * (procaio/csrc/poll.c) in two kinds of program: one that waits by itself (request.wait()), and one
- * whose event loop watches poll_fileno and sleeps in it.  Callbacks may raise, a limit may end
+ * (procaio/csrc/poll.c) in three kinds of program: one that waits by itself (request.wait()), -DWAITS;
+ * one whose event loop watches poll_fileno and sleeps in it; and that with another thread in wait(),
+ * -DBESIDE_WAIT: two sleep on one descriptor, and one ring wakes either.  Callbacks may raise, a limit may end
  * poll_cb early, and the program may sleep through other calls (max_parallel(), poll_wait()).
  *
  * Proved: every request's result is delivered once, and the program never sleeps for ever while a
@@ -48,6 +49,12 @@ bool ended[NWORKERS]; /* buried */
 byte pending, delivered;
 bool asking = true, rung;
 bool finished;
+bool lock_taken; /* the interpreter lock, where there are two threads */
+#ifdef BESIDE_WAIT
+bool somebody_sleeps = true; /* the other thread, in poll_sleep() */
+#else
+#define somebody_sleeps false
+#endif
 
 #if NWORKERS == 2
 #define ANY_DEAD (dead[0] || dead[1])
@@ -160,7 +167,7 @@ inline stop_asking()
     fi
 }
 
-/* queue.c: harvest_worker() */
+/* queue.c: queue_harvest_worker() */
 inline harvest(w)
 {
     d_step { pending = pending + result_tail[w] - result_head[w]; result_head[w] = result_tail[w] }
@@ -227,6 +234,10 @@ inline poll_some()
     done = 0;
     looked = false;
     outcome = 0;
+    if
+    :: timer -> looked = true; look_after() /* timer_has_expired() */
+    :: true /* not yet, by the clock */
+    fi;
     do
     :: true ->
         stop_asking();
@@ -257,8 +268,8 @@ inline poll_some()
         fi;
         if
         :: goto_next
-        :: !goto_next && (done > 0 || looked) -> break
-        :: !goto_next && !(done > 0 || looked) ->
+        :: !goto_next && (done > 0 || looked || somebody_sleeps) -> break
+        :: !goto_next && !(done > 0 || looked || somebody_sleeps) ->
             looked = true;
             look_after();
 #ifdef NO_ASK_AFTER_SILENCING /* as it was */
@@ -314,12 +325,21 @@ inline poll_sleep(brief)
     fi
 }
 
+inline take_lock()
+{
+#ifdef BESIDE_WAIT
+    atomic { !lock_taken -> lock_taken = true }
+#else
+    skip
+#endif
+}
+
 /* poll.c: let_nap(), at the end of a turn of a loop.  The timer is set to a time that soon comes: here
  * it has come at once, or any time before the loop looks.  Without it nobody would end the nap. */
 inline let_nap()
 {
     if
-    :: !ANYTHING_PENDING ->
+    :: !ANYTHING_PENDING && !somebody_sleeps ->
         stop_asking();
         if
         :: rung
@@ -335,6 +355,9 @@ inline let_nap()
 active proctype Program()
 {
     byte done, outcome, once = 1, naps = 1;
+#ifdef BESIDE_WAIT
+    naps = 0; /* it would only follow the other thread */
+#endif
     bool looked, died, goto_next;
     run Worker(0);
 #if NWORKERS == 2
@@ -358,8 +381,14 @@ active proctype Program()
     do
     :: delivered == NTOTAL -> break
     :: READABLE ->
+        take_lock();
         poll_some();
-        let_nap()
+        if
+        :: (done > 0 || looked) && somebody_sleeps -> bell = true /* poll_tell_others() */
+        :: else
+        fi;
+        let_nap();
+        lock_taken = false
     :: naps > 0 && delivered < NTOTAL ->
         naps--;
         poll_sleep(true);
@@ -372,3 +401,41 @@ active proctype Program()
     finished = true;
     assert(delivered == NTOTAL && pending == 0)
 }
+
+#ifdef BESIDE_WAIT
+/* poll.c: poll_wait_for() in another thread, for the request that is delivered first. */
+active proctype Waiter()
+{
+    byte done, outcome, once;
+    bool looked, died, goto_next;
+    do
+    :: READABLE -> /* epoll_wait(), without the lock */
+        d_step { bell = false; timer = false };
+        take_lock();
+        somebody_sleeps = false;
+        do
+        :: delivered > 0 -> break
+        :: delivered == 0 ->
+            poll_some();
+            if
+            :: delivered > 0 -> goto told /* by poll_some(), which asks */
+            :: else
+            fi;
+            ask();
+            if
+            :: ANYTHING_PENDING
+            :: else -> break
+            fi
+        od;
+        if
+        :: delivered > 0 -> break
+        :: else -> somebody_sleeps = true; lock_taken = false
+        fi
+    od;
+#ifndef RING_TAKEN_ALONG /* as it was */
+    leave_readable();
+#endif
+told:
+    lock_taken = false
+}
+#endif

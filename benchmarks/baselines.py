@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import Kind, Question, Work
 from benchmarks.measure import Sample, timed
-from benchmarks.reads import AwaitOne, Reader, in_tasks
+from benchmarks.reads import AwaitOne, Reader, aligned, in_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -42,7 +42,7 @@ class Job:
 def preadv_loop(work: Work, items: Sequence[int]) -> Sample:
     """Measure os.preadv at the offsets, one after the other, into one buffer."""
     fd = work.open()
-    buffers = [bytearray(work.size)]
+    buffers = [aligned(work.size)]
 
     def run(offsets: Sequence[int]) -> None:
         preadv = os.preadv
@@ -55,7 +55,7 @@ def preadv_loop(work: Work, items: Sequence[int]) -> Sample:
 def preadv_job(work: Work, items: Sequence[int]) -> Job:
     """Give os.preadv as what threads are to call, each call with a buffer that is free."""
     fd = work.open()
-    free = deque([bytearray(work.size)] for _ in range(work.depth))
+    free = deque([aligned(work.size)] for _ in range(work.depth))
 
     def call(offset: int) -> None:
         buffers = free.pop()
@@ -137,7 +137,7 @@ def add_asyncio_threads(
 async def _in_threads(work: Work, way: Callable[..., Awaitable[object]]) -> AsyncIterator[AwaitOne]:
     """Each lane has its own buffer, used again and again."""
     fd = work.open()
-    buffers = [[bytearray(work.size)] for _ in range(work.depth)]
+    buffers = [[aligned(work.size)] for _ in range(work.depth)]
     yield lambda lane, offset: way(os.preadv, fd, buffers[lane], offset)
 
 

@@ -101,7 +101,7 @@ def blocking(work: Work) -> Sample:
 def blocking_buffer(work: Work) -> Sample:
     """Read without making a new object for each block."""
     fd = work.open()
-    buffers = [bytearray(work.size)]
+    buffers = [reads.aligned(work.size)]
     return one_at_a_time(work, lambda offset: os.preadv(fd, buffers, offset))
 
 

@@ -191,7 +191,7 @@ def under_callbacks(work: Work) -> Sample:
 async def _blocking(work: Work) -> AsyncIterator[reads.AwaitOne]:
     """Read in the loop itself, and let the others have their turn after each."""
     fd = work.open()
-    buffers = [bytearray(work.size)]
+    buffers = [reads.aligned(work.size)]
 
     async def one(_: int, offset: int) -> int:
         count = os.preadv(fd, buffers, offset)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import baselines, peers, reads
 from benchmarks.data import MIB
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least
+from benchmarks.measure import Sample, timed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-
-    from benchmarks.measure import Sample
 
 QUESTION = Question(
     "read_1m",
@@ -56,9 +55,10 @@ reads.add_reader(QUESTION, reads.INTO_BUFFER, in_tasks, note=", await")
 @QUESTION.contender("os.preadv in a loop, reused buffer", Kind.BASELINE)
 def blocking(work: Work) -> Sample:
     """One after the other, on one core."""
-    return baselines.preadv_loop(work, work.blocks())
+    return timed(baselines.preadv_loop(work), work.blocks())
 
 
+baselines.add_shares(QUESTION, baselines.preadv_loop, Work.blocks)
 baselines.add_pool(QUESTION, lambda work: baselines.preadv_job(work, work.blocks()))
 for reader in (*baselines.READERS, *peers.READERS):
     reads.add_reader(QUESTION, reader, in_tasks)

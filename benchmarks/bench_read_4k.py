@@ -78,7 +78,7 @@ def blocking(work: Work) -> Sample:
 @CALLBACKS.contender("os.preadv in a loop, reused buffer", Kind.BASELINE)
 def blocking_buffer(work: Work) -> Sample:
     """Read without making a new object for each block."""
-    return baselines.preadv_loop(work, work.offsets())
+    return timed(baselines.preadv_loop(work), work.offsets())
 
 
 def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
@@ -95,6 +95,7 @@ for reader in (*baselines.READERS, *peers.READERS):
     reads.add_reader(AWAIT, reader, in_tasks, share=reader.share)
 AWAIT.aim(OURS, at_least(0.9), BLOCKING)
 
+baselines.add_shares(CALLBACKS, baselines.preadv_loop, Work.offsets)
 POOLS = baselines.add_pool(
     CALLBACKS,
     lambda work: baselines.preadv_job(work, work.offsets()),

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks import peers
 from benchmarks.baselines import THREADS_SHARE, Job, add_asyncio_threads, add_pool
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least, need
 from benchmarks.measure import Sample, timed
-from benchmarks.reads import AwaitOne, add_reader, in_tasks
+from benchmarks.reads import add_reader, awaiting, in_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
 FEW = Question(
     "noop",
@@ -97,10 +97,8 @@ def aiofiles_wrap(work: Work) -> Sample:
     return asyncio.run(in_tasks(work.depth, range(work.count), lambda _, item: wrapped(item)))
 
 
-def zeros(work: Work, one: AwaitOne) -> Coroutine[Any, Any, Sample]:
-    """Await reads of 0 bytes: those without a no-op take the same way for them."""
-    return in_tasks(work.depth, [0] * work.count, one)
-
+# Those without a no-op take the same way for reads of 0 bytes.
+zeros = awaiting(lambda work: [0] * work.count)
 
 for question in QUESTIONS:
     question.contender(OURS)(procaio_callbacks)

@@ -8,15 +8,10 @@ has two threads that do nothing else, with as much memory as the others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from benchmarks import baselines, peers, reads
 from benchmarks.data import MIB
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least
 from benchmarks.measure import Sample, timed
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
 
 QUESTION = Question(
     "read_1m",
@@ -44,11 +39,7 @@ def procaio_bytes(work: Work) -> Sample:
     return reads.callbacks_with_bytes(work, work.blocks())
 
 
-def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
-    """Await them one after the other in each task."""
-    return reads.in_tasks(work.depth, work.blocks(), one)
-
-
+in_tasks = reads.awaiting(Work.blocks)
 reads.add_reader(QUESTION, reads.INTO_BUFFER, in_tasks, note=", await")
 
 

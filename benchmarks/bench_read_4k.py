@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks import baselines, peers, reads
 from benchmarks.harness import CPU, Kind, Question, Sizes, Work, at_least, at_most, need
 from benchmarks.measure import Sample, timed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
 OURS = reads.INTO_BUFFER.name
 BLOCKING = "os.pread in a loop"
@@ -81,11 +81,7 @@ def blocking_buffer(work: Work) -> Sample:
     return timed(baselines.preadv_loop(work), work.offsets())
 
 
-def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
-    """Await them one after the other in each task."""
-    return reads.in_tasks(work.depth, work.offsets(), one)
-
-
+in_tasks = reads.awaiting(Work.offsets)
 UVLOOP = replace(reads.INTO_BUFFER, name="procaio, into a Buffer, uvloop", kind=Kind.PEER)
 
 reads.add_reader(AWAIT, reads.INTO_BUFFER, in_tasks, target=at_least(1.2))

@@ -64,6 +64,11 @@ async def in_tasks(depth: int, items: Sequence[Any], one: AwaitOne) -> Sample:
     return await timed_async(lambda part: tasks(depth, part, one), items)
 
 
+def awaiting(items: Callable[[Work], Sequence[Any]]) -> Measure:
+    """Give what measures a reader in tasks that await all of these, each one after the other."""
+    return lambda work, one: in_tasks(work.depth, items(work), one)
+
+
 def add_reader(
     question: Question,
     reader: Reader,

@@ -7,8 +7,8 @@ in the background, and for procaio and its peers alike: what differs is only wha
 The pool is as it comes, nothing set, nothing tuned. With callbacks, each one makes the next
 request, so that `depth` are outstanding from the first to the last.
 
-Whoever reads into a buffer again and again has one that begins at a page, as a Buffer does: into
-others a processor may copy at half the speed.
+Whoever reads into a buffer again and again has one that begins at a page, as a Buffer does: to
+16 bytes behind, where that of malloc begins if it is large, some processors copy at half the speed.
 
 Not here: the readers of others (`baselines`, `peers`).
 """

@@ -2,8 +2,8 @@
 The same work with what others offer: aiofile and caio, aiofiles, anyio, Perl's IO::AIO, and C.
 
 None of them has to be there. What is not gives `MissingError`, and its row in the table says so.
-What reads into a buffer of ours gets one that begins at a page; Perl's buffers are scalars, which
-begin where its allocator puts them, and aiofile and caio make their own.
+What reads into a buffer of ours gets one that begins at a page, or is told where in it one begins,
+as in Perl. aiofile, caio and aiofiles make an object for each block.
 
 The C program is no peer but the limit: the same rings and nothing else. `make` builds it.
 """

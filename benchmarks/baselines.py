@@ -13,6 +13,7 @@ import asyncio
 import os
 import threading
 from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,13 +22,17 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import Kind, Question, Work
 from benchmarks.measure import Sample, timed
-from benchmarks.reads import AwaitOne, Reader, in_tasks
+from benchmarks.reads import AwaitOne, Reader, aligned, in_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable
     from concurrent.futures import Executor
 
+Loop = Callable[[Sequence[Any]], object]  # does something with each of the items
+
 POOL = "ThreadPoolExecutor"
+SHARES = 2
+IN_SHARES = f"{SHARES} threads, each its share"
 THREADS_SHARE = 0.1  # a thread takes 10 to 50 times as long as the fast ones for each operation
 
 
@@ -39,23 +44,23 @@ class Job:
     items: Sequence[Any]
 
 
-def preadv_loop(work: Work, items: Sequence[int]) -> Sample:
-    """Measure os.preadv at the offsets, one after the other, into one buffer."""
+def preadv_loop(work: Work) -> Loop:
+    """Give a loop of os.preadv at offsets, one after the other, into one buffer."""
     fd = work.open()
-    buffers = [bytearray(work.size)]
+    buffers = [aligned(work.size)]
 
     def run(offsets: Sequence[int]) -> None:
         preadv = os.preadv
         for offset in offsets:
             preadv(fd, buffers, offset)
 
-    return timed(run, items)
+    return run
 
 
 def preadv_job(work: Work, items: Sequence[int]) -> Job:
     """Give os.preadv as what threads are to call, each call with a buffer that is free."""
     fd = work.open()
-    free = deque([bytearray(work.size)] for _ in range(work.depth))
+    free = deque([aligned(work.size)] for _ in range(work.depth))
 
     def call(offset: int) -> None:
         buffers = free.pop()
@@ -63,6 +68,46 @@ def preadv_job(work: Work, items: Sequence[int]) -> Job:
         free.append(buffers)
 
     return Job(call, items)
+
+
+def add_shares(
+    question: Question, loop: Callable[[Work], Loop], items: Callable[[Work], Sequence[Any]]
+) -> str:
+    """
+    Register threads that share the items, and give the name of the contender.
+
+    Each has a loop of its own: nobody is asked for a single item, so nothing is paid for that.
+    """
+
+    def measure(work: Work) -> Sample:
+        loops = [loop(work) for _ in range(SHARES)]
+        return timed(partial(in_shares, loops), items(work))
+
+    question.contender(IN_SHARES, Kind.BASELINE)(measure)
+    return IN_SHARES
+
+
+def in_shares(loops: Sequence[Loop], items: Sequence[Any]) -> None:
+    """Let each loop do its share of the items in a thread of its own."""
+    errors: list[BaseException] = []
+
+    def run(loop: Loop, share: Sequence[Any]) -> None:
+        try:
+            loop(share)
+        except BaseException as error:  # noqa: BLE001  raised again by who has started the thread
+            errors.append(error)
+
+    ends = [len(items) * number // len(loops) for number in range(len(loops) + 1)]
+    threads = [
+        threading.Thread(target=run, args=(loop, items[begin:end]))
+        for loop, begin, end in zip(loops, ends, ends[1:], strict=False)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def with_callbacks(executor: Executor, depth: int, job: Job, items: Sequence[Any]) -> None:
@@ -137,7 +182,7 @@ def add_asyncio_threads(
 async def _in_threads(work: Work, way: Callable[..., Awaitable[object]]) -> AsyncIterator[AwaitOne]:
     """Each lane has its own buffer, used again and again."""
     fd = work.open()
-    buffers = [[bytearray(work.size)] for _ in range(work.depth)]
+    buffers = [[aligned(work.size)] for _ in range(work.depth)]
     yield lambda lane, offset: way(os.preadv, fd, buffers[lane], offset)
 
 

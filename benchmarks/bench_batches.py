@@ -2,17 +2,22 @@
 How close do batches come to two threads of a C program that make plain system calls?
 
 One call for all of them, on two cores, with everything in the page cache: attributes of 100,000
-files, reads of 4 KiB, and 20,000 files of 4 KiB. Arrays make no object for an item, lists one.
+files, reads of 4 KiB, and 20,000 files of 4 KiB. Arrays make no object for an item, lists one. Two
+threads of Python keep the results, too; they know how long the files are.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.baselines import SHARES, Loop, add_shares
+from benchmarks.data import LOAD_BYTES
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least, check, need
 from benchmarks.measure import Sample, timed
 from benchmarks.peers import BY_PLAIN_CALLS, plain_calls
+from benchmarks.reads import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +84,15 @@ def stat_c(work: Work) -> Sample:
     return plain_calls("stat", work.paths())
 
 
+def stat_loop(paths: Sequence[str]) -> object:
+    """Make an os.stat_result for each."""
+    stat = os.stat
+    return [stat(path) for path in paths]
+
+
+add_shares(STAT, lambda _: stat_loop, Work.paths)
+
+
 @READ.contender("procaio, into a Buffer", target=at_least(TARGET))
 def read_buffer(work: Work) -> Sample:
     """Numbers in arrays, and the bytes where they are wanted."""
@@ -112,6 +126,24 @@ def read_c(work: Work) -> Sample:
     return plain_calls("read", work.offsets(), work.data.file, work.size)
 
 
+def preadv_loop(work: Work) -> Loop:
+    """Give a loop of os.preadv, each into its part of one memory."""
+    fd, size = work.open(), work.size
+    memory = memoryview(aligned((work.count // SHARES + 1) * size))
+
+    def run(offsets: Sequence[int]) -> None:
+        preadv = os.preadv
+        place = 0
+        for offset in offsets:
+            preadv(fd, [memory[place : place + size]], offset)
+            place += size
+
+    return run
+
+
+add_shares(READ, preadv_loop, Work.offsets)
+
+
 def load(work: Work, *, packed: bool) -> Sample:
     """Load all files."""
     aio = need("procaio")
@@ -140,3 +172,18 @@ def load_packed(work: Work) -> Sample:
 def load_c(work: Work) -> Sample:
     """Open, fstat, read into memory of its own, close."""
     return plain_calls("load", work.load_paths())
+
+
+def load_loop(paths: Sequence[str]) -> object:
+    """Make an object for each file."""
+    open_, read, close = os.open, os.read, os.close
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    loaded = []
+    for path in paths:
+        fd = open_(path, flags)
+        loaded.append(read(fd, LOAD_BYTES))
+        close(fd)
+    return loaded
+
+
+add_shares(LOAD, lambda _: load_loop, Work.load_paths)

@@ -205,20 +205,9 @@ def with_more_in_it(
     return replace(after, value=before.seconds / after.seconds)
 
 
-def by_callbacks(work: Work) -> Sample:
-    """As the pool comes."""
-    return reads.callbacks_into_buffer(work, work.offsets())
-
-
-def by_workers(work: Work) -> Sample:
-    """Nothing is done at once."""
-    need("procaio").at_once(False)
-    return by_callbacks(work)
-
-
 WAYS = {
-    "procaio": (Kind.PROCAIO, by_callbacks),
-    "procaio, by workers alone": (Kind.PROCAIO, by_workers),
+    "procaio": (Kind.PROCAIO, bench_read_4k.procaio_buffer),
+    "procaio, by workers alone": (Kind.PROCAIO, bench_read_4k.procaio_buffer_by_workers),
     "os.pread in a loop": (Kind.BASELINE, bench_read_4k.blocking),
 }
 GROWTHS = {"a million objects and 2 GiB": objects_and_memory, "10,000 open files": open_files}

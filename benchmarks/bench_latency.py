@@ -4,7 +4,8 @@ How long does one cached read of 4 KiB take when nothing else is outstanding?
 The next request is made when the last one has ended. For whatever asks somebody else to read,
 this is the price of waking a sleeping thread or process, and of being woken. What the kernel has in
 its cache procaio does at once; "through a worker" is without that, and held against the same rings
-in C: wait() looks for a while before it sleeps, an event loop sleeps.
+in C that look for the result before they sleep: wait() does so for a while, and so does procaio in
+an event loop, for up to 10 us. The rings that sleep at once show what that saves.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def blocking(work: Work) -> Sample:
 def blocking_buffer(work: Work) -> Sample:
     """Read without making a new object for each block."""
     fd = work.open()
-    buffers = [bytearray(work.size)]
+    buffers = [reads.aligned(work.size)]
     return one_at_a_time(work, lambda offset: os.preadv(fd, buffers, offset))
 
 
@@ -128,5 +129,4 @@ for reader in (*baselines.READERS, *peers.READERS):
 peers.add_perl(QUESTION, "latency.pl", lambda work: [work.data.file, work.size], Work.offsets)
 for name, way in {RINGS_LOOK: "look", RINGS_SLEEP: "sleep"}.items():
     QUESTION.contender(name, Kind.BASELINE)(partial(rings, way=way))
-QUESTION.aim(WAIT_FOR_WORKER, at_most(1.1), RINGS_LOOK)
-QUESTION.aim(AWAIT_WORKER, at_most(1.1), RINGS_SLEEP)
+QUESTION.aim([WAIT_FOR_WORKER, AWAIT_WORKER], at_most(1.1), RINGS_LOOK)

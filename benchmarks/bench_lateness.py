@@ -14,14 +14,10 @@ import os
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from benchmarks import baselines, peers, reads
-from benchmarks.bench_ticker import BLOCKING, TICK, Callbacks, NoLoad, Tasks, late_under
-from benchmarks.harness import Kind, Question, Sizes, Work, need
-
-if TYPE_CHECKING:
-    from benchmarks.measure import Sample
+from benchmarks.bench_ticker import BLOCKING, TICK, under_callbacks, under_nothing, under_tasks
+from benchmarks.harness import Kind, Question, Sizes, need
 
 SECOND = 1_000_000_000  # in nanoseconds
 
@@ -82,27 +78,6 @@ async def lateness(seconds: float) -> list[float]:
     return late
 
 
-async def under_tasks(work: Work, one: reads.AwaitOne) -> Sample:
-    """Measure it while all tasks read."""
-    return await late_under(Tasks(work, one), work, lateness)
-
-
-def under_nothing(work: Work, module: str) -> Sample:
-    """Measure it alone."""
-    sample: Sample = need(module).run(late_under(NoLoad(), work, lateness))
-    return sample
-
-
-def under_callbacks(work: Work, module: str) -> Sample:
-    """Measure it while callbacks of procaio read."""
-
-    async def main() -> Sample:
-        return await late_under(Callbacks(work), work, lateness)
-
-    sample: Sample = need(module).run(main())
-    return sample
-
-
 READERS = (
     reads.INTO_BUFFER,
     replace(reads.BY_WORKERS, name="procaio, by workers alone"),
@@ -115,11 +90,13 @@ LOOPS = {"asyncio": "", "uvloop": ", uvloop"}
 for question in QUESTIONS:
     for module, note in LOOPS.items():
         other = Kind.PEER if note else Kind.BASELINE
-        question.contender(f"idle loop{note}", other)(partial(under_nothing, module=module))
-        name = f"procaio, callbacks (attach){note}"
-        question.contender(name)(partial(under_callbacks, module=module))
+        idle = partial(under_nothing, measure=lateness, module=module)
+        question.contender(f"idle loop{note}", other)(idle)
+        callbacks = partial(under_callbacks, measure=lateness, module=module)
+        question.contender(f"procaio, callbacks (attach){note}")(callbacks)
+        awaited = partial(under_tasks, measure=lateness)
         for reader in READERS:
             kind = other if reader.kind is Kind.BASELINE else reader.kind
             reads.add_reader(
-                question, replace(reader, kind=kind), under_tasks, note=note, module=module
+                question, replace(reader, kind=kind), awaited, note=note, module=module
             )

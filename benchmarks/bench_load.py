@@ -2,7 +2,8 @@
 How fast are 20,000 files of 4 KiB loaded, each by its path?
 
 A file is opened, read to its end and closed; `aio_load` does that in one request. The blocking loop
-knows how long the files are, and so does one kind of the contenders in Perl; nobody else does.
+knows how long the files are, in one thread and in two, and so does one kind of the contenders in
+Perl; nobody else does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from benchmarks.baselines import THREADS_SHARE, Job, add_asyncio_threads, add_pool
+from benchmarks.baselines import THREADS_SHARE, Job, add_asyncio_threads, add_pool, add_shares
 from benchmarks.data import LOAD_BYTES
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least, check, need
 from benchmarks.measure import Sample, timed
@@ -72,19 +73,20 @@ def procaio_await(work: Work) -> Sample:
     return asyncio.run(in_tasks(work.depth, work.load_paths(), lambda _, path: aio.aio_load(path)))
 
 
+def loop(paths: Sequence[str]) -> None:
+    """One after the other; one read, because it knows how much there is."""
+    open_, read, close = os.open, os.read, os.close
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    for path in paths:
+        fd = open_(path, flags)
+        read(fd, LOAD_BYTES)
+        close(fd)
+
+
 @QUESTION.contender(BLOCKING, Kind.BASELINE)
 def blocking(work: Work) -> Sample:
-    """One after the other, on one core; one read, because it knows how much there is."""
-
-    def run(paths: Sequence[str]) -> None:
-        open_, read, close = os.open, os.read, os.close
-        flags = os.O_RDONLY | os.O_CLOEXEC
-        for path in paths:
-            fd = open_(path, flags)
-            read(fd, LOAD_BYTES)
-            close(fd)
-
-    return timed(run, work.load_paths())
+    """On one core."""
+    return timed(loop, work.load_paths())
 
 
 def load(path: str) -> bytes:
@@ -109,6 +111,7 @@ def job(work: Work) -> Job:
     return Job(load, work.load_paths())
 
 
+add_shares(QUESTION, lambda _: loop, Work.load_paths)
 add_pool(QUESTION, job, THREADS_SHARE)
 add_asyncio_threads(QUESTION, job, THREADS_SHARE)
 

@@ -2,24 +2,24 @@
 What does a no-op cost, with a Python callback for each?
 
 The work is nothing, so this is the price of the way there and back. The C program with the same
-rings, and no Python, is the limit, whatever number of workers suits it best. The fastest peer is
-Perl's IO::AIO.
+rings, and no Python, is the limit, whatever number of workers suits it best. Of the peers
+the fastest counts, and Perl's IO::AIO is there with several numbers of threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks import peers
 from benchmarks.baselines import THREADS_SHARE, Job, add_asyncio_threads, add_pool
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least, need
 from benchmarks.measure import Sample, timed
-from benchmarks.reads import AwaitOne, add_reader, in_tasks
+from benchmarks.reads import add_reader, awaiting, in_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
 FEW = Question(
     "noop",
@@ -41,6 +41,7 @@ MANY = replace(
 )
 QUESTIONS = [FEW, MANY]
 OURS = "procaio, callbacks"
+AIOFILES = "aiofiles (wrapped function)"
 
 
 def procaio_callbacks(work: Work) -> Sample:
@@ -96,21 +97,24 @@ def aiofiles_wrap(work: Work) -> Sample:
     return asyncio.run(in_tasks(work.depth, range(work.count), lambda _, item: wrapped(item)))
 
 
-def zeros(work: Work, one: AwaitOne) -> Coroutine[Any, Any, Sample]:
-    """Await reads of 0 bytes: those without a no-op take the same way for them."""
-    return in_tasks(work.depth, [0] * work.count, one)
-
+# Those without a no-op take the same way for reads of 0 bytes.
+zeros = awaiting(lambda work: [0] * work.count)
 
 for question in QUESTIONS:
-    question.contender(OURS, target=at_least(1.0))(procaio_callbacks)
+    question.contender(OURS)(procaio_callbacks)
     question.contender("procaio, await in asyncio")(procaio_await)
     question.contender("function calls in a loop", Kind.BASELINE)(blocking)
-    add_pool(question, job, THREADS_SHARE)
-    add_asyncio_threads(question, job, THREADS_SHARE)
-    wrapped = question.contender("aiofiles (wrapped function)", Kind.PEER, share=THREADS_SHARE)
-    wrapped(aiofiles_wrap)
-    for reader in (peers.AIOFILE, *peers.CAIO):
+    pools = add_pool(question, job, THREADS_SHARE)
+    threads = add_asyncio_threads(question, job, THREADS_SHARE)
+    question.contender(AIOFILES, Kind.PEER, share=THREADS_SHARE)(aiofiles_wrap)
+    readers = [
         add_reader(question, reader, zeros, share=THREADS_SHARE, note=" (reads of 0 bytes)")
-    peers.add_perl(question, "noop.pl", lambda work: [work.depth], lambda work: range(work.count))
+        for reader in (peers.AIOFILE, *peers.CAIO)
+    ]
+    perl = peers.add_perl(
+        question, "noop.pl", lambda work: [work.depth], lambda work: range(work.count)
+    )
+    others = {*pools, *threads, AIOFILES, *readers, *perl.values()}
+    question.aim(OURS, at_least(1.0), "the fastest peer", others)
     rings = peers.add_ring_limit(question, lambda _: [])
     question.aim(OURS, at_least(0.6), "the rings in C", rings)

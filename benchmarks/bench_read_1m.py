@@ -8,16 +8,10 @@ has two threads that do nothing else, with as much memory as the others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from benchmarks import baselines, peers, reads
 from benchmarks.data import MIB
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from benchmarks.measure import Sample
+from benchmarks.measure import Sample, timed
 
 QUESTION = Question(
     "read_1m",
@@ -45,20 +39,17 @@ def procaio_bytes(work: Work) -> Sample:
     return reads.callbacks_with_bytes(work, work.blocks())
 
 
-def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
-    """Await them one after the other in each task."""
-    return reads.in_tasks(work.depth, work.blocks(), one)
-
-
+in_tasks = reads.awaiting(Work.blocks)
 reads.add_reader(QUESTION, reads.INTO_BUFFER, in_tasks, note=", await")
 
 
 @QUESTION.contender("os.preadv in a loop, reused buffer", Kind.BASELINE)
 def blocking(work: Work) -> Sample:
     """One after the other, on one core."""
-    return baselines.preadv_loop(work, work.blocks())
+    return timed(baselines.preadv_loop(work), work.blocks())
 
 
+baselines.add_shares(QUESTION, baselines.preadv_loop, Work.blocks)
 baselines.add_pool(QUESTION, lambda work: baselines.preadv_job(work, work.blocks()))
 for reader in (*baselines.READERS, *peers.READERS):
     reads.add_reader(QUESTION, reader, in_tasks)

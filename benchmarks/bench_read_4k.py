@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks import baselines, peers, reads
 from benchmarks.harness import CPU, Kind, Question, Sizes, Work, at_least, at_most, need
 from benchmarks.measure import Sample, timed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
 OURS = reads.INTO_BUFFER.name
 BLOCKING = "os.pread in a loop"
@@ -78,14 +78,10 @@ def blocking(work: Work) -> Sample:
 @CALLBACKS.contender("os.preadv in a loop, reused buffer", Kind.BASELINE)
 def blocking_buffer(work: Work) -> Sample:
     """Read without making a new object for each block."""
-    return baselines.preadv_loop(work, work.offsets())
+    return timed(baselines.preadv_loop(work), work.offsets())
 
 
-def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
-    """Await them one after the other in each task."""
-    return reads.in_tasks(work.depth, work.offsets(), one)
-
-
+in_tasks = reads.awaiting(Work.offsets)
 UVLOOP = replace(reads.INTO_BUFFER, name="procaio, into a Buffer, uvloop", kind=Kind.PEER)
 
 reads.add_reader(AWAIT, reads.INTO_BUFFER, in_tasks, target=at_least(1.2))
@@ -95,6 +91,7 @@ for reader in (*baselines.READERS, *peers.READERS):
     reads.add_reader(AWAIT, reader, in_tasks, share=reader.share)
 AWAIT.aim(OURS, at_least(0.9), BLOCKING)
 
+baselines.add_shares(CALLBACKS, baselines.preadv_loop, Work.offsets)
 POOLS = baselines.add_pool(
     CALLBACKS,
     lambda work: baselines.preadv_job(work, work.offsets()),

@@ -12,7 +12,7 @@ import os
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from benchmarks.baselines import THREADS_SHARE, Job, add_asyncio_threads, add_pool
+from benchmarks.baselines import THREADS_SHARE, Job, add_asyncio_threads, add_pool, add_shares
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least, check, need
 from benchmarks.measure import Sample, timed
 from benchmarks.peers import add_perl
@@ -31,6 +31,7 @@ QUESTION = Question(
     needs=frozenset({"tree"}),
 )
 QUESTIONS = [QUESTION]
+OURS = "procaio, callbacks"
 
 
 def callbacks(work: Work, paths: Sequence[str]) -> Sample:
@@ -59,7 +60,7 @@ def callbacks(work: Work, paths: Sequence[str]) -> Sample:
     return timed(run, paths)
 
 
-@QUESTION.contender("procaio, callbacks", target=at_least(1.4))
+@QUESTION.contender(OURS, target=at_least(1.4))
 def procaio_callbacks(work: Work) -> Sample:
     """All files, one after the other."""
     return callbacks(work, work.paths())
@@ -72,15 +73,16 @@ def procaio_await(work: Work) -> Sample:
     return asyncio.run(in_tasks(work.depth, work.paths(), lambda _, path: aio.aio_stat(path)))
 
 
+def loop(paths: Sequence[str]) -> None:
+    """One after the other."""
+    stat = os.stat
+    for path in paths:
+        stat(path)
+
+
 def in_a_loop(_: Work, paths: Sequence[str]) -> Sample:
     """One after the other, on one core."""
-
-    def run(paths: Sequence[str]) -> None:
-        stat = os.stat
-        for path in paths:
-            stat(path)
-
-    return timed(run, paths)
+    return timed(loop, paths)
 
 
 @QUESTION.contender("os.stat in a loop", Kind.BASELINE)
@@ -94,15 +96,20 @@ def job(work: Work) -> Job:
     return Job(os.stat, work.paths())
 
 
-add_pool(QUESTION, job, THREADS_SHARE)
-add_asyncio_threads(QUESTION, job, THREADS_SHARE)
+SHARES = add_shares(QUESTION, lambda _: loop, Work.paths)
+POOLS = add_pool(QUESTION, job, THREADS_SHARE)
+THREADS = add_asyncio_threads(QUESTION, job, THREADS_SHARE)
+AIOFILES = "aiofiles"
 
 
-@QUESTION.contender("aiofiles", Kind.PEER, share=THREADS_SHARE)
+@QUESTION.contender(AIOFILES, Kind.PEER, share=THREADS_SHARE)
 def aiofiles_stat(work: Work) -> Sample:
     """aiofiles.os.stat, awaited. aiofile and caio offer no stat."""
     stat = need("aiofiles.os").stat
     return asyncio.run(in_tasks(work.depth, work.paths(), lambda _, path: stat(path)))
 
 
-add_perl(QUESTION, "stat.pl", lambda work: [work.depth], Work.paths)
+PERL = add_perl(QUESTION, "stat.pl", lambda work: [work.depth], Work.paths)
+QUESTION.aim(
+    OURS, at_least(1.0), "the fastest peer", {SHARES, *POOLS, *THREADS, AIOFILES, *PERL.values()}
+)

@@ -168,30 +168,32 @@ async def late_under(load: Load, work: Work, measure: Measure) -> Sample:
     return meter.sample(count, percentile(late, 99), **extra)
 
 
-async def under_tasks(work: Work, one: reads.AwaitOne) -> Sample:
-    """Measure the ticker while all tasks read."""
-    return await late_under(Tasks(work, one), work, ticks)
+async def under_tasks(work: Work, one: reads.AwaitOne, measure: Measure = ticks) -> Sample:
+    """Measure the ticker, or something else, while all tasks read."""
+    return await late_under(Tasks(work, one), work, measure)
 
 
-def under_nothing(work: Work) -> Sample:
-    """Measure the ticker alone."""
-    return asyncio.run(late_under(NoLoad(), work, ticks))
+def under_nothing(work: Work, measure: Measure = ticks, module: str = "asyncio") -> Sample:
+    """Measure it alone. `module` has the `run` of the event loop."""
+    sample: Sample = need(module).run(late_under(NoLoad(), work, measure))
+    return sample
 
 
-def under_callbacks(work: Work) -> Sample:
-    """Measure the ticker while callbacks read."""
+def under_callbacks(work: Work, measure: Measure = ticks, module: str = "asyncio") -> Sample:
+    """Measure it while callbacks of procaio read."""
 
     async def main() -> Sample:
-        return await late_under(Callbacks(work), work, ticks)
+        return await late_under(Callbacks(work), work, measure)
 
-    return asyncio.run(main())
+    sample: Sample = need(module).run(main())
+    return sample
 
 
 @asynccontextmanager
 async def _blocking(work: Work) -> AsyncIterator[reads.AwaitOne]:
     """Read in the loop itself, and let the others have their turn after each."""
     fd = work.open()
-    buffers = [bytearray(work.size)]
+    buffers = [reads.aligned(work.size)]
 
     async def one(_: int, offset: int) -> int:
         count = os.preadv(fd, buffers, offset)

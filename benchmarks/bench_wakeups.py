@@ -5,8 +5,8 @@ Waking a sleeping process costs as much as dozens of cached reads, so a pool has
 with 1, 8, 64 and 1,000 outstanding: no-ops, reads of 4 KiB, and such reads by workers alone. "As it
 comes" is a pool with nothing set, the others have so many workers.
 
-Counted for each request, over all processes: sleeps (voluntary context switches), and the system
-calls that wake and wait, where `perf` can be had and may look.
+Counted for 1,000 requests, over all processes: sleeps (voluntary context switches), and the system
+calls that wake and wait, where `perf` can be had and may look. Most requests need none of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ DEPTHS = (1, 8, 64, 1000)
 WORKERS = (1, 2, 4, 8)
 AS_IT_COMES = "as it comes"
 SIZE = 4096
-CALLS = {"futex": "futex", "eventfd": "write", "epoll": "epoll_wait", "yield": "sched_yield"}
+REQUESTS = 1000  # the counts are for so many
+SLEEPS = f"sleeps/{REQUESTS}"
+CALLS = {
+    f"futex/{REQUESTS}": "futex",
+    f"eventfd/{REQUESTS}": "write",
+    f"epoll/{REQUESTS}": "epoll_wait",
+    f"yield/{REQUESTS}": "sched_yield",
+}
 
 
 def own_processes() -> list[int]:
@@ -159,8 +166,9 @@ def measure(work: Work, make: Callable[..., Any], workers: int | None) -> Sample
         with Meter() as meter:
             run(work.count)
         slept = sleeps() - slept
-    extra = {column: count / work.count for column, count in counter.counts.items()}
-    return meter.sample(work.count, sleeps=slept / work.count, **extra)
+    counts = {SLEEPS: slept, **counter.counts}
+    rates = {column: count * REQUESTS / work.count for column, count in counts.items()}
+    return meter.sample(work.count, **rates)
 
 
 def question(name: str, make: Callable[..., Any], depth: int, count: int) -> Question:
@@ -173,7 +181,7 @@ def question(name: str, make: Callable[..., Any], depth: int, count: int) -> Que
         full=Sizes(count=count, depth=depth, size=SIZE),
         quick=Sizes(count=200, depth=depth, size=SIZE),
         needs=frozenset({"file"}),
-        extra=("sleeps", *CALLS),
+        extra=(SLEEPS, *CALLS),
     )
     names = {workers: f"{workers} worker{'s' * (workers > 1)}" for workers in WORKERS}
     for workers, title in {None: AS_IT_COMES, **names}.items():

@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from time import perf_counter_ns
 
+from benchmarks.data import MIB
 from benchmarks.harness import Kind, Question, Sizes, Work, at_most, need
 from benchmarks.measure import Meter, Sample, percentile
 
-MIB = 1 << 20
 WORKERS = 8
 
 QUESTION = Question(

@@ -153,11 +153,6 @@ async def _by_aiofiles(work: Work) -> AsyncIterator[reads.AwaitOne]:
         yield one
 
 
-def in_tasks(work: Work, one: reads.AwaitOne) -> Coroutine[Any, Any, Sample]:
-    """Await them one after the other in each task."""
-    return reads.in_tasks(work.depth, work.written_offsets(), one)
-
-
 WRITERS = [
     reads.Reader("procaio, from a Buffer, await", Kind.PROCAIO, _by_procaio),
     reads.Reader("aiofile", Kind.PEER, _by_aiofile, 0.3),
@@ -171,7 +166,7 @@ WRITERS = [
 baselines.add_pool(WRITE, job, baselines.THREADS_SHARE)
 baselines.add_asyncio_threads(WRITE, job, baselines.THREADS_SHARE)
 for writer in WRITERS:
-    reads.add_reader(WRITE, writer, in_tasks, share=writer.share)
+    reads.add_reader(WRITE, writer, reads.awaiting(Work.written_offsets), share=writer.share)
 peers.add_perl(
     WRITE,
     "write.pl",

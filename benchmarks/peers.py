@@ -2,6 +2,9 @@
 The same work with what others offer: aiofile and caio, aiofiles, anyio, Perl's IO::AIO, and C.
 
 None of them has to be there. What is not gives `MissingError`, and its row in the table says so.
+What reads into a buffer of ours gets one that begins at a page, or is told where in it one begins,
+as in Perl. aiofile, caio and aiofiles make an object for each block.
+
 The C program is no peer but the limit: the same rings and nothing else. `make` builds it.
 """
 
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import ROOT, Kind, Question, Work, need
 from benchmarks.measure import MissingError, Sample, WrongResultError
-from benchmarks.reads import AwaitOne, Reader
+from benchmarks.reads import AwaitOne, Reader, aligned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -95,7 +98,7 @@ async def _in_anyio(work: Work) -> AsyncIterator[AwaitOne]:
     """Each lane has its own buffer; anyio has up to 40 threads."""
     to_thread = need("anyio.to_thread")
     fd = work.open()
-    buffers = [[bytearray(work.size)] for _ in range(work.depth)]
+    buffers = [[aligned(work.size)] for _ in range(work.depth)]
     yield lambda lane, offset: to_thread.run_sync(os.preadv, fd, buffers[lane], offset)
 
 

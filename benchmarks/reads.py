@@ -7,12 +7,16 @@ in the background, and for procaio and its peers alike: what differs is only wha
 The pool is as it comes, nothing set, nothing tuned. With callbacks, each one makes the next
 request, so that `depth` are outstanding from the first to the last.
 
+Whoever reads into a buffer again and again has one that begins at a page, as a Buffer does: to
+16 bytes behind, where that of malloc begins if it is large, some processors copy at half the speed.
+
 Not here: the readers of others (`baselines`, `peers`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -60,6 +64,11 @@ async def in_tasks(depth: int, items: Sequence[Any], one: AwaitOne) -> Sample:
     return await timed_async(lambda part: tasks(depth, part, one), items)
 
 
+def awaiting(items: Callable[[Work], Sequence[Any]]) -> Measure:
+    """Give what measures a reader in tasks that await all of these, each one after the other."""
+    return lambda work, one: in_tasks(work.depth, items(work), one)
+
+
 def add_reader(
     question: Question,
     reader: Reader,
@@ -85,6 +94,13 @@ def add_reader(
     register = question.contender(name, reader.kind, share=share, target=target)
     register(lambda work: need(module).run(main(work)))
     return name
+
+
+def aligned(size: int) -> mmap.mmap:
+    """Give memory to read into: it begins at a page, and all its pages are there."""
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.write(bytes(size))
+    return memory
 
 
 def length_of(answer: object) -> object:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.data import Shape
 from benchmarks.harness import Kind, Question, Sizes, Work, at_least, check, need
 from benchmarks.measure import Meter, MissingError, Sample
-from benchmarks.peers import PERL_THREADS, perl
+from benchmarks.peers import PERL_THREADS, perl, perl_name
 from benchmarks.slowfs import calls
 
 if TYPE_CHECKING:
@@ -224,14 +224,7 @@ def by_perl(script: str, threads: Sequence[int] = PERL_THREADS) -> list[Way]:
     def run(task: Task, number: int) -> Sample:
         return perl(script, "", number, *task.warm_up, *task.measured)
 
-    return [
-        Way(
-            f"Perl IO::AIO, {number} thread{'s' if number > 1 else ''}",
-            Kind.PEER,
-            partial(run, number=number),
-        )
-        for number in threads
-    ]
+    return [Way(perl_name(number), Kind.PEER, partial(run, number=number)) for number in threads]
 
 
 def procaio_function(name: str) -> Callable[..., Any]:

@@ -3,14 +3,15 @@
 
 uvicorn with uvloop and httptools where they are installed, as it comes. The way of procaio is
 docs/examples/static_files.py as it stands there; that of aiofiles is the same response with other
-calls; the third is Starlette's own, with anyio's threads. The last one opens no file: what it does
-is what the rest costs.
+calls: it does not wait for a close either, and there is no buffer between. The third is Starlette's
+own, with anyio's threads. The last one opens no file: what it does is what the rest costs.
 
 It prints its port, and goes with its parent.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import importlib.util
 import os
@@ -50,12 +51,14 @@ def with_aiofiles(directory: str) -> Any:
     aiofiles, aiofiles_os = need("aiofiles"), need("aiofiles.os")
     datastructures, exceptions = need("starlette.datastructures"), need("starlette.exceptions")
     module = example()
+    closing: set[asyncio.Future[None]] = set()
 
     class Response(module.ProcaioFileResponse):  # type: ignore[misc, name-defined]
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             if not self.path.startswith(self.inside):
                 raise exceptions.HTTPException(404)
-            async with aiofiles.open(self.path, "rb", opener=opener) as file:
+            file = await aiofiles.open(self.path, "rb", buffering=0, opener=opener)
+            try:
                 if not os.readlink(f"/proc/self/fd/{file.fileno()}").startswith(self.inside):
                     raise exceptions.HTTPException(404)
                 st = await aiofiles_os.stat(file.fileno())
@@ -65,12 +68,18 @@ def with_aiofiles(directory: str) -> Any:
                     await module.StreamingResponse.__call__(self, scope, receive, send)
                 else:
                     await self.stream_response(send)
+            finally:
+                task = asyncio.ensure_future(file.close())
+                closing.add(task)
+                task.add_done_callback(closing.discard)
 
         async def blocks(self, file: Any, span: range) -> AsyncIterator[bytes]:
             if span.start:
                 await file.seek(span.start)
             while span:
                 data = await file.read(min(len(span), self.block_size))
+                if not data:
+                    raise EOFError(f"{self.path} was made shorter")
                 yield data
                 span = span[len(data) :]
 

@@ -13,11 +13,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last: what is tested may be another build
 from benchmarks import web_client  # noqa: E402
+from benchmarks.baselines import in_shares  # noqa: E402
 from benchmarks.data import Data  # noqa: E402
 from benchmarks.harness import (  # noqa: E402
     CPU,
@@ -106,6 +108,19 @@ def test_what_is_written_in_c(tmp_path: Path) -> None:
     ):
         sample = one_turn(question, contender, tmp_path)
         assert sample["ops"] == ops if ops else sample["ops"] > 0
+
+
+def test_threads_share_all_that_there_is_to_do() -> None:
+    """Each has a part of its own, and what goes wrong in one is no fast result."""
+    done: list[list[int]] = [[], []]
+    in_shares([part.extend for part in done], range(7))
+    assert done == [[0, 1, 2], [3, 4, 5, 6]]
+
+    def fail(share: Sequence[int]) -> None:
+        raise WrongResultError(share)
+
+    with pytest.raises(WrongResultError):
+        in_shares([done[0].extend, fail], range(7))
 
 
 # -- targets ---------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@
  *     plain_calls THREADS read FILE SIZE [BLOCKS]  lines are offsets
  *
  * Each read gets its part of one memory, or there are BLOCKS, and each thread uses its share of them
- * again and again.
+ * again and again.  The memory begins at a page, as a Buffer does: to 16 bytes behind, where
+ * that of malloc begins, some processors copy at half the speed.
  *
  * Each thread does its share, one call after the other.  A tenth is done before, to warm up.  One
  * JSON line is printed.
@@ -20,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_THREADS = 64 };
+enum { MOST_THREADS = 64, PAGE = 4096 };
 
 struct share {
     size_t first, end, failed;
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
             return 2;
         size = (size_t)atoi(argv[4]);
         blocks = argc > 5 ? (size_t)atoi(argv[5]) : count;
-        if (blocks < threads || !(memory = malloc(blocks * size)))
+        if (blocks < threads || posix_memalign((void **)&memory, PAGE, blocks * size))
             return 2;
         memset(memory, 1, blocks * size);
     }

@@ -5,9 +5,9 @@
  *
  * A C program keeps DEPTH no-ops (or 4 KiB preads of FILE) outstanding and counts what comes back;
  * or does COUNT of them, one at a time, and says how long one takes (median and p99, microseconds).
- * Where there are no results it sleeps, as an event loop does, or first looks for some for a while,
- * as procaio's wait() and poll() do.  What Python adds to this is the rest of the time.  One JSON
- * line is printed.
+ * Where there are no results it sleeps, or first looks for some for a while, as procaio's wait() and
+ * poll() do, and its event loops for a moment.  What Python adds to this is the rest of the time.
+ * One JSON line is printed.
  */
 #include <fcntl.h>
 #include <inttypes.h>

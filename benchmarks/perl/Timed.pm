@@ -6,6 +6,7 @@ use IO::AIO;
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC CLOCK_PROCESS_CPUTIME_ID);
 
 use constant WARM_UP_SHARE => 10;    # as in measure.py
+use constant PAGE          => 4096;
 
 sub threads {
     my ($threads) = @_;
@@ -47,6 +48,15 @@ sub open_file {
     my ($path, $mode) = @_;
     open my $file, $mode // "<:raw", $path or die "$path: $!\n";
     return $file;
+}
+
+# Memory to read into, and the offset in it at which a page begins, as those of everybody do. It is
+# written to, so that it is no copy yet to be made.
+sub buffer {
+    my ($size) = @_;
+    my $data = "\0" x ($size + PAGE);
+    substr $data, 0, 1, "\0";
+    return (\$data, -unpack("J", pack "p", $data) % PAGE);
 }
 
 # Numbers and paths come on standard input, one a line: both sides work through the same list.

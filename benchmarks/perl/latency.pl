@@ -10,8 +10,8 @@ use Timed;
 
 my ($threads, $path, $size) = @ARGV;
 Timed::threads $threads;
-my $file   = Timed::open_file $path;
-my $buffer = "\0" x $size;
+my $file = Timed::open_file $path;
+my ($data, $place) = Timed::buffer $size;
 my @microseconds;
 
 sub percentile {
@@ -26,7 +26,8 @@ Timed::sample(
         @microseconds = ();
         for my $offset (@$offsets) {
             my $start = clock_gettime(CLOCK_MONOTONIC);
-            aio_read $file, $offset, $size, $buffer, 0, sub { $_[0] == $size or die "read: $!\n" };
+            aio_read $file, $offset, $size, $$data, $place,
+                sub { $_[0] == $size or die "read: $!\n" };
             Timed::finish;
             push @microseconds, (clock_gettime(CLOCK_MONOTONIC) - $start) * 1e6;
         }

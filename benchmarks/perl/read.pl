@@ -9,17 +9,18 @@ use Timed;
 my ($threads, $depth, $path, $size) = @ARGV;
 Timed::threads $threads;
 my $file    = Timed::open_file $path;
-my @buffers = ("\0" x $size) x $depth;    # reused: each lane of requests has its own
+my @buffers = map { [Timed::buffer $size] } 1 .. $depth;    # reused: each lane has its own
 
 Timed::sample(
     sub {
         my ($offsets) = @_;
         my $next = 0;
         for my $lane (0 .. $depth - 1) {
+            my ($data, $place) = @{ $buffers[$lane] };
             my $done;
             $done = sub {
                 @_ and $_[0] != $size and die "read: $_[0]: $!\n";
-                aio_read $file, $offsets->[$next++], $size, $buffers[$lane], 0, $done
+                aio_read $file, $offsets->[$next++], $size, $$data, $place, $done
                     if $next < @$offsets;
             };
             $done->();

@@ -60,7 +60,7 @@ def wrong(name: str, model: str, switches: str, depth: int = SHALLOW) -> Run:
 SMALL = "NREQUESTS=2 DEATHS=1 WITHDRAWALS=0"
 ABORTED = "NREQUESTS=2 DEATHS=0 WITHDRAWALS=0 ABORTS=1"
 BOTH_DIE = "DEATHS=1 MONITOR_DEATHS=1"
-BESIDE_WAIT = "BESIDE_WAIT NWORKERS=1 NRESULTS=3 DEATHS=0"
+BESIDE_WAIT = "BESIDE_WAIT DEATHS=0"
 RUNS = [
     # What holds.
     Run("ring, a death", "ring", SMALL),

@@ -113,7 +113,8 @@ def run(chosen: list[Question], options: Options, json_file: Path | None, page: 
                 "targets": [r.as_json() for r in results_of(question.targets, rows)],
             },
         )
-    print(table_of_targets(answered))
+    targets = table_of_targets(answered)
+    print(targets)
     if json_file:
         document = {
             "machine": facts,
@@ -123,18 +124,21 @@ def run(chosen: list[Question], options: Options, json_file: Path | None, page: 
         }
         json_file.write_text(json.dumps(document, indent=1) + "\n")
     if page:
-        page.write_text(renewed(page.read_text(), where, tables))
+        if chosen == questions():
+            tables["targets"] = targets
+        when = "{date}, commit {commit}, load {load_at_start:.1f} at the start".format(**facts)
+        page.write_text(renewed(page.read_text(), when, tables))
     return 1 if failed else 0
 
 
-def renewed(page: str, where: str, tables: dict[str, str]) -> str:
-    """Give a page with the tables between its marks, and where they were measured."""
+def renewed(page: str, when: str, tables: dict[str, str]) -> str:
+    """Give a page with the tables between its marks, and when they were measured."""
     for name, text in tables.items():
         marks = (f"<!-- begin {name} -->\n", f"<!-- end {name} -->")
         before, begin, rest = page.partition(marks[0])
         _, end, after = rest.partition(marks[1])
         if end:
-            page = f"{before}{begin}```\n{where}\n\n{text}```\n{end}{after}"
+            page = f"{before}{begin}```\n{when}\n\n{text}```\n{end}{after}"
     return page
 
 

@@ -74,7 +74,6 @@ RUNS = [
     Run("ring, three requests", "ring", "NREQUESTS=3 DEATHS=0 WITHDRAWALS=0 NLANES=1"),
     Run("wake", "wake"),
     Run("wake, spinning", "wake", "SPIN"),
-    Run("wake, a death", "wake", "DEATHS=1", compact=True),
     Run("wake, no worker yet", "wake", "COLD"),
     Run("wake, no monitor", "wake", "NO_MONITOR"),
     Run("signal, an event loop", "signal"),
@@ -123,6 +122,7 @@ RUNS = [
 DEEP = [
     Run("birth, many deaths", "birth", "DEATHS=4 SPAWNER_DEATHS=4"),
     Run("identity, three requests", "identity", "NREQUESTS=3 DEATHS=2", compact=True),
+    Run("wake, a death", "wake", "DEATHS=1", compact=True),
     Run("wake, spinning, a death", "wake", "DEATHS=1 SPIN", compact=True),
     Run("wake, a backlog, a death", "wake", "DEATHS=1 BACKLOG=true", compact=True),
     Run("wake, two permits", "wake", "NPERMITS=2", compact=True),

@@ -236,7 +236,7 @@ inline poll_some()
     outcome = 0;
     if
     :: timer -> looked = true; look_after() /* timer_has_expired() */
-    :: true /* not yet, by the clock */
+    :: else
     fi;
     do
     :: true ->

@@ -189,6 +189,22 @@ static bool spin(Pool *pool, uint64_t outstanding)
 
 /* -- naps ------------------------------------------------------------------------------------- */
 
+enum { SLOW_NS = 40000 };
+
+/* What a request takes like the one that was made last, on average. */
+static uint64_t each_ns(const Pool *pool)
+{
+    const struct pa_header *header = &pool->segment->header;
+    return atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
+}
+
+/* Every core has a worker at work, and results are few: to look for one would take the core of its
+ * worker, again and again. */
+static bool looks_in_vain(const Pool *pool)
+{
+    return pool->nreqs >= pool->segment->header.setup.permit_count && each_ns(pool) > SLOW_NS;
+}
+
 /* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
  * So with work for several workers in sight the program sleeps for half of the time that they take,
  * and then finds many results.  0: there is little to do; or it is rather for one worker, as what is
@@ -196,12 +212,11 @@ static bool spin(Pool *pool, uint64_t outstanding)
  * at all but waits for a disk. */
 static uint64_t time_to_nap(const Pool *pool)
 {
-    enum { ENOUGH_NS = 100000, SLOW_NS = 40000, LONGEST_NAP_NS = 150000 };
-    const struct pa_header *header = &pool->segment->header;
-    uint32_t cores = header->setup.permit_count;
+    enum { ENOUGH_NS = 100000, LONGEST_NAP_NS = 150000 };
+    uint32_t cores = pool->segment->header.setup.permit_count;
     if (pool->same_file || pool->wanted <= 1 || cores <= 1)
         return 0;
-    uint64_t each = atomic_load_explicit(&header->op_ns[pool->last_op], memory_order_relaxed);
+    uint64_t each = each_ns(pool);
     if (each > SLOW_NS)
         return 0;
     uint64_t workers = cores < pool->wanted ? cores : pool->wanted;
@@ -360,13 +375,13 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
         return signals(pool, segment);
     }
     pool->somebody_sleeps = true;
-    bool awake = false, lost = false;
+    bool awake = false, lost = false, looks = pool->spin.ns > 0 && !looks_in_vain(pool);
     uint64_t slept_ns = 0, outstanding = pool->nreqs, nap_ns = time_to_nap(pool);
     Py_BEGIN_ALLOW_THREADS
     if (milliseconds != 0 && nap_ns > 0 && !awaited) {
         count = nap(pool, nap_ns, events);
         awake = count > 0 || queue_anything_pending(pool);
-    } else if (milliseconds != 0 && pool->spin.ns > 0) {
+    } else if (milliseconds != 0 && looks) {
         awake = spin(pool, outstanding);
     }
     if (!awake) {

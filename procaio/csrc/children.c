@@ -441,13 +441,6 @@ static void try_again(Pool *pool)
         PyErr_WriteUnraisable((PyObject *)pool);
 }
 
-static void timer_went_off(Pool *pool)
-{
-    timer_clear(pool);
-    try_again(pool);
-    deadlines_expire(pool);
-}
-
 /* True when somebody was buried. */
 bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
 {
@@ -457,7 +450,9 @@ bool pool_handle_events(Pool *pool, const struct epoll_event *events, int count)
         if (what == EVENT_SPAWNER)
             buried |= bury_spawner(pool);
         else if (what == PA_EVENT_TIMER) {
-            timer_went_off(pool);
+            timer_clear(pool);
+            try_again(pool);
+            deadlines_expire(pool);
         } else if (pool->lacks_spawner && pool->timer_fd < 0)
             try_again(pool);
         else if ((uint32_t)what < PA_MAX_WORKERS)
@@ -511,8 +506,7 @@ bool pool_look_after(Pool *pool)
         lost_give_up(pool);
         return true;
     }
-    if (unlikely(timer_is_lost(pool)) && timer_has_expired(pool))
-        timer_went_off(pool);
+    timer_ensure(pool);
     int count = epoll_wait(pool->epoll_fd, events, MOST, 0);
     return pool_handle_events(pool, events, count);
 }

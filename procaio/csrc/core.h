@@ -407,7 +407,7 @@ void clearing_after_fork(void);
 #define PA_EVENT_TIMER (UINT64_MAX - 2) /* in the pool's set */
 int timer_set(Pool *pool, uint64_t ns); /* at that time or before: 0, or -1 + errno */
 bool timer_has_expired(const Pool *pool);
-bool timer_is_lost(const Pool *pool); /* set, but the program has closed it */
+void timer_ensure(Pool *pool); /* if the program has closed it: another one, set to the same time */
 void timer_clear(Pool *pool);
 int deadlines_prepare(Pool *pool); /* for one more; 0, or -1 with an exception */
 void deadlines_add(Pool *pool, Request *request, uint64_t ns);

@@ -71,9 +71,11 @@ bool timer_has_expired(const Pool *pool)
     return pool->timer_ns && pool->timer_ns <= pa_now_ns();
 }
 
-bool timer_is_lost(const Pool *pool)
+void timer_ensure(Pool *pool)
 {
-    return pool->timer_ns && !pa_has_mark(pool->timer_fd, PA_MARK_TIMER);
+    if (pool->timer_ns && unlikely(!pa_has_mark(pool->timer_fd, PA_MARK_TIMER)) &&
+        timer_set(pool, pool->timer_ns) < 0)
+        poll_kick(pool); /* there is none: who sleeps until then is woken now */
 }
 
 void timer_clear(Pool *pool)

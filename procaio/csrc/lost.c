@@ -5,8 +5,8 @@
  * marks (shm/marks.h): with the first request after a poll, if the last look was some time ago;
  * before the program sleeps; and when it asks the set.  Then the workers are ended, whatever is
  * outstanding fails with EBADF, and when that has been delivered the next request makes a new
- * segment.  A pool that was idle loses nothing.  The timer can be done without: with the next request
- * it is noticed that it is gone, and another one is opened when there is something to set it to.
+ * segment.  A pool that was idle loses nothing.  The timer alone can be replaced: another one is
+ * opened then, and set to the same time.
  */
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -131,8 +131,8 @@ int lost_check(Pool *pool)
     pool->looked_at_ns = now_ns;
     if (unlikely(lost_anything(pool)))
         lost_give_up(pool);
-    else if (unlikely(timer_is_lost(pool))) /* whoever sleeps until then would not be woken */
-        poll_kick(pool);
+    else
+        timer_ensure(pool);
     if (likely(!pool->lost) || pool->nreqs > 0)
         return 0;
     PyObject *done = PyObject_CallMethod((PyObject *)pool, "_detach_all", NULL);

@@ -187,7 +187,7 @@ static bool spin(Pool *pool, uint64_t outstanding)
     return found;
 }
 
-/* -- naps ------------------------------------------------------------------------------------- */
+/* -- looking in vain, and naps ----------------------------------------------------------------- */
 
 enum { SLOW_NS = 40000 };
 
@@ -202,7 +202,7 @@ static uint64_t each_ns(const Pool *pool)
  * worker, again and again. */
 static bool looks_in_vain(const Pool *pool)
 {
-    return pool->nreqs >= pool->segment->header.setup.permit_count && each_ns(pool) > SLOW_NS;
+    return pool->nreqs >= pool->setup.permit_count && each_ns(pool) > SLOW_NS;
 }
 
 /* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
@@ -213,7 +213,7 @@ static bool looks_in_vain(const Pool *pool)
 static uint64_t time_to_nap(const Pool *pool)
 {
     enum { ENOUGH_NS = 100000, LONGEST_NAP_NS = 150000 };
-    uint32_t cores = pool->segment->header.setup.permit_count;
+    uint32_t cores = pool->setup.permit_count;
     if (pool->same_file || pool->wanted <= 1 || cores <= 1)
         return 0;
     uint64_t each = each_ns(pool);

@@ -48,11 +48,11 @@ bool queue_is_sound(const Pool *pool, const Request *request, uint32_t word);
 void queue_free_slot(Pool *pool, Request *request);
 void queue_harvest_worker(Pool *pool, uint32_t worker);
 bool queue_accept_result(Pool *pool, uint32_t owner, uint32_t entry); /* false: it cannot be one */
-void queue_close_step(Request *request);
-void queue_reopen_handle(Request *request);
+void queue_close_step(Request *request);    /* what is kept open from step to step */
+void queue_reopen_handle(Request *request); /* of a close that has not been begun */
 bool queue_is_unclosed(const Request *request);
 
 /* force.c */
-void queue_clean_up(Pool *pool, Request *request);
+void queue_clean_up(Pool *pool, Request *request); /* of the part that a dead worker has left */
 
 #endif

@@ -2,9 +2,9 @@
  *
  * Modelled: the program's publish(), pa_lane_push(), pa_lane_skip_stale(), queue_refill(),
  * queue_withdraw() and make_room(), abort_in_slot(), queue_accept_result() and queue_worker_ended()
- * (shm/ring.c, procaio/csrc/queue.c and force.c); the workers' lane_claim(), the rest of run_request() and pa_result_push()
- * (shm/ring.c, workers/loop.c).  Nobody sleeps here (wake.pml does): a process that has nothing to
- * do waits until it has.
+ * (shm/ring.c, procaio/csrc/queue.c and force.c); the workers' lane_claim(), the rest of
+ * run_request() and pa_result_push() (shm/ring.c, workers/loop.c).  Nobody sleeps here (wake.pml
+ * does): a process that has nothing to do waits until it has.
  *
  * An aborted worker is killed: the signal comes at any of its steps, or, if the program may not send
  * it, never.

@@ -4,8 +4,9 @@
  * of which may die at every step; the program's poll_some(), poll_sleep(), ask() and stop_asking()
  * (procaio/csrc/poll.c) in three kinds of program: one that waits by itself (request.wait()), -DWAITS;
  * one whose event loop watches poll_fileno and sleeps in it; and that with another thread in wait(),
- * -DBESIDE_WAIT: two sleep on one descriptor, and one ring wakes either.  Callbacks may raise, a limit may end
- * poll_cb early, and the program may sleep through other calls (max_parallel(), poll_wait()).
+ * -DBESIDE_WAIT: two sleep on one descriptor, and one ring wakes either.  Callbacks may raise, a
+ * limit may end poll_cb early, and the program may sleep through other calls (max_parallel(),
+ * poll_wait()).
  *
  * Proved: every request's result is delivered once, and the program never sleeps for ever while a
  * result waits (that would be an invalid end state).

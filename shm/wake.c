@@ -86,9 +86,10 @@ bool pa_anybody_awake(struct pa_segment *segment)
     return false;
 }
 
-bool pa_crowded(struct pa_segment *segment)
+bool pa_crowded(struct pa_segment *segment, uint64_t each_ns)
 {
-    uint32_t awake = !pa_signal_requested(segment), count = permits(segment);
+    bool program_counts = each_ns <= PA_SLOW_NS && !pa_signal_requested(segment);
+    uint32_t awake = program_counts, count = permits(segment);
     for (uint32_t permit = 0; permit < count; permit++)
         awake += atomic_load_explicit(&segment->header.permits[permit], memory_order_relaxed) != 0;
     return awake >= count;

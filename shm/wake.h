@@ -36,9 +36,13 @@ bool pa_permit_revoke(struct pa_segment *segment, uint32_t permit, uint32_t hold
 /* Whether any worker holds a permit.  One that is stuck loses it while requests wait. */
 bool pa_anybody_awake(struct pa_segment *segment);
 
-/* True when one more awake would be more than there are cores.  The program counts as long as it has
- * not asked to be rung, and does not nap: it is at work then, or looks for results. */
-bool pa_crowded(struct pa_segment *segment);
+/* Requests that take longer than this are slow: the program's turns are shorter. */
+#define PA_SLOW_NS 40000u
+
+/* True when one more awake, for requests that take `each_ns`, would be more than there are cores.  The
+ * program counts as long as it has not asked to be rung, and does not nap: it is at work then, or looks
+ * for results.  Not beside slow requests: it sleeps again before one has ended. */
+bool pa_crowded(struct pa_segment *segment, uint64_t each_ns);
 
 /* The sleepers' bits. */
 void pa_sleeper_add(struct pa_segment *segment, uint32_t worker);

@@ -267,7 +267,7 @@ static void wake_next(struct self *self, const struct pa_slot *slot, uint16_t op
     pa_monitor_ensure(self->segment);
     uint64_t each =
         atomic_load_explicit(&self->segment->header.op_ns[op], memory_order_relaxed);
-    if (!for_one && depth * each > WAKE_COST_NS && !pa_crowded(self->segment))
+    if (!for_one && depth * each > WAKE_COST_NS && !pa_crowded(self->segment, each))
         pa_wake_one(self->segment);
 }
 

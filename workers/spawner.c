@@ -305,7 +305,7 @@ static bool look(struct monitor *monitor)
     uint32_t in_use = revoke_stuck(monitor, depth > 0, elapsed, &slowest_ns);
     if (depth == 0)
         return false;
-    if (in_use > 0 && (depth * slowest_ns < BACKLOG_NS || pa_crowded(monitor->segment)))
+    if (in_use > 0 && (depth * slowest_ns < BACKLOG_NS || pa_crowded(monitor->segment, slowest_ns)))
         return false;
     if (pa_wake_one(monitor->segment))
         return true;

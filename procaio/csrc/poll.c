@@ -189,8 +189,6 @@ static bool spin(Pool *pool, uint64_t outstanding)
 
 /* -- looking in vain, and naps ----------------------------------------------------------------- */
 
-enum { SLOW_NS = 40000 };
-
 /* What a request takes like the one that was made last, on average. */
 static uint64_t each_ns(const Pool *pool)
 {
@@ -202,7 +200,7 @@ static uint64_t each_ns(const Pool *pool)
  * worker, again and again. */
 static bool looks_in_vain(const Pool *pool)
 {
-    return pool->nreqs >= pool->setup.permit_count && each_ns(pool) > SLOW_NS;
+    return pool->nreqs >= pool->setup.permit_count && each_ns(pool) > PA_SLOW_NS;
 }
 
 /* To look for each result takes a core that a worker needs, and to be woken for each interrupts one.
@@ -212,12 +210,12 @@ static bool looks_in_vain(const Pool *pool)
  * at all but waits for a disk. */
 static uint64_t time_to_nap(const Pool *pool)
 {
-    enum { ENOUGH_NS = 100000, LONGEST_NAP_NS = 150000 };
+    enum { ENOUGH_NS = 100000, LONGEST_NAP_NS = 150000, LONGEST_EACH_NS = 200000 };
     uint32_t cores = pool->setup.permit_count;
     if (pool->same_file || pool->wanted <= 1 || cores <= 1)
         return 0;
     uint64_t each = each_ns(pool);
-    if (each > SLOW_NS)
+    if (each > LONGEST_EACH_NS)
         return 0;
     uint64_t workers = cores < pool->wanted ? cores : pool->wanted;
     uint64_t work_ns = pa_lanes_depth(pool->segment) * each / workers;

@@ -329,6 +329,7 @@ struct pa_worker {
     _Atomic uint32_t retire;                      /* program: leave after the current request */
     _Atomic int32_t pid;                          /* spawner; the kernel, once it exists */
     _Atomic int32_t pidfd;                        /* spawner; the kernel, just before it exists */
+    _Atomic uint64_t rung_ns;                     /* CLOCK_MONOTONIC: when somebody rang its bell */
 };
 PA_AT(pa_worker, result_tail, 0);
 PA_AT(pa_worker, activity, 64);
@@ -339,6 +340,7 @@ PA_AT(pa_worker, life, 132);
 PA_AT(pa_worker, retire, 136);
 PA_AT(pa_worker, pid, 140);
 PA_AT(pa_worker, pidfd, 144);
+PA_AT(pa_worker, rung_ns, 152);
 static_assert(sizeof(struct pa_worker) == 192, "a line for each kind of reader and writer");
 
 struct pa_data_segment {
@@ -393,6 +395,7 @@ struct pa_header {
     alignas(PA_CACHE_LINE) _Atomic uint32_t tails[PA_NLANES]; /* +1 with every submission */
     alignas(PA_CACHE_LINE) _Atomic uint32_t heads[PA_NLANES]; /* advanced by whoever passes an entry */
     alignas(PA_CACHE_LINE) _Atomic uint32_t want_signal; /* what the program wants: enum pa_signal */
+    _Atomic uint64_t rung_ns; /* CLOCK_MONOTONIC: when a worker rang the program's descriptor */
 
     /* Sleeping and waking: wake.c. */
     alignas(PA_CACHE_LINE) _Atomic uint32_t spinner; /* worker + 1 that looks for work right now */
@@ -410,6 +413,7 @@ PA_AT(pa_header, shutdown, 64);
 PA_AT(pa_header, tails, 128);
 PA_AT(pa_header, heads, 192);
 PA_AT(pa_header, want_signal, 256);
+PA_AT(pa_header, rung_ns, 264);
 PA_AT(pa_header, spinner, 320);
 PA_AT(pa_header, monitor_bell, 384);
 PA_AT(pa_header, permits, 448);

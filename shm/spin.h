@@ -2,8 +2,8 @@
  *
  * Waking a sleeper costs tens of microseconds, so a short look pays where the other side runs on
  * another core, and is pure waste where it waits for this one.  Nobody can tell beforehand; so the
- * time grows while looking finds something and shrinks while it does not, and once it has gone to
- * nothing, one short wait in many tries again.
+ * time grows while looking finds something and shrinks while it does not.  Once it has gone to
+ * nothing it comes back when the other side rings so soon that a look would have found something.
  */
 #ifndef PROCAIO_SHM_SPIN_H
 #define PROCAIO_SHM_SPIN_H
@@ -15,13 +15,11 @@
 
 #define PA_SPIN_MIN_NS 1000u
 #define PA_SPIN_ALONE_NS 4000u /* after this, let others have the core between two looks */
-#define PA_SPIN_SHORT_NS 200000u /* two processes are woken in that time */
-#define PA_SPIN_TRY_EVERY 32u
+#define PA_SPIN_MARGIN_NS 5000u
 
 struct pa_spin {
     uint32_t limit_ns; /* 0: never */
     uint32_t ns;       /* how long to look; 0: not at all */
-    uint32_t short_waits;
 };
 
 static inline void pa_relax(int pauses)
@@ -49,12 +47,16 @@ static inline void pa_spin_learn(struct pa_spin *spin, bool found)
         spin->ns = spin->ns / 2 < PA_SPIN_MIN_NS ? 0 : spin->ns / 2;
 }
 
-/* After a sleep without looking first.  One of such a length may have taken so long only because the
- * other side slept, too. */
-static inline void pa_spin_slept(struct pa_spin *spin, uint64_t ns)
+/* After a sleep that began at `began_ns`: the other side rang at `rung_ns`.  If that was before, and
+ * something else has ended the sleep, it says nothing. */
+static inline void pa_spin_slept(struct pa_spin *spin, uint64_t began_ns, uint64_t rung_ns)
 {
-    if (spin->ns == 0 && ns < PA_SPIN_SHORT_NS && ++spin->short_waits % PA_SPIN_TRY_EVERY == 0)
-        spin->ns = spin->limit_ns;
+    uint64_t waited_ns = rung_ns - began_ns; /* huge if it has not rung */
+    if (waited_ns >= spin->limit_ns)
+        return;
+    uint64_t enough_ns = 2 * waited_ns + PA_SPIN_MARGIN_NS;
+    if (spin->ns < enough_ns)
+        spin->ns = enough_ns < spin->limit_ns ? (uint32_t)enough_ns : spin->limit_ns;
 }
 
 #endif

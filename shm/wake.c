@@ -138,6 +138,7 @@ static bool first_sleeper(struct pa_segment *segment, uint32_t *worker)
 void pa_wake_worker(struct pa_segment *segment, uint32_t worker)
 {
     struct pa_worker *record = &segment->workers[worker];
+    atomic_store_explicit(&record->rung_ns, pa_now_ns(), memory_order_relaxed);
     atomic_fetch_add_explicit(&record->bell, 1, memory_order_release);
     pa_futex_wake(&record->bell, 1);
 }
@@ -208,6 +209,7 @@ void pa_signal_program(struct pa_segment *segment, int event_fd)
     if (atomic_compare_exchange_strong_explicit(&header->want_signal, &asked, PA_WANTS_NONE,
                                                 memory_order_acq_rel, memory_order_relaxed)) {
         uint64_t one = 1;
+        atomic_store_explicit(&header->rung_ns, pa_now_ns(), memory_order_relaxed);
         if (pa_has_mark(event_fd, PA_MARK_BELL))
             (void)!write(event_fd, &one, sizeof one);
     }

@@ -1,4 +1,4 @@
-"""The rings, the slots, the arena, the touching of memory as C programs without Python."""
+"""Rings, slots, arena, looking before a sleep, the touching of memory: as C programs, no Python."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ CALLS = [f"workers/{path.name}" for path in ROOT.glob("workers/calls_*.c")]
 PROGRAMS = {
     "test_rings": [*(f"shm/{name}" for name in RINGS), "workers/loop.c", "workers/ops.c", *CALLS],
     "test_arena": ["shm/arena.c"],
+    "test_spin": [],
     "test_memory": ["workers/calls_memory.c"],
 }
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_native_program_ends_well(program: str, tmp_path: Path) -> None:
-    """Requests between threads end exactly once; blocks never overlap and never get lost; touching
-    memory never changes it, and what is lost is an error.
+    """Requests between threads end exactly once; blocks never overlap and never get lost; who has
+    given up looking looks again when it would have found something; touching memory never changes
+    it, and what is lost is an error.
     """
     made = tmp_path / program
     options = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-Wall", "-Wextra", "-pthread"]

@@ -472,7 +472,8 @@ static bool sleep_until_rung(struct self *self)
     atomic_store_explicit(&self->record->activity, PA_SEARCHING, memory_order_relaxed);
     /* Whoever rang has handed over a permit, unless it was taken away again meanwhile. */
     self->permit = pa_permit_held(segment, self->index);
-    pa_spin_slept(&self->spin, pa_now_ns() - began);
+    pa_spin_slept(&self->spin, began,
+                  atomic_load_explicit(&self->record->rung_ns, memory_order_relaxed));
     return stay;
 }
 

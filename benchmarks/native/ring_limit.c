@@ -129,7 +129,8 @@ static void rest(void)
     if (!anything_pending()) {
         uint64_t began = pa_now_ns();
         epoll_wait(segment->header.setup.epoll_fd, &event, 1, 1000);
-        pa_spin_slept(&spin, pa_now_ns() - began);
+        pa_spin_slept(&spin, began,
+                      atomic_load_explicit(&segment->header.rung_ns, memory_order_relaxed));
         sleeps++;
     }
     pa_signal_withdraw(segment);

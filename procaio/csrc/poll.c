@@ -224,12 +224,18 @@ static uint64_t time_to_nap(const Pool *pool)
     return work_ns / 2 < LONGEST_NAP_NS ? work_ns / 2 : LONGEST_NAP_NS;
 }
 
+/* When a worker rang last. */
+static uint64_t rung_ns(const Pool *pool)
+{
+    return atomic_load_explicit(&pool->segment->header.rung_ns, memory_order_relaxed);
+}
+
 /* -- turns of an event loop ------------------------------------------------------------------- */
 
 uint64_t poll_turn_begins(Pool *pool)
 {
     uint64_t now_ns = pa_now_ns();
-    pa_spin_slept(&pool->turn_spin, now_ns - pool->turn_ended_ns);
+    pa_spin_slept(&pool->turn_spin, pool->turn_ended_ns, rung_ns(pool));
     return now_ns;
 }
 
@@ -389,7 +395,7 @@ int poll_sleep(Pool *pool, Request *awaited, double timeout)
             lost = lost_anything(pool);
             count = lost ? 0 : epoll_wait(pool->epoll_fd, events, EVENTS, milliseconds);
             slept_ns = pa_now_ns() - began;
-            pa_spin_slept(&pool->spin, slept_ns);
+            pa_spin_slept(&pool->spin, began, rung_ns(pool));
         }
     }
     Py_END_ALLOW_THREADS

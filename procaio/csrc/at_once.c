@@ -17,7 +17,7 @@ enum {
     LARGEST = 16 << 10, /* copying more takes longer than handing it over */
     FEW = 4,            /* so few outstanding requests are not worth waking anybody for */
     FED = 8,            /* waiting requests that keep the workers at work meanwhile, */
-    FED_PART = 2,       /* or such a part of a small number of outstanding ones */
+    FED_PART = 2,       /* or such a part of the outstanding ones: the less of reads, the more of names */
     LONGEST_PAUSE = 256,
 };
 
@@ -40,15 +40,16 @@ static bool would_overtake(Pool *pool, const Request *request)
 /* Whether it is rather for a worker, because there is work for several.  What counts is what waits for
  * them, and what has been done and may make more in its callback; not what they execute: that may hang
  * for ever.  If all that are awake do, nobody takes what waits.  A name takes longer to look up here
- * than to hand over, so the workers get all of them. */
+ * than to hand over, so the workers get all of them as long as they keep up. */
 static bool workers_want_more(Pool *pool, const Request *request)
 {
     if (pool->nreqs <= FEW)
         return false;
     uint32_t depth = pa_lanes_depth(pool->segment);
-    uint64_t enough = pool->nreqs / FED_PART < FED ? pool->nreqs / FED_PART : FED;
-    bool fed = request->op == PA_OP_READ && depth >= enough;
-    return pool->pending_length + depth >= FEW && !fed &&
+    uint64_t enough = pool->nreqs / FED_PART;
+    if ((request->op == PA_OP_READ) == (enough > FED))
+        enough = FED;
+    return pool->pending_length + depth >= FEW && depth < enough &&
            (depth == 0 || pa_anybody_awake(pool->segment));
 }
 

@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -466,10 +467,14 @@ def test_loop_goes_on_while_reads_wait_for_a_server_that_is_stopped(
         process.send_signal(signal.SIGSTOP)
         requests = [procaio.aio_read(fd, n * 4096, 4096, pool=fresh) for n in range(4)]
         reading = asyncio.gather(*requests)
-        for _ in range(50):
-            await asyncio.sleep(0.001)
-        assert [request.state for request in requests] == ["execute"] * 4
-        process.send_signal(signal.SIGCONT)
+        turns, end = 0, time.monotonic() + 20
+        try:
+            while turns < 50 or any(request.state != "execute" for request in requests):
+                assert time.monotonic() < end
+                await asyncio.sleep(0.001)
+                turns += 1
+        finally:  # or closing the file would wait for ever
+            process.send_signal(signal.SIGCONT)
         return await reading
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import platform
 import resource
@@ -294,6 +295,33 @@ def test_cached_name_needs_no_worker(
         getattr(st, field) == getattr(expected, field) for field in dir(st) if "st_" in field
     )
     assert fresh.statistics().workers == ()
+
+
+@BOTH
+def test_with_many_names_outstanding_the_workers_share_the_work(
+    fresh: procaio.Pool, tree: Path, look: Callable[..., Any]
+) -> None:
+    """And every result is right."""
+    names = ["file", "directory", "link", "fifo", "socket"] * 4000
+    left = iter(names)
+    inodes = {name: BLOCKING[look](tree / name).st_ino for name in names[:5]}
+    wrong: list[str] = []
+
+    def next_one() -> None:
+        name = next(left, None)
+        if name is not None:
+            look(str(tree / name), functools.partial(ended, name), pool=fresh)
+
+    def ended(name: str, st: os.stat_result) -> None:
+        if st.st_ino != inodes[name]:
+            wrong.append(name)
+        next_one()
+
+    for _ in range(64):
+        next_one()
+    fresh.flush()
+    assert wrong == []
+    assert 0 < taken(fresh) < len(names)
 
 
 @BOTH

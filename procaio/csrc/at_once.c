@@ -17,7 +17,7 @@ enum {
     LARGEST = 16 << 10, /* copying more takes longer than handing it over */
     FEW = 4,            /* so few outstanding requests are not worth waking anybody for */
     FED = 8,            /* waiting requests that keep the workers at work meanwhile, */
-    FED_PART = 2,       /* or such a part of the outstanding ones: the less of reads, the more of names */
+    FED_PART = 2,       /* or such a part of the outstanding ones */
     LONGEST_PAUSE = 256,
 };
 
@@ -46,10 +46,10 @@ static bool workers_want_more(Pool *pool, const Request *request)
     if (pool->nreqs <= FEW)
         return false;
     uint32_t depth = pa_lanes_depth(pool->segment);
-    uint64_t enough = pool->nreqs / FED_PART;
-    if ((request->op == PA_OP_READ) == (enough > FED))
-        enough = FED;
-    return pool->pending_length + depth >= FEW && depth < enough &&
+    uint64_t part = pool->nreqs / FED_PART;
+    bool fed = request->op == PA_OP_READ ? depth >= FED || depth >= part
+                                         : depth >= FED && depth >= part;
+    return pool->pending_length + depth >= FEW && !fed &&
            (depth == 0 || pa_anybody_awake(pool->segment));
 }
 

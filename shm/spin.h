@@ -15,7 +15,7 @@
 
 #define PA_SPIN_MIN_NS 1000u
 #define PA_SPIN_ALONE_NS 4000u /* after this, let others have the core between two looks */
-#define PA_SPIN_MARGIN_NS 5000u
+#define PA_SPIN_MARGIN_NS 5000u /* beyond twice what the last wait took */
 
 struct pa_spin {
     uint32_t limit_ns; /* 0: never */
@@ -48,7 +48,8 @@ static inline void pa_spin_learn(struct pa_spin *spin, bool found)
 }
 
 /* After a sleep that began at `began_ns`: the other side rang at `rung_ns`.  If that was before, and
- * something else has ended the sleep, it says nothing. */
+ * something else has ended the sleep, it says nothing.  No fence orders that word: who reads an older
+ * one, or garbage, looks for too short or too long a time, up to the limit. */
 static inline void pa_spin_slept(struct pa_spin *spin, uint64_t began_ns, uint64_t rung_ns)
 {
     uint64_t waited_ns = rung_ns - began_ns; /* huge if it has not rung */

@@ -36,18 +36,19 @@ int64_t pa_call_write(const struct pa_call *call)
 
 /* Opens what is to be loaded, and goes to its offset (below 0: counted from the end).  Says whether
  * it can be done again, should this worker die over it, and how long the file is, if that is to be
- * read from its start. */
-static int64_t open_to_load(const struct pa_call *call, uint64_t *size)
+ * read from its start.  A length is known without asking for all attributes; what has none may have
+ * more: files of /proc, FIFOs, devices. */
+static int64_t open_to_load(const struct pa_call *call, int64_t *size)
 {
     struct stat st;
     off_t offset = call->slot->file_offset;
     int64_t fd = pa_open_marked(call, O_RDONLY | O_NOCTTY);
     if (fd < 0)
         return fd;
-    if (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode))
+    if (offset == 0)
+        *size = lseek((int)fd, 0, SEEK_END);
+    if (*size <= 0 && (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode)))
         pa_raise_flag(call, PA_ONCE);
-    else if (offset == 0)
-        *size = (uint64_t)st.st_size;
     if (offset != 0 && lseek((int)fd, offset, offset < 0 ? SEEK_END : SEEK_SET) < 0) {
         int error = errno;
         close((int)fd);
@@ -73,21 +74,25 @@ int64_t pa_call_load(const struct pa_call *call)
 {
     struct pa_slot *slot = call->slot;
     bool goes_on = slot->call_flags & PA_CONTINUE;
-    uint64_t size = 0;
+    int64_t size = 0;
     int64_t fd = goes_on ? slot->fd : open_to_load(call, &size);
     if (fd < 0)
         return fd;
     uint64_t filled = 0, most = slot->length < slot->limit ? slot->length : slot->limit;
     int64_t got = 1;
     while (filled < most && got > 0 && !pa_must_stop(call)) {
-        do
-            got = pa_outcome(syscall(SYS_read, fd, call->data + filled, most - filled));
+        char *to = call->data + filled;
+        do /* where the length was asked for, the position is there */
+            got = pa_outcome(size > 0 ? syscall(SYS_pread64, fd, to, most - filled, filled)
+                                      : syscall(SYS_read, fd, to, most - filled));
         while (got == -EINTR);
         filled += got > 0 ? (uint64_t)got : 0;
-        if (filled == size && got > 0 && filled < most)
+        if (filled == (uint64_t)size && got > 0 && filled < most)
             got = 0;
     }
     if (got > 0 && filled < slot->limit) {
+        if (size > 0)
+            lseek((int)fd, (off_t)filled, SEEK_SET);
         uint64_t rest = rest_of((int)fd);
         memcpy(slot->payload, &rest, sizeof rest);
         slot->fd = (int32_t)fd;

@@ -353,10 +353,13 @@ class Pool(_core.CorePool):
         Whether what cannot block is done in the call, by the program. Returns the previous setting.
 
         These are reads of up to 16 KiB at an offset, without data or into a Buffer, that the kernel
-        can serve from its cache without waiting; and aio_stat and aio_lstat of a path that it knows
-        on a local file system (Linux 6.8 or newer). Everything else goes to a worker. The request
-        is pending then, and its callback runs in poll_cb(), as always. Nothing of a higher priority
-        is overtaken, and with one worker allowed nothing at all.
+        can serve from its cache without waiting; aio_stat and aio_lstat of a path that it knows on
+        a local file system (Linux 6.8 or newer); and there aio_load of an ordinary file below
+        16 KiB that is in the cache, while nothing waits for a worker and all sleep or hang. An
+        open may wait for a program that watches opens (fanotify(7), FAN_OPEN_PERM), as it does for
+        everybody; where that matters, switch this off. Everything else goes to a worker. The
+        request is pending then, and its callback runs in poll_cb(), as always. Nothing of a higher
+        priority is overtaken, and with one worker allowed nothing at all.
         """
         previous = self._at_once
         if allowed is not None:

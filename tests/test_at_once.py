@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import functools
 import os
 import platform
@@ -438,6 +439,157 @@ def test_name_is_looked_up_after_what_one_worker_was_to_do_before(
         found.wait()
 
 
+# -- loads ---------------------------------------------------------------------------------------
+
+
+def note_access(path: Path) -> None:
+    """Let the file system have nothing to note when it is read."""
+    now_ns = time.time_ns()
+    os.utime(path, ns=(now_ns + 10**12, now_ns))
+
+
+@pytest.fixture
+def small(tree: Path) -> Path:
+    """A small file in the cache, which has been read since it was written."""
+    if file_system(str(tree)) == "overlay":
+        pytest.skip("files of an overlay are opened by workers")
+    path = tree / "small"
+    path.write_bytes(os.urandom(4096))
+    note_access(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, Path])
+@pytest.mark.parametrize("name", ["small", "a link"])
+def test_small_file_in_the_cache_is_loaded_at_once(
+    fresh: procaio.Pool, small: Path, name: str, kind: Callable[[str], Any]
+) -> None:
+    link(small.parent / "a link", "small")
+    seen: list[bytes] = []
+    request = procaio.aio_load(kind(str(small.parent / name)), seen.append, pool=fresh)
+    assert (request.state, request.result, seen) == ("pending", None, [])
+    fresh.flush()
+    assert seen == [small.read_bytes()] == [request.result]
+    assert fresh.statistics().workers == ()
+
+
+def test_file_in_a_directory_that_is_open_is_loaded_at_once(
+    fresh: procaio.Pool, small: Path
+) -> None:
+    directory = os.open(small.parent, os.O_RDONLY)
+    assert procaio.aio_load("small", dir_fd=directory, pool=fresh).wait() == small.read_bytes()
+    os.close(directory)
+    assert fresh.statistics().workers == ()
+
+
+def test_load_of_a_missing_file_fails_at_once(fresh: procaio.Pool, tree: Path) -> None:
+    assert not (tree / "nowhere").exists()
+    with pytest.raises(FileNotFoundError, match="nowhere") as raised:
+        procaio.aio_load(tree / "nowhere", pool=fresh).wait()
+    assert raised.value.filename == tree / "nowhere"
+    assert fresh.statistics().workers == ()
+
+
+def test_load_leaves_no_descriptor(fresh: procaio.Pool, small: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    procaio.aio_load(small, pool=fresh).wait()
+    procaio.aio_load(small, pool=fresh).cancel()
+    fresh.flush()
+    fresh.close()
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+@pytest.mark.parametrize("size", [0, (16 << 10) - 1, 16 << 10, 100_000])
+def test_load_of_any_size_gives_all_of_it(fresh: procaio.Pool, small: Path, size: int) -> None:
+    """Empty ones may have more to read, and to copy large ones takes longer than to hand over."""
+    small.write_bytes(os.urandom(size))
+    note_access(small)
+    assert procaio.aio_load(small, pool=fresh).wait() == small.read_bytes()
+    assert taken(fresh) == (0 if 0 < size < 16 << 10 else 1 if size < 65536 else 2)
+
+
+def test_file_system_that_must_note_the_access_is_asked_by_a_worker(
+    fresh: procaio.Pool, small: Path
+) -> None:
+    """It may wait for its journal. After that there is nothing to note (mount(8), relatime)."""
+
+    def is_loaded_at_once() -> bool:
+        before = taken(fresh)
+        assert procaio.aio_load(small, pool=fresh).wait() == small.read_bytes()
+        return taken(fresh) == before
+
+    os.utime(small, (0, 0))
+    small.read_bytes()
+    if os.stat(small).st_atime == 0:
+        pytest.skip("this file system notes no access")
+    os.utime(small, (0, 0))
+    assert not is_loaded_at_once()
+    eventually(is_loaded_at_once, "the time of access is later than that of the change")
+
+
+def test_loads_are_for_workers_when_there_are_several(fresh: procaio.Pool, small: Path) -> None:
+    """Four calls take longer than handing it over, if nobody has to be waken for this one only."""
+    requests = [procaio.aio_load(small, pool=fresh) for _ in range(10)]
+    assert [request.wait() for request in requests] == [small.read_bytes()] * 10
+    assert taken(fresh) == 9
+
+
+def test_load_of_a_part_or_into_a_bytearray_is_for_a_worker(
+    fresh: procaio.Pool, small: Path
+) -> None:
+    data = bytearray(b"old")
+    assert procaio.aio_load(small, data, pool=fresh).wait() == 4096
+    assert procaio.aio_slurp(small, 4000, 50, pool=fresh).wait() == data[4000:4050]
+    assert procaio.aio_slurp(small, 0, 50, pool=fresh).wait() == data[:50]
+    assert data == small.read_bytes()
+    assert taken(fresh) == 3
+
+
+def test_what_is_no_ordinary_file_is_opened_by_a_worker_only(
+    fresh: procaio.Pool, small: Path
+) -> None:
+    """To open a FIFO would let its writer go on, with nobody there to read."""
+    tree = small.parent
+    request = procaio.aio_load(tree / "fifo", pool=fresh)
+    eventually(lambda: request.state == "execute", "it waits for a writer")
+    (tree / "fifo").write_bytes(b"all of it")
+    assert request.wait() == b"all of it"
+    for name, number in (("directory", errno.EISDIR), ("socket", errno.ENXIO)):
+        with pytest.raises(OSError, match=os.strerror(number)) as raised:
+            procaio.aio_load(tree / name, pool=fresh).wait()
+        assert raised.value.errno == number
+    assert procaio.aio_load("/dev/null", pool=fresh).wait() == b""
+    assert procaio.aio_load("/proc/self/comm", pool=fresh).wait() != b""
+    assert taken(fresh) == 5
+
+
+def test_worker_waits_for_whoever_has_a_lease_on_the_file(fresh: procaio.Pool, small: Path) -> None:
+    """open(2), O_NONBLOCK."""
+    handler = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    with small.open("r+b") as holder:
+        try:
+            fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            request = procaio.aio_load(small, pool=fresh)
+            eventually(lambda: request.state == "execute", "a worker waits for the lease")
+            fcntl.fcntl(holder, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            assert request.wait() == small.read_bytes()
+        finally:
+            signal.signal(signal.SIGIO, handler)
+
+
+def test_file_that_is_not_in_the_cache_is_loaded_by_a_worker(
+    fresh: procaio.Pool, small: Path
+) -> None:
+    fd = os.open(small, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    request = procaio.aio_load(small, pool=fresh)
+    assert request.wait() == small.read_bytes()
+    if fresh.nworkers() == 0:
+        pytest.skip("this file system keeps its pages")
+
+
 # -- a server ------------------------------------------------------------------------------------
 
 
@@ -475,8 +627,11 @@ def test_names_on_a_server_go_to_a_worker_though_it_is_stopped(
         procaio.aio_lstat("directory", dir_fd=directory, pool=fresh),
         procaio.aio_stat(".", dir_fd=directory, pool=fresh),
     ]
+    loading = procaio.aio_load(mount / "file", pool=fresh)
     eventually(lambda: all(r.state == "execute" for r in requests), "they wait in workers")
+    eventually(lambda: loading.state == "execute", "it waits in a worker")
     process.send_signal(signal.SIGCONT)
+    assert len(loading.wait()) == 65536
     sizes = [request.wait().st_ino for request in requests]
     assert sizes == [
         os.stat(mount / name).st_ino for name in (".", ".", "directory", "directory", ".")

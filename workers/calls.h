@@ -159,6 +159,7 @@ int64_t pa_call_statx(const struct pa_call *call);
 /* calls_cached.c */
 int64_t pa_call_stat_cached(const struct pa_call *call);
 int64_t pa_call_lstat_cached(const struct pa_call *call);
+int64_t pa_call_load_cached(const struct pa_call *call);
 
 /* calls_realpath.c */
 int64_t pa_call_realpath(const struct pa_call *call);

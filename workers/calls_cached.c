@@ -1,4 +1,4 @@
-/* workers/calls_cached.c - look-ups that the kernel promises not to wait for.
+/* workers/calls_cached.c - look-ups, and loads, that the kernel promises not to wait for.
  *
  * They run in the program itself, which must never block, under the interpreter lock.  A name is
  * looked up with RESOLVE_CACHED: only what is in the kernel's memory, without asking a file system
@@ -11,18 +11,30 @@
  * AT_STATX_DONT_SYNC it tells what it remembers.  That is good enough only where there is no server,
  * so the answer counts if its file system is known to be local.
  *
- * A name that is removed in between may make our descriptor the last one of its file.
+ * A name that is removed in between may make our descriptor the last one of its file.  Who watches files
+ * with fanotify and wants to be asked makes an open wait, and a read: nobody can know before.
  */
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <time.h>
 
 #include "calls.h"
 
 /* Newer than some system's headers. */
-enum { CACHED = 0x20, MOUNT_ID_UNIQUE = 0x4000, SUPERBLOCK = 0x1, SYS_STATMOUNT = 457 };
+enum {
+    CACHED = 0x20,
+    MOUNT_ID_UNIQUE = 0x4000,
+    SUPERBLOCK = 0x1,
+    ATTRIBUTES = 0x2,
+    READ_ONLY = 0x1,
+    NO_ATIME = 0x10,
+    STRICT_ATIME = 0x20,
+    SYS_STATMOUNT = 457
+};
 
 /* Of statmount(2). */
 struct mount_query {
@@ -34,38 +46,49 @@ struct mount_answer {
     uint64_t mask;
     uint32_t device_major, device_minor;
     uint64_t magic;
-    char rest[480];
+    uint32_t flags, type;
+    uint64_t id, parent;
+    uint32_t old_id, old_parent;
+    uint64_t attributes;
+    char rest[440];
 };
+_Static_assert(sizeof(struct mount_answer) == 512, "as the kernel has it");
 
-/* Its attributes are in memory, or those of what lies below: an overlay's must not change. */
-static bool is_local_kind(uint64_t magic)
+/* What a file system does without asking anybody: each includes what is before it. */
+enum trust { NOTHING, TELLS_ATTRIBUTES, OPENS };
+
+/* An overlay's attributes are in memory, or those of what lies below, which must not change.  Opening
+ * opens what lies below: that may be on a server. */
+static enum trust trust_in_kind(uint64_t magic)
 {
-    static const uint32_t kinds[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,       BTRFS_SUPER_MAGIC,
-                                     F2FS_SUPER_MAGIC, TMPFS_MAGIC,           RAMFS_MAGIC,
-                                     SQUASHFS_MAGIC,   OVERLAYFS_SUPER_MAGIC};
+    static const uint32_t kinds[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+                                     F2FS_SUPER_MAGIC, TMPFS_MAGIC,     RAMFS_MAGIC,
+                                     SQUASHFS_MAGIC};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (magic == kinds[i])
-            return true;
-    return false;
+            return OPENS;
+    return magic == OVERLAYFS_SUPER_MAGIC ? TELLS_ATTRIBUTES : NOTHING;
 }
 
 /* Mounts that were met; no other mount ever gets the number of one that is gone. */
-static struct {
+static struct mount {
     uint64_t id;
-    bool local;
+    enum trust trust;
+    uint64_t attributes;
 } mounts[32];
 
-static bool is_local(uint64_t id)
+static const struct mount *mount_of(uint64_t id)
 {
-    size_t at = id % (sizeof mounts / sizeof mounts[0]);
-    if (mounts[at].id == id)
-        return mounts[at].local;
-    struct mount_query query = {.size = sizeof query, .mount = id, .what = SUPERBLOCK};
+    struct mount *mount = &mounts[id % (sizeof mounts / sizeof mounts[0])];
+    if (mount->id == id)
+        return mount;
+    const uint64_t what = SUPERBLOCK | ATTRIBUTES;
+    struct mount_query query = {.size = sizeof query, .mount = id, .what = what};
     struct mount_answer answer = {.mask = 0};
     syscall(SYS_STATMOUNT, &query, &answer, sizeof answer, 0);
-    mounts[at].id = id;
-    mounts[at].local = answer.mask & SUPERBLOCK && is_local_kind(answer.magic);
-    return mounts[at].local;
+    *mount = (struct mount){.id = id, .attributes = answer.attributes};
+    mount->trust = (answer.mask & what) == what ? trust_in_kind(answer.magic) : NOTHING;
+    return mount;
 }
 
 static int64_t fill(const struct pa_call *call, const struct statx *st)
@@ -92,27 +115,27 @@ static int64_t fill(const struct pa_call *call, const struct statx *st)
     return 0;
 }
 
-static int64_t stat_found(const struct pa_call *call, int fd)
+/* Where it is, and what is remembered of it; NULL: nobody knows. */
+static const struct mount *ask(int fd, struct statx *st)
 {
-    struct statx st;
     uint64_t mount;
     if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | MOUNT_ID_UNIQUE,
-              &st) < 0 ||
-        !(st.stx_mask & MOUNT_ID_UNIQUE))
-        return -EAGAIN;
+              st) < 0 ||
+        !(st->stx_mask & MOUNT_ID_UNIQUE))
+        return NULL;
     /* A field that older headers do not name. */
-    memcpy(&mount, &st.stx_dev_minor + 1, sizeof mount);
-    return is_local(mount) ? fill(call, &st) : -EAGAIN;
+    memcpy(&mount, &st->stx_dev_minor + 1, sizeof mount);
+    return mount_of(mount);
 }
 
-static int64_t look_up(int directory, const char *path, uint64_t flags, uint64_t resolve)
+static int64_t open_cached(int directory, const char *path, uint64_t flags, uint64_t resolve)
 {
-    struct open_how how = {.flags = O_PATH | O_CLOEXEC | flags, .resolve = CACHED | resolve};
+    struct open_how how = {.flags = O_CLOEXEC | flags, .resolve = CACHED | resolve};
     return pa_outcome(syscall(SYS_openat2, directory, path, &how, sizeof how));
 }
 
 /* Past mount points: these may be on the way to the directory, but not at its name's end. */
-static int64_t look_up_across(int directory, const char *path, const char *name, uint64_t flags)
+static int64_t open_across(int directory, const char *path, const char *name, uint64_t flags)
 {
     char way[256];
     size_t length = (size_t)(name - path);
@@ -120,10 +143,10 @@ static int64_t look_up_across(int directory, const char *path, const char *name,
         return -EAGAIN;
     memcpy(way, path, length);
     way[length] = '\0';
-    int64_t parent = look_up(directory, way, O_DIRECTORY, 0);
+    int64_t parent = open_cached(directory, way, O_PATH | O_DIRECTORY, 0);
     if (parent < 0)
         return parent;
-    int64_t fd = look_up((int)parent, name, flags, RESOLVE_NO_XDEV);
+    int64_t fd = open_cached((int)parent, name, flags, RESOLVE_NO_XDEV);
     close((int)parent);
     return fd;
 }
@@ -136,19 +159,27 @@ static const char *last_name(const char *path)
     return usable ? name : NULL;
 }
 
-static int64_t stat_cached(const struct pa_call *call, uint64_t flags)
+/* A descriptor; -ENOENT, which is an answer; or -EAGAIN. */
+static int64_t find(const struct pa_call *call, uint64_t flags)
 {
     const char *name = last_name(call->path);
     if (!name)
         return -EAGAIN;
-    int64_t fd = look_up(call->slot->fd, call->path, flags, RESOLVE_NO_XDEV);
+    int64_t fd = open_cached(call->slot->fd, call->path, flags, RESOLVE_NO_XDEV);
     if (fd == -EAGAIN || fd == -EXDEV) /* perhaps there is a mount point on the way */
-        fd = look_up_across(call->slot->fd, call->path, name, flags);
+        fd = open_across(call->slot->fd, call->path, name, flags);
+    return fd >= 0 || fd == -ENOENT ? fd : -EAGAIN;
+}
+
+static int64_t stat_cached(const struct pa_call *call, uint64_t flags)
+{
+    struct statx st;
+    int64_t fd = find(call, O_PATH | flags);
     if (fd < 0)
-        return fd == -ENOENT ? fd : -EAGAIN;
-    int64_t result = stat_found(call, (int)fd);
+        return fd;
+    const struct mount *mount = ask((int)fd, &st);
     close((int)fd);
-    return result;
+    return mount && mount->trust >= TELLS_ATTRIBUTES ? fill(call, &st) : -EAGAIN;
 }
 
 int64_t pa_call_stat_cached(const struct pa_call *call)
@@ -159,4 +190,62 @@ int64_t pa_call_stat_cached(const struct pa_call *call)
 int64_t pa_call_lstat_cached(const struct pa_call *call)
 {
     return stat_cached(call, O_NOFOLLOW);
+}
+
+/* -- loads ------------------------------------------------------------------------------------ */
+
+/* An ordinary file that fits, with room for one byte more; files of /proc say they are empty.  To
+ * open one that is encrypted or verified may take what is on the disk. */
+static bool can_be_loaded(const struct pa_call *call, const struct statx *st)
+{
+    return S_ISREG(st->stx_mode) && st->stx_size > 0 && st->stx_size < call->slot->length &&
+           !(st->stx_attributes & (STATX_ATTR_ENCRYPTED | STATX_ATTR_VERITY));
+}
+
+static bool is_later(const struct statx_timestamp *time, const struct statx_timestamp *than)
+{
+    return time->tv_sec > than->tv_sec ||
+           (time->tv_sec == than->tv_sec && time->tv_nsec > than->tv_nsec);
+}
+
+/* Whether the file system must write down that it was read, which may wait for its journal (relatime,
+ * mount(8)). */
+static bool notes_access(const struct mount *mount, const struct statx *st)
+{
+    enum { DAY = 24 * 60 * 60 };
+    struct timespec now;
+    const struct statx_timestamp *read = &st->stx_atime;
+    if (mount->attributes & (NO_ATIME | READ_ONLY))
+        return false;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return mount->attributes & STRICT_ATIME || !is_later(read, &st->stx_mtime) ||
+           !is_later(read, &st->stx_ctime) || now.tv_sec - read->tv_sec >= DAY - 1;
+}
+
+/* All of it, or -EAGAIN. */
+static int64_t read_whole(const struct pa_call *call, int fd)
+{
+    struct iovec into = {.iov_base = call->data, .iov_len = call->slot->length};
+    int64_t got = pa_outcome(preadv2(fd, &into, 1, 0, RWF_NOWAIT));
+    return got == lseek(fd, 0, SEEK_END) ? got : -EAGAIN;
+}
+
+/* What is opened has been looked at before: a FIFO or a device would be changed by it.  O_NONBLOCK
+ * does not wait for whoever has a lease. */
+int64_t pa_call_load_cached(const struct pa_call *call)
+{
+    struct statx st;
+    int64_t fd = find(call, O_PATH);
+    if (fd < 0)
+        return fd;
+    const struct mount *mount = ask((int)fd, &st);
+    close((int)fd);
+    if (!mount || mount->trust < OPENS || !can_be_loaded(call, &st) || notes_access(mount, &st))
+        return -EAGAIN;
+    fd = find(call, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return -EAGAIN;
+    int64_t result = read_whole(call, (int)fd);
+    close((int)fd);
+    return result;
 }

@@ -1,8 +1,8 @@
 /* procaio/csrc/at_once.c - what cannot block is done at once, in the program.
  *
  * Handing a cached 4 KiB read or a stat to another process and back costs as much as doing it, and
- * waking that process ten times as much.  So the kernel is asked for reads, and for names, that it
- * promises not to wait for (pa_op.run_cached); what it refuses goes to a worker, as everything else
+ * waking that process ten times as much.  So the kernel is asked for reads, names and small files that
+ * it promises not to wait for (pa_op.run_cached); what it refuses goes to a worker, as everything else
  * does.  The request is pending then, like any that was executed: its callback runs in poll_cb, and
  * cancelling finds it so.
  *
@@ -40,12 +40,15 @@ static bool would_overtake(Pool *pool, const Request *request)
 /* Whether it is rather for a worker, because there is work for several.  What counts is what waits for
  * them, and what has been done and may make more in its callback; not what they execute: that may hang
  * for ever.  If all that are awake do, nobody takes what waits.  A name takes longer to look up here
- * than to hand over, so the workers get all of them as long as they keep up. */
+ * than to hand over, so the workers get all of them as long as they keep up.  A load takes longer here
+ * than in a worker, too: it is worth it only if somebody had to be woken for nothing else. */
 static bool workers_want_more(Pool *pool, const Request *request)
 {
+    uint32_t depth = pa_lanes_depth(pool->segment);
+    if (request->op == PA_OP_LOAD)
+        return pool->pending_length + depth > 0 || pa_anybody_awake(pool->segment);
     if (pool->nreqs <= FEW)
         return false;
-    uint32_t depth = pa_lanes_depth(pool->segment);
     uint64_t part = pool->nreqs / FED_PART;
     bool fed = request->op == PA_OP_READ ? depth >= FED || depth >= part
                                          : depth >= FED && depth >= part;
@@ -98,6 +101,9 @@ static bool has_cached_form(const Request *request)
 {
     if (request->op == PA_OP_READ)
         return request->length > 0 && request->length <= LARGEST && request->offset >= 0;
+    if (request->op == PA_OP_LOAD)
+        return request->kind == RESULT_BYTES && request->offset == 0 &&
+               request->limit == UINT64_MAX;
     return pa_ops[request->op].run_cached;
 }
 
@@ -125,14 +131,18 @@ static bool read_now(Request *request)
 /* That there is no such name is an answer, too. */
 static bool look_up_now(Request *request)
 {
+    char data[LARGEST];
     size_t length;
-    struct pa_slot slot = {.fd = request->fd};
-    const struct pa_call call = {.slot = &slot, .path = queue_path(request->fspath, &length)};
+    struct pa_slot slot = {.fd = request->fd, .length = sizeof data};
+    const struct pa_call call = {.slot = &slot,
+                                 .path = queue_path(request->fspath, &length),
+                                 .data = data};
     int64_t outcome = pa_ops[request->op].run_cached(&call);
     if (outcome == -EAGAIN)
         return false;
     slot.result = outcome;
-    request->value = result_take(request, &slot);
+    request->value = outcome > 0 ? PyBytes_FromStringAndSize(data, (Py_ssize_t)outcome)
+                                 : result_take(request, &slot);
     if (request->value || request->error)
         return true;
     PyErr_Clear();

@@ -19,6 +19,7 @@
  *   deliver.c     the end of it: value, waiting tasks, callback
  *   poll.c        waiting, and whose turn it is
  *   results.c     what a slot holds, as Python objects
+ *   listings.c    likewise, of directories and trees
  *   request.c     Request
  *   group.c       Group: a request that is done when its members are
  *   await.c       a request as what an asyncio task waits on
@@ -81,7 +82,7 @@ enum result_kind {
     RESULT_ATTRIBUTES, /* names of extended ones */
     RESULT_EXTENTS,
     RESULT_ARGUMENT, /* of fcntl and ioctl: the bytes that came back */
-    RESULT_LISTING,  /* of one step of a tree: a tuple, see results.c */
+    RESULT_LISTING,  /* of one step of a tree: a tuple, see listings.c */
     RESULT_REMOVAL,  /* likewise */
     RESULT_ENTRY,    /* of _copy_entry: its size, or what tells a file of several names */
     RESULT_MANY,     /* of a chunk of a batch: see batch.c */

@@ -4,7 +4,6 @@
  * any time: a number is read once, and checked against what was asked for before it is used.  What no
  * worker of ours writes fails the request (result_garbage()).
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/fiemap.h>
 #include <stdlib.h>
@@ -12,14 +11,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "arguments.h"
-
-enum { /* API.md G: the names and values are the reference's */
-    READDIR_DENTS = 1,
-    READDIR_DIRS_FIRST = 2,
-    READDIR_STAT_ORDER = 4,
-    READDIR_FOUND_UNKNOWN = 8,
-};
+#include "results.h"
 
 static PyTypeObject *stat_type, *statvfs_type;
 static PyObject *minus_one, *zero;
@@ -92,6 +84,15 @@ static void copy_out(void *to, const void *from, size_t size)
     Py_END_ALLOW_THREADS
 }
 
+int result_append(PyObject *list, PyObject *item)
+{
+    if (!item)
+        return -1;
+    int failed = PyList_Append(list, item);
+    Py_DECREF(item);
+    return failed;
+}
+
 /* -- stat ------------------------------------------------------------------------------------- */
 
 /* The places of os.stat_result beyond its ten visible fields; a test compares them with os.stat. */
@@ -157,7 +158,7 @@ PyObject *result_of_stat(const struct pa_stat *st)
     return result;
 }
 
-static PyObject *take_stat(const struct pa_slot *slot)
+PyObject *result_take_stat(const struct pa_slot *slot)
 {
     struct pa_stat st;
     memcpy(&st, slot->payload, sizeof st);
@@ -192,179 +193,7 @@ static PyObject *take_statvfs(const struct pa_slot *slot)
     return result;
 }
 
-/* -- directories ------------------------------------------------------------------------------ */
-
-struct record { /* the kernel's linux_dirent64 */
-    uint64_t inode;
-    int64_t offset;
-    uint16_t size;
-    uint8_t type;
-    char name[];
-};
-#define RECORD_NAME offsetof(struct record, name)
-
-struct entry {
-    const char *name;
-    uint64_t inode;
-    uint16_t length;
-    uint16_t size; /* of the record */
-    uint8_t type;
-    uint8_t rank; /* for READDIR_DIRS_FIRST: lower is likelier a directory */
-};
-
-/* Known directories first, known others last.  Of unknown ones those that begin with a dot, then
- * those without a dot, short names before long ones. */
-static uint8_t rank_of(const char *name, size_t length, uint8_t type)
-{
-    if (type == DT_DIR)
-        return 0;
-    if (type != DT_UNKNOWN)
-        return 255;
-    if (name[0] == '.')
-        return 1;
-    if (memchr(name, '.', length))
-        return 254;
-    return (uint8_t)(length < 250 ? 2 + length : 252);
-}
-
-/* The next record of [at, at + left) that is not . or ..; NULL at the end, or, with *left > 0, where they
- * are broken. */
-static const char *next_entry(const char *at, size_t *left, struct entry *entry)
-{
-    while (*left > 0) {
-        struct record record;
-        if (*left < RECORD_NAME + 1)
-            return NULL;
-        memcpy(&record, at, RECORD_NAME);
-        if (record.size < RECORD_NAME + 1 || record.size > *left)
-            return NULL;
-        const char *name = at + RECORD_NAME;
-        size_t length = strnlen(name, record.size - RECORD_NAME);
-        if (record.type != DT_SECTION && memchr(name, '/', length))
-            return NULL;
-        at += record.size;
-        *left -= record.size;
-        if (length == 0 || (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.'))))
-            continue;
-        *entry = (struct entry){.name = name,
-                                .inode = record.inode,
-                                .length = (uint16_t)length,
-                                .size = record.size,
-                                .type = record.type};
-        return at;
-    }
-    return NULL;
-}
-
-static int by_inode(const void *a, const void *b)
-{
-    uint64_t x = ((const struct entry *)a)->inode, y = ((const struct entry *)b)->inode;
-    return (x > y) - (x < y);
-}
-
-static int by_rank(const void *a, const void *b)
-{
-    const struct entry *x = a, *y = b;
-    return x->rank != y->rank ? (int)x->rank - (int)y->rank : by_inode(a, b);
-}
-
-static int by_rank_group_then_inode(const void *a, const void *b)
-{
-    const struct entry *x = a, *y = b;
-    bool likely_x = x->rank < 254, likely_y = y->rank < 254;
-    return likely_x != likely_y ? (int)likely_y - (int)likely_x : by_inode(a, b);
-}
-
-static void sort_entries(struct entry *entries, size_t count, uint32_t flags)
-{
-    if (flags & READDIR_DIRS_FIRST && flags & READDIR_STAT_ORDER)
-        qsort(entries, count, sizeof *entries, by_rank_group_then_inode);
-    else if (flags & READDIR_DIRS_FIRST)
-        qsort(entries, count, sizeof *entries, by_rank);
-    else if (flags & READDIR_STAT_ORDER)
-        qsort(entries, count, sizeof *entries, by_inode);
-}
-
-static PyObject *name_object(const Request *request, const struct entry *entry)
-{
-    if (request->names_are_bytes)
-        return PyBytes_FromStringAndSize(entry->name, entry->length);
-    return PyUnicode_DecodeFSDefaultAndSize(entry->name, entry->length);
-}
-
-static PyObject *entry_object(const Request *request, const struct entry *entry)
-{
-    PyObject *name = name_object(request, entry);
-    if (!name || !(request->kind == RESULT_ENTRIES && request->flags & READDIR_DENTS))
-        return name;
-    PyObject *type = PyLong_FromLong(entry->type), *inode = PyLong_FromUnsignedLongLong(entry->inode);
-    PyObject *tuple = type && inode ? PyTuple_New(3) : NULL;
-    if (!tuple) {
-        Py_DECREF(name);
-        Py_XDECREF(type);
-        Py_XDECREF(inode);
-        return NULL;
-    }
-    PyTuple_SET_ITEM(tuple, 0, name);
-    PyTuple_SET_ITEM(tuple, 1, type);
-    PyTuple_SET_ITEM(tuple, 2, inode);
-    return tuple;
-}
-
-static int append(PyObject *list, PyObject *item)
-{
-    if (!item)
-        return -1;
-    int failed = PyList_Append(list, item);
-    Py_DECREF(item);
-    return failed;
-}
-
-static PyObject *list_unsorted(Request *request, const char *records, size_t size, bool *unknown)
-{
-    PyObject *list = PyList_New(0);
-    struct entry entry;
-    while (list && (records = next_entry(records, &size, &entry))) {
-        *unknown |= entry.type == DT_UNKNOWN;
-        if (append(list, entry_object(request, &entry)) < 0)
-            Py_CLEAR(list);
-    }
-    if (list && size > 0) {
-        Py_DECREF(list);
-        return result_garbage(request);
-    }
-    return list;
-}
-
-static PyObject *list_sorted(Request *request, const char *records, size_t size, bool *unknown)
-{
-    size_t most = size / (RECORD_NAME + 1) + 1, count = 0;
-    struct entry *entries = malloc(most * sizeof *entries);
-    if (!entries)
-        return PyErr_NoMemory();
-    Py_BEGIN_ALLOW_THREADS
-    while ((records = next_entry(records, &size, &entries[count]))) {
-        struct entry *entry = &entries[count++];
-        *unknown |= entry->type == DT_UNKNOWN;
-        entry->rank = rank_of(entry->name, entry->length, entry->type);
-    }
-    sort_entries(entries, count, request->flags);
-    Py_END_ALLOW_THREADS
-    if (size > 0) {
-        free(entries);
-        return result_garbage(request);
-    }
-    PyObject *list = PyList_New((Py_ssize_t)count);
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *item = entry_object(request, &entries[i]);
-        if (item)
-            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
-        else
-            Py_CLEAR(list);
-    }
-    free(entries);
-    return list;
-}
+/* -- steps ------------------------------------------------------------------------------------- */
 
 /* Append what this step brought to what the steps before it did. */
 static int gather_from(Request *request, const char *from, size_t size)
@@ -378,33 +207,9 @@ static int gather_from(Request *request, const char *from, size_t size)
     return 0;
 }
 
-static int gather(Request *request, size_t size)
+int result_gather(Request *request, size_t size)
 {
     return gather_from(request, request->block.at, size);
-}
-
-/* What was asked for, and what was found. */
-static uint32_t flags_to_return(const Request *request, bool unknown)
-{
-    return (request->flags & ~(uint32_t)READDIR_FOUND_UNKNOWN) |
-           (unknown ? READDIR_FOUND_UNKNOWN : 0u);
-}
-
-static PyObject *take_directory(Request *request, size_t size)
-{
-    const char *records = request->block.at;
-    if (request->gathered) {
-        if (gather(request, size) < 0)
-            return PyErr_NoMemory();
-        records = request->gathered;
-        size = request->gathered_size;
-    }
-    bool unknown = false, sorted = request->kind == RESULT_ENTRIES &&
-                                   request->flags & (READDIR_DIRS_FIRST | READDIR_STAT_ORDER);
-    PyObject *list = (sorted ? list_sorted : list_unsorted)(request, records, size, &unknown);
-    if (!list || request->kind == RESULT_NAMES)
-        return list;
-    return Py_BuildValue("NI", list, flags_to_return(request, unknown));
 }
 
 /* The next extents are looked for where these end. */
@@ -502,7 +307,7 @@ bool result_wants_more(Pool *pool, Request *request, struct pa_slot *slot)
         return false;
     uint64_t step = next_step(request, slot, (uint64_t)result);
     struct pa_block larger = {.at = NULL};
-    if (gather(request, (size_t)result) < 0)
+    if (result_gather(request, (size_t)result) < 0)
         request->error = ENOMEM;
     else if (request->block.size < step)
         make_larger(pool, request, step, &larger);
@@ -621,7 +426,7 @@ static PyObject *take_attributes(const Request *request, size_t size)
     PyObject *list = PyList_New(0);
     while (list && name < end) {
         size_t length = strnlen(name, (size_t)(end - name));
-        if (append(list, PyUnicode_DecodeFSDefaultAndSize(name, (Py_ssize_t)length)) < 0)
+        if (result_append(list, PyUnicode_DecodeFSDefaultAndSize(name, (Py_ssize_t)length)) < 0)
             Py_CLEAR(list);
         name += length + 1;
     }
@@ -636,7 +441,7 @@ static int append_extents(PyObject *list, const char *extents, size_t count)
         PyObject *tuple = Py_BuildValue("KKKI", (unsigned long long)extent.fe_logical,
                                         (unsigned long long)extent.fe_physical,
                                         (unsigned long long)extent.fe_length, extent.fe_flags);
-        if (append(list, tuple) < 0)
+        if (result_append(list, tuple) < 0)
             return -1;
     }
     return 0;
@@ -657,11 +462,11 @@ static PyObject *take_extents(Request *request, size_t count)
     return list;
 }
 
-/* -- steps of trees ------------------------------------------------------------------------------ */
+/* -- descriptors ------------------------------------------------------------------------------- */
 
 /* A worker has opened it, for this request or another one, and nobody has taken it over.  O_PATH leaves
  * no room for the mark that tells so. */
-static bool is_opened(const Request *request, int fd)
+bool result_is_opened(const Request *request, int fd)
 {
     bool may_be_path = request->kind == RESULT_FILE      ? request->flags & O_PATH
                        : request->kind == RESULT_LISTING ? request->flags & PA_TREE_UNREAD
@@ -670,142 +475,10 @@ static bool is_opened(const Request *request, int fd)
     return flags >= 0 && flags & O_PATH ? may_be_path : orphans_is_one(fd);
 }
 
-/* The directory, if the worker has left it open. */
-static PyObject *take_directory_handle(Request *request, int fd)
-{
-    if (fd < 0)
-        return Py_NewRef(Py_None);
-    if (!is_opened(request, fd))
-        return result_garbage(request);
-    PyObject *handle = filehandle_new_own(fd, request->path ? request->path : Py_None);
-    if (handle)
-        orphans_adopt(fd);
-    else
-        close(fd);
-    return handle;
-}
-
-enum { DIRS, OTHERS, LINKS, UNKNOWN, NLISTS };
-
-static int list_of_type(uint8_t type)
-{
-    return type == DT_DIR        ? DIRS
-           : type == DT_DIR_LINK ? LINKS
-           : type == DT_UNKNOWN  ? UNKNOWN
-                                 : OTHERS;
-}
-
-/* (name, mode, links, size, blocks, device, inode), from behind the record's name. */
-static PyObject *entry_with_stat(PyObject *name, const struct entry *entry)
-{
-    struct pa_tree_entry st = {.mode = 0};
-    if (entry->size > RECORD_NAME + entry->length + sizeof st)
-        memcpy(&st, entry->name - RECORD_NAME + entry->size - sizeof st, sizeof st);
-    PyObject *tuple = PyTuple_New(7);
-    if (!tuple) {
-        Py_DECREF(name);
-        return NULL;
-    }
-    const unsigned long long numbers[] = {st.mode, st.nlink, st.size, st.blocks, st.dev,
-                                          entry->inode};
-    PyTuple_SET_ITEM(tuple, 0, name);
-    for (Py_ssize_t i = 0; i < 6; i++) {
-        PyObject *number = PyLong_FromUnsignedLongLong(numbers[i]);
-        if (!number) {
-            Py_DECREF(tuple);
-            return NULL;
-        }
-        PyTuple_SET_ITEM(tuple, i + 1, number);
-    }
-    return tuple;
-}
-
-/* What failed is told as (name, errno), all else by name, or with its stat. */
-static PyObject *tree_entry(const Request *request, const struct entry *entry)
-{
-    PyObject *name = name_object(request, entry);
-    if (name && entry->type == DT_FAILED)
-        return Py_BuildValue("Ni", name, (int)entry->inode);
-    bool has_stat = request->flags & PA_TREE_STAT && (entry->type == DT_DIR || entry->type == DT_OTHER);
-    return name && has_stat ? entry_with_stat(name, entry) : name;
-}
-
-/* (way, directories, others, symlinks to directories): `lists` become those of this one, borrowed. */
-static int begin_section(PyObject *sections, PyObject *way, PyObject *lists[NLISTS])
-{
-    PyObject *section = Py_BuildValue("N[][][]", way);
-    if (!section)
-        return -1;
-    for (Py_ssize_t i = 0; i < UNKNOWN; i++)
-        lists[i] = PyTuple_GET_ITEM(section, i + 1);
-    lists[UNKNOWN] = lists[OTHERS]; /* there are none */
-    return append(sections, section);
-}
-
-static int sort_out(Request *request, size_t size, PyObject *const own[NLISTS],
-                    PyObject *sections)
-{
-    const char *records = request->block.at;
-    struct entry entry;
-    PyObject *lists[NLISTS] = {own[0], own[1], own[2], own[3]};
-    while (size > 0 && (records = next_entry(records, &size, &entry))) {
-        PyObject *name = tree_entry(request, &entry);
-        if (!name)
-            return -1;
-        if (entry.type == DT_SECTION) {
-            if (begin_section(sections, name, lists) < 0)
-                return -1;
-            continue;
-        }
-        /* A symlink to a directory stands among the directories too. */
-        if (entry.type == DT_DIR_LINK && PyList_Append(lists[DIRS], name) < 0) {
-            Py_DECREF(name);
-            return -1;
-        }
-        if (append(lists[list_of_type(entry.type)], name) < 0)
-            return -1;
-    }
-    if (size > 0)
-        result_garbage(request);
-    return size > 0 ? -1 : 0;
-}
-
-/* (handle or None, os.stat_result, directories, others, symlinks to directories, names without a type,
- * offset of the rest or None, how many entries were looked at, sections), or of a removal (handle or
- * None, how many names were removed, directories, failures, whether there is more, the directory is
- * gone). */
-static PyObject *take_tree_answer(Request *request, const struct pa_slot *slot, size_t size)
-{
-    struct pa_tree_answer answer;
-    PyObject *lists[NLISTS], *value = NULL, *sections = PyList_New(0);
-    memcpy(&answer, slot->payload, sizeof answer);
-    PyObject *handle = take_directory_handle(request, answer.fd);
-    bool ready = handle && sections;
-    for (int i = 0; i < NLISTS; i++)
-        ready = (lists[i] = PyList_New(0)) && ready;
-    if (ready && sort_out(request, size, lists, sections) == 0) {
-        if (request->kind == RESULT_LISTING)
-            value = Py_BuildValue("ONOOOONIO", handle, take_stat(slot), lists[DIRS], lists[OTHERS],
-                                  lists[LINKS], lists[UNKNOWN],
-                                  answer.more ? PyLong_FromLongLong(answer.next)
-                                              : Py_NewRef(Py_None),
-                                  answer.looked, sections);
-        else
-            value = Py_BuildValue("OKOONN", handle, (unsigned long long)answer.removed,
-                                  lists[DIRS], lists[OTHERS], PyBool_FromLong(answer.more),
-                                  PyBool_FromLong(answer.gone));
-    }
-    Py_XDECREF(handle);
-    Py_XDECREF(sections);
-    for (int i = 0; i < NLISTS; i++)
-        Py_XDECREF(lists[i]);
-    return value;
-}
-
 static PyObject *take_file(Request *request, int64_t result)
 {
     int fd = (int)result;
-    if (fd != result || !is_opened(request, fd))
+    if (fd != result || !result_is_opened(request, fd))
         return result_garbage(request);
     PyObject *handle = filehandle_new(fd, (int)request->flags, request->path);
     if (!handle) {
@@ -853,12 +526,12 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
     case RESULT_FILE:
         return take_file(request, result);
     case RESULT_STAT:
-        return take_stat(slot);
+        return result_take_stat(slot);
     case RESULT_STATVFS:
         return take_statvfs(slot);
     case RESULT_NAMES:
     case RESULT_ENTRIES:
-        return take_directory(request, (size_t)result);
+        return listing_take(request, (size_t)result);
     case RESULT_LINK:
         return take_link(request, (size_t)result);
     case RESULT_BOOL:
@@ -873,7 +546,7 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)request->length);
     case RESULT_LISTING:
     case RESULT_REMOVAL:
-        return take_tree_answer(request, slot, (size_t)result);
+        return listing_take_tree(request, slot, (size_t)result);
     case RESULT_ENTRY:
         return take_entry(request, slot, result);
     case RESULT_MANY:
@@ -891,7 +564,7 @@ PyObject *result_on_failure(const Request *request)
         request->kind == RESULT_ENTRY)
         return Py_NewRef(minus_one);
     if (request->kind == RESULT_ENTRIES)
-        return Py_BuildValue("OI", Py_None, flags_to_return(request, false));
+        return Py_BuildValue("OI", Py_None, listing_flags(request, false));
     return Py_NewRef(Py_None);
 }
 
@@ -909,7 +582,7 @@ void result_discard(Request *request, const struct pa_slot *slot)
         memcpy(&answer, slot->payload, sizeof answer);
         fd = answer.fd;
     }
-    if (fd >= 0 && is_opened(request, fd))
+    if (fd >= 0 && result_is_opened(request, fd))
         orphans_close(request->pool, fd);
     else if (fd >= 0)
         request->garbled = true;

@@ -122,6 +122,27 @@ def test_direct_reads_wait_for_the_disk_so_a_worker_does(
     assert fresh.nworkers() > 0
 
 
+def test_descriptor_that_goes_past_the_cache_from_now_on_is_for_a_worker(
+    fresh: procaio.Pool, data_file: Path
+) -> None:
+    """Though it has been read at once before."""
+    fd = os.open(data_file, os.O_RDONLY)
+    try:
+        with procaio.Buffer(4096, fresh) as buffer:
+            for _ in range(2):
+                assert procaio.aio_read(fd, 4096, 4096, buffer, pool=fresh).wait() == 4096
+            assert fresh.nworkers() == 0
+            try:
+                fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
+            except OSError:
+                pytest.skip("this file system knows no O_DIRECT")
+            assert procaio.aio_read(fd, 4096, 4096, buffer, pool=fresh).wait() == 4096
+            assert buffer[:] == data_file.read_bytes()[4096:8192]
+            assert fresh.nworkers() > 0
+    finally:
+        os.close(fd)
+
+
 def test_failure_is_that_of_a_worker(fresh: procaio.Pool, tmp_path: Path) -> None:
     """With errno, and file name."""
     opening = procaio.aio_open(tmp_path / "w", os.O_WRONLY | os.O_CREAT, pool=fresh)

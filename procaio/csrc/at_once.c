@@ -90,11 +90,17 @@ static char *destination(Request *request)
     return pa_arena_base(request->pool->arena, request->arena_segment) + request->arena_offset;
 }
 
-/* Past the cache: the kernel does not wait for a place in the queue, but for the disk it does. */
-static bool is_direct(int fd)
+/* Past the cache (O_DIRECT) the kernel does not wait for a place in the queue, but for the disk it does.
+ * That is a call for each read; so what one has shown is good until the program polls. */
+static bool goes_to_cache(Pool *pool, int fd)
 {
+    if (fd == pool->cached_fd)
+        return true;
     int flags = fcntl(fd, F_GETFL);
-    return flags < 0 || flags & O_DIRECT;
+    if (flags < 0 || flags & O_DIRECT)
+        return false;
+    pool->cached_fd = fd;
+    return true;
 }
 
 static bool has_cached_form(const Request *request)
@@ -110,7 +116,7 @@ static bool has_cached_form(const Request *request)
 /* A short count may be the end of the file, or of what is in the cache: a worker finds out. */
 static bool read_now(Request *request)
 {
-    char *data = is_direct(request->fd) ? NULL : destination(request);
+    char *data = goes_to_cache(request->pool, request->fd) ? destination(request) : NULL;
     if (!data)
         return false;
     struct pa_slot slot = {.fd = request->fd,

@@ -93,6 +93,7 @@ int poll_some(Pool *pool, uint64_t turn, uint64_t *processed)
 {
     struct pa_segment *segment = pool->segment;
     identity_unsure = true;
+    pool->cached_fd = -1;
     uint64_t most = pool->max_poll_reqs ? pool->max_poll_reqs : pool->nreqs;
     if (turn && turn < most)
         most = turn;

@@ -100,6 +100,7 @@ static void reset_private_state(Pool *pool)
     memset(pool->condemned, 0, sizeof pool->condemned);
     memset(pool->wild, 0, sizeof pool->wild);
     memset(pool->at_once_tries, 0, sizeof pool->at_once_tries);
+    pool->cached_fd = -1;
     uint32_t limit_ns = pool->setup.spin_limit_ns;
     pool->spin = (struct pa_spin){.limit_ns = limit_ns, .ns = limit_ns};
     enum { IN_A_TURN_NS = 10000 };

@@ -227,7 +227,7 @@ static int64_t read_whole(const struct pa_call *call, int fd)
 {
     struct iovec into = {.iov_base = call->data, .iov_len = call->slot->length};
     int64_t got = pa_outcome(preadv2(fd, &into, 1, 0, RWF_NOWAIT));
-    return got == lseek(fd, 0, SEEK_END) ? got : -EAGAIN;
+    return got >= 0 && got == lseek(fd, 0, SEEK_END) ? got : -EAGAIN;
 }
 
 /* What is opened has been looked at before: a FIFO or a device would be changed by it.  O_NONBLOCK

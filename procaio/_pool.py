@@ -354,10 +354,11 @@ class Pool(_core.CorePool):
 
         These are reads of up to 16 KiB at an offset, without data or into a Buffer, that the kernel
         can serve from its cache without waiting; aio_stat and aio_lstat of a path that it knows on
-        a local file system (Linux 6.8 or newer); and there aio_load of an ordinary file below
-        16 KiB that is in the cache, while nothing waits for a worker and all sleep or hang. An
-        open may wait for a program that watches opens (fanotify(7), FAN_OPEN_PERM), as it does for
-        everybody; where that matters, switch this off. Everything else goes to a worker. The
+        a local file system (Linux 6.8 or newer); and aio_load of an ordinary file below 16 KiB on
+        ext4, XFS or Btrfs that is in the cache, and was read there since it was written, while
+        nothing waits for a worker and all sleep or hang. Opening and reading may wait for a program
+        that watches that (fanotify(7), FAN_OPEN_PERM), as everybody's does; where that matters,
+        switch this off. Everything else goes to a worker. The
         request is pending then, and its callback runs in poll_cb(), as always. Nothing of a higher
         priority is overtaken, and with one worker allowed nothing at all.
         """

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from conftest import Gate
 
 LOCAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay"}
+LOADING = {"ext2", "ext3", "ext4", "xfs", "btrfs"}
 BLOCKING: dict[Callable[..., Any], Callable[..., os.stat_result]] = {
     procaio.aio_stat: os.stat,
     procaio.aio_lstat: os.lstat,
@@ -39,6 +40,17 @@ BOTH = pytest.mark.parametrize("look", BLOCKING)
 def taken(pool: procaio.Pool) -> int:
     """How many requests workers have executed, or are executing."""
     return sum(worker.taken for worker in pool.statistics().workers)
+
+
+@pytest.fixture
+def fd(fd: int) -> int:
+    """The data file, in a file system that can say what is in the cache."""
+    try:
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            pytest.skip("this file system does not know RWF_NOWAIT")
+    return fd
 
 
 @pytest.fixture
@@ -122,25 +134,41 @@ def test_direct_reads_wait_for_the_disk_so_a_worker_does(
     assert fresh.nworkers() > 0
 
 
+@pytest.mark.parametrize("how", ["awaited", "waited for"])
 def test_descriptor_that_goes_past_the_cache_from_now_on_is_for_a_worker(
-    fresh: procaio.Pool, data_file: Path
+    fresh: procaio.Pool, fd: int, data_file: Path, how: str
 ) -> None:
-    """Though it has been read at once before."""
-    fd = os.open(data_file, os.O_RDONLY)
+    """Though it has been read at once before, or another one had its number."""
+    os.fsync(fd)
     try:
-        with procaio.Buffer(4096, fresh) as buffer:
+        direct = os.open(data_file, os.O_RDONLY | os.O_DIRECT)
+    except OSError:
+        pytest.skip("this file system knows no O_DIRECT")
+
+    async def read(buffer: procaio.Buffer) -> None:
+        assert await procaio.aio_read(fd, 4096, 4096, buffer, pool=fresh) == 4096
+
+    async def read_before_and_after() -> None:
+        for _ in range(4):
+            await read(buffer)
+        if fresh.nworkers() > 0:
+            pytest.skip("this file system keeps nothing in its cache")
+        os.dup2(direct, fd)
+        await read(buffer)
+
+    with procaio.Buffer(4096, fresh) as buffer:
+        if how == "awaited":
+            asyncio.run(read_before_and_after())
+        else:
             for _ in range(2):
                 assert procaio.aio_read(fd, 4096, 4096, buffer, pool=fresh).wait() == 4096
-            assert fresh.nworkers() == 0
-            try:
-                fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
-            except OSError:
-                pytest.skip("this file system knows no O_DIRECT")
+            if fresh.nworkers() > 0:
+                pytest.skip("this file system keeps nothing in its cache")
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
             assert procaio.aio_read(fd, 4096, 4096, buffer, pool=fresh).wait() == 4096
-            assert buffer[:] == data_file.read_bytes()[4096:8192]
-            assert fresh.nworkers() > 0
-    finally:
-        os.close(fd)
+        assert buffer[:] == data_file.read_bytes()[4096:8192]
+    os.close(direct)
+    assert fresh.nworkers() > 0
 
 
 def test_failure_is_that_of_a_worker(fresh: procaio.Pool, tmp_path: Path) -> None:
@@ -256,14 +284,14 @@ def working_in(directory: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def file_system(path: str) -> str:
-    """What is mounted where the path leads."""
-    found, longest = "", -1
+def mounted(path: str) -> tuple[str, set[str]]:
+    """What is mounted where the path leads: its kind, and its options."""
+    found, longest = ("", ""), -1
     for line in Path("/proc/self/mounts").read_text().splitlines():
-        where, kind = line.split()[1:3]
+        where, kind, options = line.split()[1:4]
         if Path(path).is_relative_to(where) and len(where) >= longest:
-            found, longest = kind, len(where)
-    return found
+            found, longest = (kind, options), len(where)
+    return found[0], set(found[1].split(","))
 
 
 def link(path: Path, target: object) -> None:
@@ -273,11 +301,17 @@ def link(path: Path, target: object) -> None:
     os.utime(path, ns=(made_ns + 10**12, made_ns), follow_symlinks=False)
 
 
+def need_links_in_memory(tree: Path) -> None:
+    """An overlay asks what lies below where a symlink leads."""
+    if mounted(str(tree))[0] == "overlay":
+        pytest.skip("symlinks are not followed at once here")
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A directory where the names are in the kernel's memory, if it looks them up there."""
     release = [int(number) for number in platform.release().split("-")[0].split(".")[:2]]
-    if release < [6, 8] or file_system(str(tmp_path)) not in LOCAL:
+    if release < [6, 8] or mounted(str(tmp_path))[0] not in LOCAL:
         pytest.skip("names are not looked up at once here")
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").write_bytes(b"content")
@@ -305,14 +339,16 @@ def test_cached_name_needs_no_worker(
     kind: Callable[[str], Any],
 ) -> None:
     """Nothing is opened either: a FIFO would wait, and a socket cannot be."""
+    if name == "link" and look is procaio.aio_stat:
+        need_links_in_memory(tree)
     path = kind(str(tree / name))
+    expected = BLOCKING[look](path)
     seen: list[os.stat_result] = []
     request = look(path, seen.append, pool=fresh)
     assert (request.state, request.result, seen) == ("pending", None, [])
     assert (fresh.nreqs(), fresh.npending(), fresh.nready()) == (1, 1, 0)
     fresh.flush()
     (st,) = seen
-    expected = BLOCKING[look](path)
     assert all(
         getattr(st, field) == getattr(expected, field) for field in dir(st) if "st_" in field
     )
@@ -352,6 +388,7 @@ def test_name_in_a_directory_that_is_open_needs_no_worker(
     tree: Path,
     look: Callable[..., Any],
 ) -> None:
+    need_links_in_memory(tree)
     directory = os.open(tree, os.O_RDONLY)
     assert look("link", dir_fd=directory, pool=fresh).wait() == BLOCKING[look](tree / "link")
     os.close(directory)
@@ -404,8 +441,9 @@ def test_names_on_another_file_system_need_no_worker_but_where_it_is_mounted(
     fresh: procaio.Pool, tree: Path
 ) -> None:
     """Nobody asks for that one's name, so the file system itself would be asked."""
-    if not os.path.ismount("/dev/shm") or file_system("/dev/shm") not in LOCAL:
+    if not os.path.ismount("/dev/shm") or mounted("/dev/shm")[0] not in LOCAL:
         pytest.skip("nothing is mounted at /dev/shm")
+    need_links_in_memory(tree)
     path = Path(f"/dev/shm/{tree.parent.name}-{tree.name}")
     path.write_bytes(b"content")
     link(tree / "far", path)
@@ -472,8 +510,9 @@ def note_access(path: Path) -> None:
 @pytest.fixture
 def small(tree: Path) -> Path:
     """A small file in the cache, which has been read since it was written."""
-    if file_system(str(tree)) == "overlay":
-        pytest.skip("files of an overlay are opened by workers")
+    kind, options = mounted(str(tree))
+    if kind not in LOADING or "strictatime" in options:
+        pytest.skip("files are not loaded at once here")
     path = tree / "small"
     path.write_bytes(os.urandom(4096))
     note_access(path)
@@ -503,21 +542,23 @@ def test_file_in_a_directory_that_is_open_is_loaded_at_once(
     assert fresh.statistics().workers == ()
 
 
-def test_load_of_a_missing_file_fails_at_once(fresh: procaio.Pool, tree: Path) -> None:
-    assert not (tree / "nowhere").exists()
+def test_load_of_a_missing_file_fails_at_once(fresh: procaio.Pool, small: Path) -> None:
+    nowhere = small.with_name("nowhere")
+    assert not nowhere.exists()
     with pytest.raises(FileNotFoundError, match="nowhere") as raised:
-        procaio.aio_load(tree / "nowhere", pool=fresh).wait()
-    assert raised.value.filename == tree / "nowhere"
+        procaio.aio_load(nowhere, pool=fresh).wait()
+    assert raised.value.filename == nowhere
     assert fresh.statistics().workers == ()
 
 
 def test_load_leaves_no_descriptor(fresh: procaio.Pool, small: Path) -> None:
+    procaio.aio_load(small, pool=fresh).wait()
     before = os.listdir("/proc/self/fd")
     procaio.aio_load(small, pool=fresh).wait()
     procaio.aio_load(small, pool=fresh).cancel()
     fresh.flush()
-    fresh.close()
-    assert len(os.listdir("/proc/self/fd")) <= len(before)
+    assert set(os.listdir("/proc/self/fd")) <= set(before)
+    assert fresh.statistics().workers == ()
 
 
 @pytest.mark.parametrize("size", [0, (16 << 10) - 1, 16 << 10, 100_000])
@@ -549,39 +590,56 @@ def test_file_system_that_must_note_the_access_is_asked_by_a_worker(
 
 
 def test_loads_are_for_workers_when_there_are_several(fresh: procaio.Pool, small: Path) -> None:
-    """Four calls take longer than handing it over, if nobody has to be waken for this one only."""
+    """Handing them over is quicker, if nobody has to be woken for one only."""
     requests = [procaio.aio_load(small, pool=fresh) for _ in range(10)]
     assert [request.wait() for request in requests] == [small.read_bytes()] * 10
     assert taken(fresh) == 9
 
 
-def test_load_of_a_part_or_into_a_bytearray_is_for_a_worker(
-    fresh: procaio.Pool, small: Path
+@pytest.mark.parametrize(("offset", "length"), [(4000, 50), (-4000, 50), (0, 50), (5, 0)])
+def test_load_of_a_part_is_for_a_worker(
+    fresh: procaio.Pool, small: Path, offset: int, length: int
 ) -> None:
+    begin = offset % 4096
+    expected = small.read_bytes()[begin : begin + length if length else None]
+    assert procaio.aio_slurp(small, offset, length, pool=fresh).wait() == expected
+    assert taken(fresh) == 1
+
+
+def test_load_into_a_bytearray_is_for_a_worker(fresh: procaio.Pool, small: Path) -> None:
+    """It changes when the request is done, not before."""
     data = bytearray(b"old")
-    assert procaio.aio_load(small, data, pool=fresh).wait() == 4096
-    assert procaio.aio_slurp(small, 4000, 50, pool=fresh).wait() == data[4000:4050]
-    assert procaio.aio_slurp(small, 0, 50, pool=fresh).wait() == data[:50]
+    request = procaio.aio_load(small, data, pool=fresh)
+    assert data == b"old"
+    assert request.wait() == 4096
     assert data == small.read_bytes()
-    assert taken(fresh) == 3
+    assert taken(fresh) == 1
 
 
-def test_what_is_no_ordinary_file_is_opened_by_a_worker_only(
-    fresh: procaio.Pool, small: Path
+def test_fifo_is_opened_by_a_worker_only(fresh: procaio.Pool, small: Path) -> None:
+    """Its writer would go on, with nobody there to read."""
+    fifo = small.with_name("fifo")
+    with subprocess.Popen(["sh", "-c", f"exec 3>'{fifo}'; printf 'all of it' >&3"]) as writer:
+        state = Path(f"/proc/{writer.pid}/stat")
+        eventually(lambda: state.read_text().split(") ")[1][0] == "S", "it waits for a reader")
+        assert procaio.aio_load(fifo, pool=fresh).wait(20) == b"all of it"
+    assert writer.returncode == 0
+    assert taken(fresh) == 1
+
+
+@pytest.mark.parametrize(("name", "number"), [("directory", errno.EISDIR), ("socket", errno.ENXIO)])
+def test_load_of_what_cannot_be_loaded_fails_in_a_worker(
+    fresh: procaio.Pool, small: Path, name: str, number: int
 ) -> None:
-    """To open a FIFO would let its writer go on, with nobody there to read."""
-    tree = small.parent
-    request = procaio.aio_load(tree / "fifo", pool=fresh)
-    eventually(lambda: request.state == "execute", "it waits for a writer")
-    (tree / "fifo").write_bytes(b"all of it")
-    assert request.wait() == b"all of it"
-    for name, number in (("directory", errno.EISDIR), ("socket", errno.ENXIO)):
-        with pytest.raises(OSError, match=os.strerror(number)) as raised:
-            procaio.aio_load(tree / name, pool=fresh).wait()
-        assert raised.value.errno == number
-    assert procaio.aio_load("/dev/null", pool=fresh).wait() == b""
-    assert procaio.aio_load("/proc/self/comm", pool=fresh).wait() != b""
-    assert taken(fresh) == 5
+    with pytest.raises(OSError, match=os.strerror(number)):
+        procaio.aio_load(small.with_name(name), pool=fresh).wait()
+    assert taken(fresh) == 1
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/proc/version"])
+def test_files_of_the_system_are_loaded_by_a_worker(fresh: procaio.Pool, path: str) -> None:
+    assert procaio.aio_load(path, pool=fresh).wait() == Path(path).read_bytes()
+    assert taken(fresh) == 1
 
 
 def test_worker_waits_for_whoever_has_a_lease_on_the_file(fresh: procaio.Pool, small: Path) -> None:
@@ -598,30 +656,42 @@ def test_worker_waits_for_whoever_has_a_lease_on_the_file(fresh: procaio.Pool, s
             signal.signal(signal.SIGIO, handler)
 
 
-def test_file_that_is_not_in_the_cache_is_loaded_by_a_worker(
-    fresh: procaio.Pool, small: Path
+@pytest.mark.parametrize("part", [False, True])
+def test_file_that_is_not_all_in_the_cache_is_loaded_by_a_worker(
+    fresh: procaio.Pool, small: Path, *, part: bool
 ) -> None:
+    data = os.urandom(12288)
+    small.write_bytes(data)
+    note_access(small)
     fd = os.open(small, os.O_RDONLY)
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    if part:
+        os.pread(fd, 4096, 0)
     os.close(fd)
-    request = procaio.aio_load(small, pool=fresh)
-    assert request.wait() == small.read_bytes()
-    if fresh.nworkers() == 0:
-        pytest.skip("this file system keeps its pages")
+    assert procaio.aio_load(small, pool=fresh).wait() == data
+    assert taken(fresh) == 1
 
 
 # -- a server ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def server(slowfs: ModuleType, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """What serves a file system, and where that is mounted. It has a directory and a file."""
+def server(
+    slowfs: ModuleType, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """What serves a file system, and where that is mounted: with a directory and two files."""
     source, mount = tmp_path / "source", tmp_path / "mount"
     (source / "directory").mkdir(parents=True)
     (source / "file").write_bytes(os.urandom(65536))
+    (source / "small").write_bytes(b"content")
+    note_access(source / "small")
     mount.mkdir()
-    process = subprocess.Popen([slowfs.PROGRAM, source, mount], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [slowfs.PROGRAM, source, mount, "-o", f"remember={getattr(request, 'param', 0)}"],
+        stdout=subprocess.PIPE,
+    )
     try:
         with process:
             assert process.stdout is not None
@@ -633,6 +703,17 @@ def server(slowfs: ModuleType, tmp_path: Path) -> Iterator[tuple[subprocess.Pope
         slowfs.unmount(mount)
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """None of its threads answers any more when this returns."""
+
+    def has_stopped() -> bool:
+        tasks = Path(f"/proc/{process.pid}/task").iterdir()
+        return all((task / "stat").read_text().rpartition(") ")[2][0] == "T" for task in tasks)
+
+    process.send_signal(signal.SIGSTOP)
+    eventually(has_stopped, "the server has stopped")
+
+
 def test_names_on_a_server_go_to_a_worker_though_it_is_stopped(
     fresh: procaio.Pool, server: tuple[subprocess.Popen[bytes], Path]
 ) -> None:
@@ -640,7 +721,7 @@ def test_names_on_a_server_go_to_a_worker_though_it_is_stopped(
     process, mount = server
     os.stat(mount / "directory")
     directory = os.open(mount, os.O_RDONLY)
-    process.send_signal(signal.SIGSTOP)
+    stop(process)
     requests = [
         procaio.aio_stat(mount, pool=fresh),
         procaio.aio_lstat(mount, pool=fresh),
@@ -648,16 +729,27 @@ def test_names_on_a_server_go_to_a_worker_though_it_is_stopped(
         procaio.aio_lstat("directory", dir_fd=directory, pool=fresh),
         procaio.aio_stat(".", dir_fd=directory, pool=fresh),
     ]
-    loading = procaio.aio_load(mount / "file", pool=fresh)
     eventually(lambda: all(r.state == "execute" for r in requests), "they wait in workers")
-    eventually(lambda: loading.state == "execute", "it waits in a worker")
     process.send_signal(signal.SIGCONT)
-    assert len(loading.wait()) == 65536
     sizes = [request.wait().st_ino for request in requests]
     assert sizes == [
         os.stat(mount / name).st_ino for name in (".", ".", "directory", "directory", ".")
     ]
     os.close(directory)
+
+
+@pytest.mark.parametrize("server", [0, 3600], indirect=True, ids=["forgotten", "remembered"])
+def test_files_of_a_server_are_loaded_by_a_worker_though_it_is_stopped(
+    fresh: procaio.Pool, server: tuple[subprocess.Popen[bytes], Path]
+) -> None:
+    """Even if the kernel remembers their names and attributes."""
+    process, mount = server
+    assert (mount / "small").read_bytes() == b"content"
+    stop(process)
+    request = procaio.aio_load(mount / "small", pool=fresh)
+    eventually(lambda: request.state == "execute", "it waits in a worker")
+    process.send_signal(signal.SIGCONT)
+    assert request.wait() == b"content"
 
 
 def test_loop_goes_on_while_reads_wait_for_a_server_that_is_stopped(
@@ -668,13 +760,13 @@ def test_loop_goes_on_while_reads_wait_for_a_server_that_is_stopped(
     fd = os.open(mount / "file", os.O_RDONLY)
 
     async def main() -> list[bytes]:
-        process.send_signal(signal.SIGSTOP)
+        stop(process)
         requests = [procaio.aio_read(fd, n * 4096, 4096, pool=fresh) for n in range(4)]
         reading = asyncio.gather(*requests)
         turns, end = 0, time.monotonic() + 20
         try:
             while turns < 50 or any(request.state != "execute" for request in requests):
-                assert time.monotonic() < end
+                assert time.monotonic() < end, (requests, fresh.statistics())
                 await asyncio.sleep(0.001)
                 turns += 1
         finally:  # or closing the file would wait for ever

@@ -11,8 +11,8 @@
  * AT_STATX_DONT_SYNC it tells what it remembers.  That is good enough only where there is no server,
  * so the answer counts if its file system is known to be local.
  *
- * A name that is removed in between may make our descriptor the last one of its file.  Who watches files
- * with fanotify and wants to be asked makes an open wait, and a read: nobody can know before.
+ * A name that is removed in between may make our descriptor the last one of its file.  What else a load
+ * may wait for, which nobody can know before, stands in docs/design/segment.md.
  */
 #include <linux/magic.h>
 #include <linux/openat2.h>
@@ -55,40 +55,47 @@ struct mount_answer {
 _Static_assert(sizeof(struct mount_answer) == 512, "as the kernel has it");
 
 /* What a file system does without asking anybody: each includes what is before it. */
-enum trust { NOTHING, TELLS_ATTRIBUTES, OPENS };
+enum trust { NOTHING, TELLS_ATTRIBUTES, LOADS };
 
-/* An overlay's attributes are in memory, or those of what lies below, which must not change.  Opening
- * opens what lies below: that may be on a server. */
+/* The last ones only tell attributes: that F2FS opens a file may take its lock, an overlay opens what
+ * lies below, perhaps on a server, and the others do not know RWF_NOWAIT.  An overlay's attributes are
+ * in memory, or those of what lies below, which must not change. */
 static enum trust trust_in_kind(uint64_t magic)
 {
+    enum { NLOADING = 3 };
     static const uint32_t kinds[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
                                      F2FS_SUPER_MAGIC, TMPFS_MAGIC,     RAMFS_MAGIC,
-                                     SQUASHFS_MAGIC};
+                                     SQUASHFS_MAGIC,   OVERLAYFS_SUPER_MAGIC};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (magic == kinds[i])
-            return OPENS;
-    return magic == OVERLAYFS_SUPER_MAGIC ? TELLS_ATTRIBUTES : NOTHING;
+            return i < NLOADING ? LOADS : TELLS_ATTRIBUTES;
+    return NOTHING;
+}
+
+static bool ask_mount(uint64_t id, uint64_t what, struct mount_answer *answer)
+{
+    struct mount_query query = {.size = sizeof query, .mount = id, .what = what};
+    answer->mask = 0;
+    syscall(SYS_STATMOUNT, &query, answer, sizeof *answer, 0);
+    return answer->mask & what;
 }
 
 /* Mounts that were met; no other mount ever gets the number of one that is gone. */
-static struct mount {
+static struct {
     uint64_t id;
     enum trust trust;
-    uint64_t attributes;
 } mounts[32];
 
-static const struct mount *mount_of(uint64_t id)
+static enum trust trust_in(uint64_t id)
 {
-    struct mount *mount = &mounts[id % (sizeof mounts / sizeof mounts[0])];
-    if (mount->id == id)
-        return mount;
-    const uint64_t what = SUPERBLOCK | ATTRIBUTES;
-    struct mount_query query = {.size = sizeof query, .mount = id, .what = what};
-    struct mount_answer answer = {.mask = 0};
-    syscall(SYS_STATMOUNT, &query, &answer, sizeof answer, 0);
-    *mount = (struct mount){.id = id, .attributes = answer.attributes};
-    mount->trust = (answer.mask & what) == what ? trust_in_kind(answer.magic) : NOTHING;
-    return mount;
+    size_t at = id % (sizeof mounts / sizeof mounts[0]);
+    struct mount_answer answer;
+    if (mounts[at].id != id) {
+        bool known = ask_mount(id, SUPERBLOCK, &answer);
+        mounts[at].id = id;
+        mounts[at].trust = known ? trust_in_kind(answer.magic) : NOTHING;
+    }
+    return mounts[at].trust;
 }
 
 static int64_t fill(const struct pa_call *call, const struct statx *st)
@@ -115,17 +122,17 @@ static int64_t fill(const struct pa_call *call, const struct statx *st)
     return 0;
 }
 
-/* Where it is, and what is remembered of it; NULL: nobody knows. */
-static const struct mount *ask(int fd, struct statx *st)
+/* What is remembered of it, and the number of its mount; 0: nobody knows. */
+static uint64_t ask(int fd, struct statx *st)
 {
     uint64_t mount;
     if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | MOUNT_ID_UNIQUE,
               st) < 0 ||
         !(st->stx_mask & MOUNT_ID_UNIQUE))
-        return NULL;
+        return 0;
     /* A field that older headers do not name. */
     memcpy(&mount, &st->stx_dev_minor + 1, sizeof mount);
-    return mount_of(mount);
+    return mount;
 }
 
 static int64_t open_cached(int directory, const char *path, uint64_t flags, uint64_t resolve)
@@ -177,9 +184,9 @@ static int64_t stat_cached(const struct pa_call *call, uint64_t flags)
     int64_t fd = find(call, O_PATH | flags);
     if (fd < 0)
         return fd;
-    const struct mount *mount = ask((int)fd, &st);
+    uint64_t mount = ask((int)fd, &st);
     close((int)fd);
-    return mount && mount->trust >= TELLS_ATTRIBUTES ? fill(call, &st) : -EAGAIN;
+    return mount && trust_in(mount) >= TELLS_ATTRIBUTES ? fill(call, &st) : -EAGAIN;
 }
 
 int64_t pa_call_stat_cached(const struct pa_call *call)
@@ -209,16 +216,19 @@ static bool is_later(const struct statx_timestamp *time, const struct statx_time
 }
 
 /* Whether the file system must write down that it was read, which may wait for its journal (relatime,
- * mount(8)). */
-static bool notes_access(const struct mount *mount, const struct statx *st)
+ * mount(8)).  How it is mounted may change at any time. */
+static bool notes_access(uint64_t mount, const struct statx *st)
 {
     enum { DAY = 24 * 60 * 60 };
     struct timespec now;
+    struct mount_answer answer;
     const struct statx_timestamp *read = &st->stx_atime;
-    if (mount->attributes & (NO_ATIME | READ_ONLY))
+    if (!ask_mount(mount, ATTRIBUTES, &answer))
+        return true;
+    if (answer.attributes & (NO_ATIME | READ_ONLY))
         return false;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    return mount->attributes & STRICT_ATIME || !is_later(read, &st->stx_mtime) ||
+    return answer.attributes & STRICT_ATIME || !is_later(read, &st->stx_mtime) ||
            !is_later(read, &st->stx_ctime) || now.tv_sec - read->tv_sec >= DAY - 1;
 }
 
@@ -230,17 +240,18 @@ static int64_t read_whole(const struct pa_call *call, int fd)
     return got >= 0 && got == lseek(fd, 0, SEEK_END) ? got : -EAGAIN;
 }
 
-/* What is opened has been looked at before: a FIFO or a device would be changed by it.  O_NONBLOCK
- * does not wait for whoever has a lease. */
+/* What is opened has been looked at before: a FIFO or a device would be changed by it (and is, if it
+ * gets the name in between).  O_NONBLOCK does not wait for whoever has a lease. */
 int64_t pa_call_load_cached(const struct pa_call *call)
 {
     struct statx st;
     int64_t fd = find(call, O_PATH);
     if (fd < 0)
         return fd;
-    const struct mount *mount = ask((int)fd, &st);
+    uint64_t mount = ask((int)fd, &st);
     close((int)fd);
-    if (!mount || mount->trust < OPENS || !can_be_loaded(call, &st) || notes_access(mount, &st))
+    if (!mount || trust_in(mount) < LOADS || !can_be_loaded(call, &st) ||
+        notes_access(mount, &st))
         return -EAGAIN;
     fd = find(call, O_RDONLY | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)

@@ -42,7 +42,7 @@ const struct pa_op pa_ops[PA_NOPS] = {
     [PA_OP_READAHEAD] = {"readahead", pa_call_readahead, true, true, false, NULL},
     [PA_OP_TRUNCATE] = {"truncate", pa_call_truncate, true, true, false, NULL},
     [PA_OP_FTRUNCATE] = {"ftruncate", pa_call_ftruncate, true, true, false, NULL},
-    /* Once only from a FIFO or a device (PA_ONCE). */
+    /* Once only from what has no length and is no ordinary file (PA_ONCE). */
     [PA_OP_LOAD] = {"load", pa_call_load, true, true, true, pa_call_load_cached},
     [PA_OP_STAT] = {"stat", pa_call_stat, true, true, false, pa_call_stat_cached},
     [PA_OP_LSTAT] = {"lstat", pa_call_lstat, true, true, false, pa_call_lstat_cached},

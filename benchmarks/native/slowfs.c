@@ -1,10 +1,10 @@
 /* benchmarks/native/slowfs.c - a file system on which every call takes a while.
  *
- *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_reads,hang_closes,threads=N,...]
+ *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_reads,hang_closes,remember=N,threads=N,...]
  *
  * It shows the directory SOURCE at MOUNTPOINT.  The kernel remembers nothing of it, neither names
- * nor attributes nor data, so that each call of a program becomes at least one request here, and
- * each request that somebody waits for is answered after `delay_ms` milliseconds.  Requests do
+ * nor attributes nor data, so that each call of a program becomes at least one request here (but
+ * names and attributes for `remember` seconds), and each request that somebody waits for is answered after `delay_ms` milliseconds.  Requests do
  * not delay each other: that many `threads` (64) sleep side by side.
  *
  * Whoever looks up a name that begins with PREFIX gets no answer until the file system is gone,
@@ -47,6 +47,7 @@ static struct {
     unsigned threads;
     char *hang;
     int hang_reads;
+    unsigned remember;
     int hang_closes;
     char *source;
     char *mountpoint;
@@ -274,7 +275,7 @@ static int slow_readdir(const char *path, void *all, fuse_fill_dir_t fill, off_t
 
 static void *slow_init(struct fuse_conn_info *connection, struct fuse_config *config)
 {
-    config->entry_timeout = config->attr_timeout = config->negative_timeout = 0;
+    config->entry_timeout = config->attr_timeout = config->negative_timeout = settings.remember;
     config->use_ino = 1;
     config->hard_remove = 1; /* not a rename to a hidden name */
     config->nullpath_ok = 1; /* open files are known by their descriptors */
@@ -390,6 +391,7 @@ static void *receive(void *session)
 
 static const struct fuse_opt options[] = {
     OPTION("delay_ms=%u", delay_ms),
+    OPTION("remember=%u", remember),
     OPTION("threads=%u", threads),
     OPTION("hang=%s", hang),
     OPTION("hang_reads", hang_reads),
@@ -417,7 +419,7 @@ static bool parse(struct fuse_args *arguments)
                 settings.threads && settings.threads <= MOST_THREADS;
     if (!well)
         fputs("usage: slowfs SOURCE MOUNTPOINT "
-              "[-o delay_ms=N,hang=PREFIX,hang_reads,hang_closes,threads=N]\n",
+              "[-o delay_ms=N,hang=PREFIX,hang_reads,hang_closes,remember=N,threads=N]\n",
               stderr);
     return well;
 }

@@ -91,7 +91,7 @@ static char *destination(Request *request)
 }
 
 /* Past the cache (O_DIRECT) the kernel does not wait for a place in the queue, but for the disk it does.
- * That is a call for each read; so what one has shown is good until the program polls. */
+ * That is a call for each read; so what one has shown is good until the program polls, or awaits. */
 static bool goes_to_cache(Pool *pool, int fd)
 {
     if (fd == pool->cached_fd)

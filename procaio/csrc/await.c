@@ -105,6 +105,7 @@ static bool take_at_hand(Request *request)
     if (pool->at_hand == 0 || !queue_take_at_hand(pool, request))
         return false;
     pool->at_hand--;
+    pool->cached_fd = -1;
     deliver(pool, request); /* there is nobody to tell, so nothing can fail */
     poll_tell_others(pool);
     return true;

@@ -341,9 +341,10 @@ def run_question(question: Question, options: Options) -> list[Outcome]:
 
 
 def _take_turns(question: Question, outcomes: list[Outcome], options: Options) -> None:
+    """Every other round goes backwards: nobody is always first, or behind the same one."""
     end = time.monotonic() + 60 * options.minutes
     for number in range(1, options.repeat + 1):
-        for outcome in outcomes:
+        for outcome in outcomes[:: 1 if number % 2 else -1]:
             if not outcome.ended:
                 _say(f"{question.name} {number}/{options.repeat} {outcome.contender.name}")
                 take_turn(question, outcome, options)

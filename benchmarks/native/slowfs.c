@@ -45,9 +45,9 @@ enum { MOST_THREADS = 1024 };
 static struct {
     unsigned delay_ms;
     unsigned threads;
+    unsigned remember; /* seconds */
     char *hang;
     int hang_reads;
-    unsigned remember;
     int hang_closes;
     char *source;
     char *mountpoint;

@@ -45,13 +45,10 @@ static int64_t open_to_load(const struct pa_call *call, int64_t *size)
     int64_t fd = pa_open_marked(call, O_RDONLY | O_NOCTTY);
     if (fd < 0)
         return fd;
-    if (offset == 0)
-        *size = lseek((int)fd, 0, SEEK_END);
-    if (*size <= 0) {
+    if (offset == 0 && (*size = lseek((int)fd, 0, SEEK_END)) <= 0)
         lseek((int)fd, 0, SEEK_SET); /* the end of a log of messages is not its beginning */
-        if (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode))
-            pa_raise_flag(call, PA_ONCE);
-    }
+    if (*size <= 0 && (fstat((int)fd, &st) < 0 || !S_ISREG(st.st_mode)))
+        pa_raise_flag(call, PA_ONCE);
     if (offset != 0 && lseek((int)fd, offset, offset < 0 ? SEEK_END : SEEK_SET) < 0) {
         int error = errno;
         close((int)fd);

@@ -358,9 +358,9 @@ class Pool(_core.CorePool):
         ext4, XFS or Btrfs that is in the cache, and was read there since it was written, while
         nothing waits for a worker and all sleep or hang. Opening and reading may wait for a program
         that watches that (fanotify(7), FAN_OPEN_PERM), as everybody's does; where that matters,
-        switch this off. Everything else goes to a worker. The
-        request is pending then, and its callback runs in poll_cb(), as always. Nothing of a higher
-        priority is overtaken, and with one worker allowed nothing at all.
+        switch this off. Everything else goes to a worker. The request is pending then, and its
+        callback runs in poll_cb(), as always. Nothing of a higher priority is overtaken, and with
+        one worker allowed nothing at all.
         """
         previous = self._at_once
         if allowed is not None:

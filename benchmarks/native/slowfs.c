@@ -1,11 +1,12 @@
 /* benchmarks/native/slowfs.c - a file system on which every call takes a while.
  *
- *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,hang=PREFIX,hang_reads,hang_closes,remember=N,threads=N,...]
+ *     slowfs SOURCE MOUNTPOINT [-o delay_ms=N,remember=N,threads=N,hang=PREFIX,hang_reads,hang_closes]
  *
  * It shows the directory SOURCE at MOUNTPOINT.  The kernel remembers nothing of it, neither names
- * nor attributes nor data, so that each call of a program becomes at least one request here (but
- * names and attributes for `remember` seconds), and each request that somebody waits for is answered after `delay_ms` milliseconds.  Requests do
- * not delay each other: that many `threads` (64) sleep side by side.
+ * nor attributes nor data (but names and attributes for `remember` seconds), so that each call of
+ * a program becomes at least one request here, and each request that somebody waits for is answered
+ * after `delay_ms` milliseconds.  Requests do not delay each other: that many `threads` (64) sleep
+ * side by side.
  *
  * Whoever looks up a name that begins with PREFIX gets no answer until the file system is gone,
  * not even when it is killed.  Listing the directory shows the name all the same.  With `hang_reads`

@@ -259,7 +259,7 @@ struct Pool {
     struct {
         uint16_t skip, pause;
     } at_once_tries[PA_NOPS];
-    int cached_fd; /* reads from it do not go past the cache; as it was since the program last polled or awaited, or -1 */
+    int cached_fd; /* -1, or reads from it did not go past the cache when last asked: at_once.c */
     uint8_t last_op; /* of the request that was made last */
     bool same_file;  /* that one writes, and to the file to which the one before did */
     int last_fd;

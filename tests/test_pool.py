@@ -23,6 +23,7 @@ import procaio
 from conftest import children, descriptors, eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from conftest import Gate
@@ -374,6 +375,50 @@ def test_pool_that_is_lost_is_closed() -> None:
     alive = weakref.ref(made)
     before = children()
     del made
+    gc.collect()
+    assert alive() is None
+    assert len(children()) < len(before)
+
+
+def lent_mapping(pool: procaio.Pool) -> procaio.Mapping:
+    """One that the workers of `pool` have mapped, too."""
+    shared = procaio.MAP_SHARED | procaio.MAP_ANONYMOUS
+    mapping = procaio.mmap(1, procaio.PROT_READ | procaio.PROT_WRITE, shared)
+    with open("/dev/zero", "rb") as zero:
+        assert procaio.aio_read(zero, None, 1, mapping, pool=pool).wait() == 1
+    return mapping
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda pool: procaio.Buffer(1, pool),
+        lambda pool: procaio.aio_nop(pool=pool),
+        lambda pool: procaio.aio_group(pool=pool),
+        lent_mapping,
+    ],
+    ids=["Buffer", "Request", "Group", "Mapping"],
+)
+def test_pool_in_a_cycle_with_what_it_made_is_closed(
+    make: Callable[[procaio.Pool], object],
+) -> None:
+    """A service that a pool tells of deaths, and that keeps a Buffer, goes once nobody has it."""
+
+    class Service:
+        def __init__(self) -> None:
+            self.pool = procaio.Pool()
+            self.pool.on_worker_death(self.note)
+            procaio.aio_nop(pool=self.pool)
+            self.kept = make(self.pool)
+            self.pool.flush()
+
+        def note(self, *_: object) -> None:
+            """The pool refers to the service from now on."""
+
+    service = Service()
+    alive = weakref.ref(service.pool)
+    before = children()
+    del service
     gc.collect()
     assert alive() is None
     assert len(children()) < len(before)

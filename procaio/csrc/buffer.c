@@ -67,9 +67,18 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return (PyObject *)self;
 }
 
+/* Only visited: the pool clears what leads from it back here. */
+static int traverse(Buffer *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->pool);
+    return 0;
+}
+
 static void dealloc(Buffer *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack((PyObject *)self);
     if (self->pool)
         give_back(self);
     Py_CLEAR(self->pool);
@@ -166,6 +175,7 @@ static PyMethodDef methods[] = {
 static PyType_Slot slots[] = {
     {Py_tp_new, new},
     {Py_tp_dealloc, dealloc},
+    {Py_tp_traverse, traverse},
     {Py_tp_repr, repr},
     {Py_tp_methods, methods},
     {Py_bf_getbuffer, get_buffer},
@@ -185,6 +195,6 @@ static PyType_Slot slots[] = {
 PyType_Spec Buffer_Spec = {
     .name = "procaio.Buffer",
     .basicsize = sizeof(Buffer),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .slots = slots,
 };

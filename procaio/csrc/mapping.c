@@ -240,7 +240,7 @@ static PyObject *mmap_(PyObject *module, PyObject *args, PyObject *kwargs)
         if (given < 0)
             return NULL;
     }
-    Mapping *self = PyObject_New(Mapping, Mapping_Type);
+    Mapping *self = PyObject_GC_New(Mapping, Mapping_Type);
     if (!self)
         return NULL;
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -260,6 +260,7 @@ static PyObject *mmap_(PyObject *module, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return NULL;
     }
+    PyObject_GC_Track((PyObject *)self);
     return (PyObject *)self;
 }
 
@@ -293,13 +294,22 @@ static PyObject *munmap_function(PyObject *module, PyObject *mapping)
     return munmap_((Mapping *)mapping, NULL);
 }
 
+/* Only visited: the pool clears what leads from it back here. */
+static int traverse(Mapping *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->pool);
+    return 0;
+}
+
 static void dealloc(Mapping *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack((PyObject *)self);
     if (self->weakrefs)
         PyObject_ClearWeakRefs((PyObject *)self);
     unmap(self);
-    PyObject_Free(self);
+    PyObject_GC_Del(self);
     Py_DECREF(type);
 }
 
@@ -360,6 +370,7 @@ static PyMemberDef members[] = {
 
 static PyType_Slot slots[] = {
     {Py_tp_dealloc, dealloc},
+    {Py_tp_traverse, traverse},
     {Py_tp_repr, repr},
     {Py_tp_methods, methods},
     {Py_tp_members, members},
@@ -379,7 +390,7 @@ static PyType_Slot slots[] = {
 PyType_Spec Mapping_Spec = {
     .name = "procaio.Mapping",
     .basicsize = sizeof(Mapping),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = slots,
 };
 

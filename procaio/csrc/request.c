@@ -101,9 +101,11 @@ void request_release_arguments(Request *self)
     self->gathered = NULL;
 }
 
+/* The pool is visited, but not cleared: it is needed to the end, and clears what leads back here. */
 static int traverse(Request *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->pool);
     Py_VISIT(self->dict);
     Py_VISIT(self->callback);
     Py_VISIT(self->value);

@@ -558,9 +558,23 @@ void group_forget(Request *member);
 int group_cancel_members(Request *group);
 bool group_abort(Request *group, int error);
 void group_conclude(Request *group);
+void group_forget_feeder(Request *group);
 PyObject *group_values(const Request *group);
 void group_clear(Request *group);
 int group_traverse(Request *group, visitproc visit, void *arg);
+
+/* Before 3.12 whoever makes a container may have garbage collected, and so run code of the program.  Not
+ * around what lets go of the interpreter lock: another thread may call gc.disable() then. */
+static inline int garbage_stays(void)
+{
+    return PY_VERSION_HEX < 0x030C0000 ? PyGC_Disable() : 0;
+}
+
+static inline void garbage_goes(int collected)
+{
+    if (collected)
+        PyGC_Enable();
+}
 
 /* await.c */
 PyObject *request_await(PyObject *request);

@@ -84,6 +84,7 @@ static int let_go(Pool *pool, Request *husk)
     queue_conclude(pool, husk);
     husk->place = AT_DONE;
     pool->nreqs--;
+    request_release_arguments(husk);
     if (pool->overflow_length)
         queue_refill(pool);
     Py_DECREF(husk);
@@ -120,6 +121,10 @@ int deliver(Pool *pool, Request *request)
     pool->nreqs--;
     pool->totals.completed++;
     pool->totals.failed += request->error != 0;
+    /* What goes with these may wait for all that is outstanding. */
+    if (request->is_group)
+        group_forget_feeder(request);
+    request_release_arguments(request);
     if (pool->overflow_length)
         queue_refill(pool);
     int failed = 0;

@@ -50,15 +50,15 @@ static int feeder_failed(Group *self)
 static int feed_now(Group *self)
 {
     int failed = 0;
+    PyObject *feeder = NULL;
     if (self->feeding)
         return 0;
     self->feeding = true;
     while (!failed && self->feeder && !self->abort_error && self->active < self->limit &&
            self->request.place != AT_DEAD) {
         uint64_t before = self->added;
-        PyObject *feeder = Py_NewRef(self->feeder);
+        Py_XSETREF(feeder, Py_NewRef(self->feeder));
         PyObject *done = PyObject_CallOneArg(feeder, (PyObject *)self);
-        Py_DECREF(feeder);
         if (!done)
             failed = feeder_failed(self);
         else if (self->added == before) /* it has nothing more */
@@ -67,6 +67,7 @@ static int feed_now(Group *self)
     }
     self->feeding = false;
     end_if_over(self);
+    Py_XDECREF(feeder); /* last of all: what goes with it may wait for the group */
     return failed;
 }
 
@@ -333,7 +334,6 @@ PyObject *group_values(const Request *request)
 void group_conclude(Request *request)
 {
     Group *self = (Group *)request;
-    Py_CLEAR(self->feeder);
     if (request->cancelled || request->error) /* the pool's end is an error */
         return;
     request->error = self->abort_error ? self->abort_error : self->error;
@@ -344,6 +344,11 @@ void group_conclude(Request *request)
     request->value = Py_NewRef(count == 0   ? Py_None
                                : count == 1 ? PyTuple_GET_ITEM(self->values, 0)
                                             : self->values);
+}
+
+void group_forget_feeder(Request *request)
+{
+    Py_CLEAR(((Group *)request)->feeder);
 }
 
 /* -- the type --------------------------------------------------------------------------------- */

@@ -151,24 +151,36 @@ static PyObject *list_unsorted(Request *request, const char *records, size_t siz
     return list;
 }
 
-static PyObject *list_sorted(Request *request, const char *records, size_t size, bool *unknown)
+/* Entries in the order that was asked for, `count` of them, to be freed; NULL if there are none to be
+ * had. */
+static struct entry *sorted(Request *request, const char *records, size_t size, size_t *count,
+                            bool *unknown)
 {
-    size_t most = size / (RECORD_NAME + 1) + 1, count = 0;
+    size_t most = size / (RECORD_NAME + 1) + 1;
     struct entry *entries = malloc(most * sizeof *entries);
-    if (!entries)
-        return PyErr_NoMemory();
+    *count = 0;
+    if (!entries) {
+        PyErr_NoMemory();
+        return NULL;
+    }
     Py_BEGIN_ALLOW_THREADS
-    while ((records = next_entry(records, &size, &entries[count]))) {
-        struct entry *entry = &entries[count++];
+    while ((records = next_entry(records, &size, &entries[*count]))) {
+        struct entry *entry = &entries[(*count)++];
         *unknown |= entry->type == DT_UNKNOWN;
         entry->rank = rank_of(entry->name, entry->length, entry->type);
     }
-    sort_entries(entries, count, request->flags);
+    sort_entries(entries, *count, request->flags);
     Py_END_ALLOW_THREADS
     if (size > 0) {
         free(entries);
-        return result_garbage(request);
+        result_garbage(request);
+        return NULL;
     }
+    return entries;
+}
+
+static PyObject *list_of(Request *request, const struct entry *entries, size_t count)
+{
     PyObject *list = PyList_New((Py_ssize_t)count);
     for (size_t i = 0; list && i < count; i++) {
         PyObject *item = entry_object(request, &entries[i]);
@@ -177,7 +189,6 @@ static PyObject *list_sorted(Request *request, const char *records, size_t size,
         else
             Py_CLEAR(list);
     }
-    free(entries);
     return list;
 }
 
@@ -197,12 +208,20 @@ PyObject *listing_take(Request *request, size_t size)
         records = request->gathered;
         size = request->gathered_size;
     }
-    bool unknown = false, sorted = request->kind == RESULT_ENTRIES &&
-                                   request->flags & (READDIR_DIRS_FIRST | READDIR_STAT_ORDER);
-    PyObject *list = (sorted ? list_sorted : list_unsorted)(request, records, size, &unknown);
-    if (!list || request->kind == RESULT_NAMES)
-        return list;
-    return Py_BuildValue("NI", list, listing_flags(request, unknown));
+    bool unknown = false, in_order = request->kind == RESULT_ENTRIES &&
+                                     request->flags & (READDIR_DIRS_FIRST | READDIR_STAT_ORDER);
+    size_t count;
+    struct entry *entries = in_order ? sorted(request, records, size, &count, &unknown) : NULL;
+    if (in_order && !entries)
+        return NULL;
+    int collected = garbage_stays();
+    PyObject *value = in_order ? list_of(request, entries, count)
+                               : list_unsorted(request, records, size, &unknown);
+    if (value && request->kind == RESULT_ENTRIES)
+        value = Py_BuildValue("NI", value, listing_flags(request, unknown));
+    garbage_goes(collected);
+    free(entries);
+    return value;
 }
 
 /* -- steps of trees ---------------------------------------------------------------------------- */

@@ -798,7 +798,8 @@ static void distrust_owner(Pool *pool, const struct pa_slot *slot)
         pool_distrust(pool, owner - 1);
 }
 
-/* Takes the value out of the slot, whatever became of it. */
+/* Takes the value out of the slot, whatever became of it.  The request's arguments stay: to let go of
+ * them may run code of the program. */
 void queue_conclude(Pool *pool, Request *request)
 {
     struct pa_slot *slot = request->slot == NO_SLOT ? NULL : &pool->segment->slots[request->slot];
@@ -823,5 +824,4 @@ void queue_conclude(Pool *pool, Request *request)
     queue_close_step(request);
     if (slot)
         queue_free_slot(pool, request);
-    request_release_arguments(request);
 }

@@ -41,10 +41,9 @@ Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind)
 /* One that no program knows of.  NULL without an exception: there is no memory. */
 Request *request_new_husk(Pool *pool, enum pa_opcode op)
 {
-    int collects = PyGC_Disable(); /* no code of the program runs here */
+    int collected = garbage_stays(); /* no code of the program runs here */
     Request *husk = request_new(pool, op, RESULT_STATUS);
-    if (collects)
-        PyGC_Enable();
+    garbage_goes(collected);
     if (husk)
         husk->is_husk = husk->cancelled = true;
     else

@@ -503,6 +503,44 @@ static bool fills_block(const Request *request)
            request->kind == RESULT_REMOVAL;
 }
 
+static PyObject *take_container(Request *request, const struct pa_slot *slot, int64_t result)
+{
+    PyObject *value = NULL;
+    int collected = garbage_stays();
+    switch ((enum result_kind)request->kind) {
+    case RESULT_STAT:
+        value = result_take_stat(slot);
+        break;
+    case RESULT_STATVFS:
+        value = take_statvfs(slot);
+        break;
+    case RESULT_STATX:
+        value = take_statx(request);
+        break;
+    case RESULT_ATTRIBUTES:
+        value = take_attributes(request, (size_t)result);
+        break;
+    case RESULT_EXTENTS:
+        value = take_extents(request, (size_t)result);
+        break;
+    case RESULT_LISTING:
+    case RESULT_REMOVAL:
+        value = listing_take_tree(request, slot, (size_t)result);
+        break;
+    case RESULT_ENTRY:
+        value = take_entry(request, slot, result);
+        break;
+    case RESULT_MANY:
+        value = batch_take(request, result);
+        break;
+    default: /* a group has no slot, and result_take() has seen to the others */
+        Py_UNREACHABLE();
+    }
+    garbage_goes(collected);
+    return value;
+}
+
+/* No code of the program runs meanwhile: it might wait for this very request, or close the pool. */
 PyObject *result_take(Request *request, const struct pa_slot *slot)
 {
     int64_t result = result_of(slot);
@@ -525,36 +563,18 @@ PyObject *result_take(Request *request, const struct pa_slot *slot)
         return take_bytes(request, (size_t)result);
     case RESULT_FILE:
         return take_file(request, result);
-    case RESULT_STAT:
-        return result_take_stat(slot);
-    case RESULT_STATVFS:
-        return take_statvfs(slot);
-    case RESULT_NAMES:
-    case RESULT_ENTRIES:
-        return listing_take(request, (size_t)result);
     case RESULT_LINK:
         return take_link(request, (size_t)result);
     case RESULT_BOOL:
         return PyBool_FromLong(result != 0);
-    case RESULT_STATX:
-        return take_statx(request);
-    case RESULT_ATTRIBUTES:
-        return take_attributes(request, (size_t)result);
-    case RESULT_EXTENTS:
-        return take_extents(request, (size_t)result);
     case RESULT_ARGUMENT:
         return PyBytes_FromStringAndSize(request->block.at, (Py_ssize_t)request->length);
-    case RESULT_LISTING:
-    case RESULT_REMOVAL:
-        return listing_take_tree(request, slot, (size_t)result);
-    case RESULT_ENTRY:
-        return take_entry(request, slot, result);
-    case RESULT_MANY:
-        return batch_take(request, result);
-    case RESULT_GROUP: /* it has no slot */
-        break;
+    case RESULT_NAMES:
+    case RESULT_ENTRIES:
+        return listing_take(request, (size_t)result);
+    default:
+        return take_container(request, slot, result);
     }
-    Py_UNREACHABLE();
 }
 
 /* New reference: what the callback of a failed request gets. */

@@ -124,7 +124,8 @@ asan: build/test_rings_asan build/test_arena_asan build/test_memory_asan build/a
 	$(ASAN_RUN) $(ASAN_BIN)/python tests/native/workout.py
 	cd build && $(ASAN_RUN) ../$(ASAN_BIN)/python ../$(ASAN_BIN)/pytest -c ../pyproject.toml -q -m 'not slow' \
 		-p no:cacheprovider --capture=sys --timeout 300 --ignore ../tests/test_native.py \
-		--ignore ../tests/test_benchmarks.py --ignore ../tests/test_slowfs.py $(or $(ASAN_TESTS),../tests)
+		--ignore ../tests/test_benchmarks.py --ignore ../tests/test_slowfs.py \
+		--ignore ../tests/test_tutorial.py $(or $(ASAN_TESTS),../tests)
 
 SECONDS = 60
 fuzz: build/asan-venv/.installed ## garbage at random in shared memory, under the sanitizers: SECONDS=60

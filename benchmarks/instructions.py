@@ -130,6 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
         operation, form, count = options.one
         Requests(operation).run(form, int(count))
         return 0
+    if unknown := [name for name in options.names if name not in OPERATIONS]:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(OPERATIONS)}")
     if shutil.which("valgrind") is None:
         parser.exit(1, "valgrind is not installed\n")
     print(f"{'instructions':<20}" + "".join(f"{form:>22}" for form in FORMS))

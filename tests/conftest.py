@@ -44,7 +44,9 @@ def _is_sanitized() -> bool:
 
 is_sanitized = _is_sanitized()
 not_sanitized = pytest.mark.skipif(
-    is_sanitized, reason="the sanitizer has memory of its own, also in workers, and locks nothing"
+    is_sanitized,
+    reason="the sanitizer has memory of its own, also in workers, locks nothing, and does not know"
+    " the stacks of greenlets, nor those of a program whose first thread has ended",
 )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 import procaio
-from conftest import eventually, in_child, kill, naps, process_state
+from conftest import eventually, in_child, kill, naps, not_sanitized, process_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -242,13 +242,15 @@ CASES = [
 ]
 
 
+def marks(threads: str, number: int) -> list[pytest.MarkDecorator]:
+    """Of all the combinations a sixth, in which any two things meet, is tried each time."""
+    slow = [pytest.mark.slow] if number % len(THREADS) else []
+    return [*slow, not_sanitized] if threads == "the first thread has ended" else slow
+
+
 @pytest.mark.parametrize(
     ("threads", "state", "end"),
-    [
-        # Of all the combinations a sixth, in which any two things meet, is tried each time.
-        pytest.param(t, s, e, marks=[pytest.mark.slow] if (i + j + k) % len(THREADS) else [])
-        for (i, t), (j, s), (k, e) in CASES
-    ],
+    [pytest.param(t, s, e, marks=marks(t, i + j + k)) for (i, t), (j, s), (k, e) in CASES],
 )
 def test_program_that_ends_leaves_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str, state: str, end: str
@@ -343,6 +345,7 @@ def test_process_that_the_program_starts_has_nothing_of_the_pool(
     assert pids <= {worker.pid for worker in workers.statistics().workers}
 
 
+@not_sanitized
 def test_pool_goes_on_when_the_first_thread_has_ended(tmp_path: Path) -> None:
     """The spawner looks for the program, whose first thread has no descriptors any more."""
     told = tmp_path / "told"
@@ -402,6 +405,7 @@ threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
 """
 
 
+@not_sanitized
 @pytest.mark.parametrize("end", ["sys.exit(3)", "raise SystemExit(3)", "os._exit(3)"])
 @pytest.mark.parametrize("first", ["begin", "threading.Thread(target=begin).run"])
 def test_interpreter_that_ends_while_threads_use_its_pools_leaves_nobody(

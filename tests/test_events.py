@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conftest import not_sanitized
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
@@ -75,6 +77,7 @@ def program(tmp_path: Path) -> Program:
     return Program(tmp_path / "temporary")
 
 
+@not_sanitized
 def test_procaio_behaves_as_the_page_says(report: ModuleType, program: Program) -> None:
     said = report.words(PAGE.read_text(), "procaio")
     assert len(said) > 8

@@ -32,6 +32,7 @@ LIMIT = 256 << 20  # of the size of a file; shared memory is within
 # -- forks, as Python sees them --------------------------------------------------------------------
 
 
+@not_sanitized
 def test_fork_is_no_fork_of_a_program_with_threads() -> None:
     """No function leaves a thread that Python would warn of: not even those on memory."""
     program = """

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import run_fine
+from conftest import not_sanitized, run_fine
 
 pytest.importorskip("gevent")
+pytestmark = not_sanitized
 
 PLAIN = """
     import gevent, gevent.event, os, sys, procaio

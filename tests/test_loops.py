@@ -14,7 +14,7 @@ import pytest
 
 import loop_contract
 import procaio
-from conftest import descriptors, eventually, run_fine
+from conftest import descriptors, eventually, not_sanitized, run_fine
 from drivers import DRIVERS
 
 
@@ -37,7 +37,14 @@ def check(kind: str, **variables: str) -> None:
     assert len(answers) == len(loop_contract.CHECKS) > 15
 
 
-@pytest.mark.parametrize("kind", [kind for kind in DRIVERS if kind != "tk"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[not_sanitized] if "gevent" in kind else [])
+        for kind in DRIVERS
+        if kind != "tk"
+    ],
+)
 def test_contract(kind: str) -> None:
     check(kind)
 

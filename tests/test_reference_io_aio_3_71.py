@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import eventually
+from conftest import eventually, not_sanitized
 from programs import run_python
 
 if TYPE_CHECKING:
@@ -357,6 +357,7 @@ def locked() -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("VmLck"))
 
 
+@not_sanitized
 def test_example_lock_a_file_in_memory(data_file: Path) -> None:
     """Mapping and lock are undone when the object goes."""
     seen: list[int] = []

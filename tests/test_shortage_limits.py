@@ -354,6 +354,7 @@ def test_worker_that_has_used_up_its_processor_time_is_replaced(tmp_path: Path) 
     )
 
 
+@not_sanitized
 def test_locked_memory_exhausted_is_an_error_of_what_needs_more(tmp_path: Path) -> None:
     """After mlockall(MCL_FUTURE) every mapping counts: EAGAIN, and the pool goes on."""
     run_fine(

@@ -75,7 +75,8 @@ class Weather(threading.Thread):
                 self.kills += 1
 
     def _kill_a_worker(self) -> None:
-        self._kill(self._random.sample(self._workers(), 1) if self._workers() else [])
+        workers = self._workers()
+        self._kill(self._random.sample(workers, min(1, len(workers))))
 
     def _kill_the_spawner(self) -> None:
         self._kill([self._pool.statistics().spawner_pid])

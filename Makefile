@@ -41,7 +41,7 @@ soak: $(VENV)/.installed ## everything at once with workers dying all the time, 
 
 quick: $(VENV)/.installed ## a minute's worth of tests, for other versions of Python
 	$(BIN)/python -m pytest -m 'not slow' -n 2 --dist worksteal -x -q tests/test_requests.py tests/test_files.py tests/test_data.py tests/test_asyncio.py tests/test_turns.py tests/test_fork.py \
-		tests/test_groups.py tests/test_at_once.py tests/test_mapping.py
+		tests/test_groups.py tests/test_at_once.py tests/test_mapping.py tests/test_destructors.py tests/test_pool.py
 
 check: $(VENV)/.installed ## lint, types, and C warnings as errors
 	$(BIN)/ruff check .

@@ -53,6 +53,7 @@ struct pa_arena {
     uint32_t hint; /* the row that had room last */
     uint32_t empty;
     uint32_t lent;
+    uint32_t callers; /* just now, of pa_arena_alloc() */
     uint64_t mapped, used;
     struct segment segments[PA_MAX_SEGMENTS];
 };
@@ -345,9 +346,11 @@ int pa_arena_alloc(struct pa_arena *arena, uint64_t size, bool reserved, struct 
         size = 1;
     if (size > (uint64_t)INT64_MAX / 2)
         return -ENOMEM;
-    if (size <= PA_LARGEST_BLOCK)
-        return alloc_small(arena, size, block);
-    return alloc_large(arena, size, reserved, block);
+    arena->callers++;
+    int error = size <= PA_LARGEST_BLOCK ? alloc_small(arena, size, block)
+                                         : alloc_large(arena, size, reserved, block);
+    arena->callers--;
+    return error;
 }
 
 void pa_arena_free(struct pa_arena *arena, struct pa_block *block)
@@ -399,6 +402,11 @@ uint64_t pa_arena_mapped(const struct pa_arena *arena)
 uint64_t pa_arena_used(const struct pa_arena *arena)
 {
     return arena->used;
+}
+
+bool pa_arena_is_idle(const struct pa_arena *arena)
+{
+    return arena->used == 0 && arena->callers == 0;
 }
 
 void pa_arena_destroy(struct pa_arena *arena)

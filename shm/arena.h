@@ -54,4 +54,7 @@ char *pa_arena_base(const struct pa_arena *arena, uint32_t segment);
 uint64_t pa_arena_mapped(const struct pa_arena *arena); /* bytes of all data segments */
 uint64_t pa_arena_used(const struct pa_arena *arena);   /* bytes of all blocks */
 
+/* There is no block of it, and nobody is just making one: its source may let other code run. */
+bool pa_arena_is_idle(const struct pa_arena *arena);
+
 #endif

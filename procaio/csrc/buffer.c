@@ -22,9 +22,7 @@ static void give_back(Buffer *self)
         munlock(self->block.at, self->block.size);
     }
     pa_arena_free(self->arena, &self->block);
-    /* In a forked child the parent's arena is left to its last Buffer. */
-    if (self->arena != self->pool->arena && pa_arena_used(self->arena) == 0)
-        pa_arena_destroy(self->arena);
+    pool_let_go_of_arena(self->pool, self->arena);
 }
 
 void buffer_unexport(Buffer *buffer)
@@ -42,25 +40,24 @@ static PyObject *new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     if (size < 0)
         return PyErr_Format(PyExc_ValueError, "size must not be negative: %zd", size);
-    Pool *pool = pool_of(given);
-    if (!pool)
+    Buffer *self = (Buffer *)type->tp_alloc(type, 0); /* may run code of the program: first of all */
+    Pool *pool = self ? pool_of(given) : NULL;
+    if (!pool) {
+        Py_XDECREF(self);
         return NULL;
+    }
+    self->pool = (Pool *)Py_NewRef((PyObject *)pool);
     struct pa_block block;
     int error = pool_alloc(pool, (uint64_t)size, true, &block);
     if (error) {
+        Py_DECREF(self);
         if (PyErr_Occurred())
             return NULL;
         errno = -error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    Buffer *self = (Buffer *)type->tp_alloc(type, 0);
-    if (!self) {
-        pa_arena_free(pool->arena, &block);
-        return NULL;
-    }
     if (block.size <= PA_LARGEST_BLOCK) /* larger ones are fresh from the system */
         memset(block.at, 0, (size_t)size);
-    self->pool = (Pool *)Py_NewRef((PyObject *)pool);
     self->arena = pool->arena;
     self->block = block;
     self->size = size;

@@ -363,6 +363,8 @@ void pool_close_descriptors(Pool *pool);       /* but for poll_fileno */
 bool pool_release_segment(Pool *pool); /* false: another thread has made requests meanwhile */
 void pool_write_header(Pool *pool);
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block);
+/* That of a closed pool, or of the parent of a forked child, goes with the last that uses it. */
+void pool_let_go_of_arena(Pool *pool, struct pa_arena *arena);
 PyObject *pool_open(Pool *pool, PyObject *args); /* these are methods */
 PyObject *pool_kill(Pool *pool, PyObject *args);
 PyObject *pool_release(Pool *pool, PyObject *unused);

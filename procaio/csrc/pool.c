@@ -29,12 +29,16 @@ static void take_off_list(Pool *pool)
 
 /* -- shared memory ---------------------------------------------------------------------------- */
 
-/* Asks Python for a descriptor; reserving a large one is done without the interpreter lock. */
+/* Asks Python for a descriptor; reserving a large one is done without the interpreter lock.  Garbage
+ * stays where it is, with any version: what goes with it may wait for the request that this is for. */
 static int make_shared_memory(void *context, uint64_t size, bool reserve, bool elsewhere)
 {
     Pool *pool = context;
+    int collected = PyGC_Disable();
     PyObject *made = PyObject_CallFunction(pool->source, "KO", (unsigned long long)size,
                                            elsewhere ? Py_True : Py_False);
+    if (collected)
+        PyGC_Enable();
     if (!made) {
         int error = ENOMEM;
         PyObject *type, *value, *traceback;
@@ -68,9 +72,27 @@ static int make_shared_memory(void *context, uint64_t size, bool reserve, bool e
 
 int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block)
 {
-    if (!pool->arena)
+    struct pa_arena *arena = pool->arena;
+    if (!arena)
         return -EBADF;
-    return pa_arena_alloc(pool->arena, size, reserved, block);
+    int error = pa_arena_alloc(arena, size, reserved, block);
+    if (pool->arena != arena) { /* this is a child that was forked meanwhile */
+        if (!error)
+            pa_arena_free(arena, block);
+        error = -EBADF;
+    }
+    if (error)
+        pool_let_go_of_arena(pool, arena);
+    return error;
+}
+
+void pool_let_go_of_arena(Pool *pool, struct pa_arena *arena)
+{
+    if (!pa_arena_is_idle(arena) || (arena == pool->arena && pool->segment))
+        return;
+    if (arena == pool->arena)
+        pool->arena = NULL;
+    pa_arena_destroy(arena);
 }
 
 /* -- opening ---------------------------------------------------------------------------------- */
@@ -283,7 +305,7 @@ static void let_arena_go(Pool *pool)
     if (!pool->arena)
         return;
     pa_arena_detach(pool->arena);
-    if (pa_arena_used(pool->arena) == 0) {
+    if (pa_arena_is_idle(pool->arena)) {
         pa_arena_destroy(pool->arena);
         pool->arena = NULL;
     }

@@ -6,9 +6,11 @@ import contextlib
 import gc
 from typing import TYPE_CHECKING, Any
 
+import procaio.shm
 import pytest
 
 import procaio
+from conftest import in_child, succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,24 +113,43 @@ def test_garbage_that_uses_the_pool_is_collected_at_any_time(
 
 
 @pytest.mark.parametrize("act", ["flush", "poll_cb", "close"])
+@pytest.mark.parametrize("in_a_group", [False, True])
 def test_memory_that_goes_with_a_read_may_wait_for_the_pool(
-    pool: procaio.Pool, act: str, data_file: Path
+    pool: procaio.Pool, act: str, data_file: Path, *, in_a_group: bool
 ) -> None:
-    """By then the read does not count any more, and its callback comes."""
-    read: list[int | None] = []
-    gone: list[str] = []
+    """By then nothing counts on the read: its callback was called, and its group goes on."""
+    seen: list[object] = []
 
     def last_act() -> None:
         getattr(pool, act)()
-        gone.append(act)
+        seen.append(act)
 
     data = Data(10)
     data.last_act = last_act
     with data_file.open("rb") as file:
-        procaio.aio_read(file, 0, 10, data, read.append, pool=pool)
+        read = procaio.aio_read(file, 0, 10, data, seen.append, pool=pool)
+        del data
+        if in_a_group:
+            procaio.aio_group(lambda *_: seen.append("group"), pool=pool).add(read)
+        pool.flush()
+    left = ["group"] if in_a_group else []
+    assert [item for item in seen if item != "group"] == [10, act]
+    assert [item for item in seen if item == "group"] == left
+    assert (read.state, pool.closed) == ("done", act == "close")
+
+
+def test_request_cannot_be_cancelled_by_what_goes_with_it(
+    pool: procaio.Pool, data_file: Path
+) -> None:
+    """Its callback has been called: cancel() says that it came too late."""
+    seen: list[object] = []
+    data = Data(10)
+    with data_file.open("rb") as file:
+        read = procaio.aio_read(file, 0, 10, data, seen.append, pool=pool)
+        data.last_act = lambda: seen.append((read.cancel(), read.state))
         del data
         pool.flush()
-    assert (gone, read, pool.closed) == ([act], [10], act == "close")
+    assert seen == [10, (False, "done")]
 
 
 @pytest.mark.parametrize("act", ["flush", "poll_cb", "close"])
@@ -151,3 +172,157 @@ def test_feeder_that_goes_with_its_group_may_wait_for_the_pool(
     pool.flush()
     state = "cancelled" if end == "cancel" else "done"
     assert (gone, group.state, pool.closed) == ([act], state, act == "close")
+
+
+@pytest.mark.parametrize(
+    "let_go",
+    [
+        lambda group: group.feed(None),
+        lambda group: group.feed(lambda _: None),
+        lambda group: group.cancel_subs(),
+        lambda group: group.cancel(),
+        lambda group: group.abort(),
+    ],
+    ids=["feed(None)", "feed(another)", "cancel_subs", "cancel", "abort"],
+)
+def test_paused_feeder_that_is_let_go_of_may_wait_for_the_pool(
+    pool: procaio.Pool, let_go: Callable[[procaio.Group], object]
+) -> None:
+    """Nothing else keeps its group from ending by then."""
+    gone: list[str] = []
+
+    def last_act() -> None:
+        pool.flush()
+        gone.append("gone")
+
+    group = procaio.aio_group(pool=pool)
+    group.feed(Feeder(pool, "exhausted", last_act))
+    group.limit(0)
+    while len(group):
+        pool.poll()
+    let_go(group)
+    pool.flush()
+    assert gone == ["gone"]
+    assert group.state in {"done", "cancelled"}
+
+
+@pytest.mark.parametrize("adds", [0, 1])
+def test_feeder_that_is_replaced_while_it_feeds_may_wait_for_the_pool(
+    pool: procaio.Pool, adds: int
+) -> None:
+    """The second one is never asked if the first has not added anything."""
+    gone: list[str] = []
+
+    def last_act() -> None:
+        pool.flush()
+        gone.append("gone")
+
+    class First(Feeder):
+        def __call__(self, group: procaio.Group) -> None:
+            group.feed(Feeder(pool, "exhausted", last_act))
+            for _ in range(adds):
+                group.add(procaio.aio_nop(pool=pool))
+
+    group = procaio.aio_group(pool=pool)
+    group.feed(First(pool, "exhausted", last_act))
+    pool.flush()
+    assert (gone, group.state) == (["gone", "gone"], "done")
+
+
+def test_interrupt_of_a_member_s_callback_is_raised_though_the_feeder_runs_then(
+    pool: procaio.Pool,
+) -> None:
+    """The feeder knows nothing of it, and the group goes on."""
+    left = 5
+
+    def interrupted(_: object = None) -> None:
+        raise KeyboardInterrupt
+
+    def feed(group: procaio.Group) -> None:
+        nonlocal left
+        left -= 1
+        if left > 0:
+            group.add(procaio.aio_nop(interrupted, pool=pool))
+
+    group = procaio.aio_group(pool=pool)
+    group.limit(1)
+    group.feed(feed)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            pool.flush()
+    pool.flush()
+    assert (left, group.state) == (0, "done")
+
+
+# -- memory for a request, and for a Buffer -------------------------------------------------------
+
+
+@pytest.fixture
+def on_the_way(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What is called when shared memory for data is made the next time."""
+    calls: list[Callable[[], object]] = []
+    create = procaio.shm._create_named
+
+    def create_named() -> int:
+        while calls:
+            calls.pop()()
+        return create()
+
+    monkeypatch.setattr(procaio.shm, "_create_named", create_named)
+    return calls
+
+
+def test_pool_may_be_closed_while_memory_for_a_buffer_is_made(
+    pool: procaio.Pool, on_the_way: list[Callable[[], object]]
+) -> None:
+    """The Buffer is usable, as any that outlives its pool."""
+    on_the_way.append(pool.close)
+    with procaio.Buffer(5000, pool) as buffer:
+        buffer[4999] = 7
+        assert (pool.closed, on_the_way, bytes(buffer[4998:])) == (True, [], b"\0\7")
+
+
+def test_default_pool_may_be_replaced_while_a_buffer_or_a_group_is_made() -> None:
+    """By a destructor that closes it and goes on."""
+
+    def replace() -> None:
+        procaio.close()
+        procaio.aio_nop().wait()
+
+    procaio.Buffer(1).release()  # there is memory: all that follows needs no more
+    with garbage(replace), procaio.Buffer(5000) as buffer:
+        buffer[4999] = 7
+        assert len(buffer) == 5000
+    for _ in range(20):
+        with garbage(replace), contextlib.suppress(procaio.PoolClosed):
+            procaio.aio_group()
+    procaio.flush()
+
+
+def test_child_that_is_forked_while_memory_is_made_has_no_part_in_it(
+    workers: procaio.Pool, on_the_way: list[Callable[[], object]]
+) -> None:
+    """Its Buffer is refused, for its pool is another one by then; the parent's is made."""
+    pids: list[int] = []
+
+    def use_in_the_child() -> None:
+        with procaio.Buffer(10, workers):
+            procaio.aio_nop(pool=workers).wait()
+
+    on_the_way.append(lambda: pids.append(in_child(use_in_the_child)))
+    with procaio.Buffer(5000, workers) as buffer:
+        buffer[4999] = 7
+        assert succeeds(pids[0])
+
+
+def test_nothing_is_collected_while_memory_for_a_request_is_made(
+    workers: procaio.Pool, on_the_way: list[Callable[[], object]], tmp_path: Path
+) -> None:
+    """What waits for everything would wait for that request, with any version of Python."""
+    ended: list[object] = []
+    with garbage(workers.flush):
+        on_the_way.append(lambda: [[] for _ in range(1000)])
+        procaio.aio_readdir(tmp_path, ended.append, pool=workers)
+        assert on_the_way == []
+        workers.flush()
+    assert ended == [[]]

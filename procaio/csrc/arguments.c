@@ -269,6 +269,7 @@ int take_data(Request *request, PyObject *data, bool writable, struct memory *me
     if (is_own_buffer(request, data)) { /* no view is needed */
         Buffer *buffer = (Buffer *)data;
         buffer->exports++;
+        request->exports = true;
         request->target = Py_NewRef(data);
         *memory = (struct memory){buffer->block.at, buffer->size};
         return 0;

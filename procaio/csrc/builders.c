@@ -407,6 +407,7 @@ static void let_data_go(Request *request)
         request->view = NULL;
     } else {
         buffer_unexport((Buffer *)request->target);
+        request->exports = false;
     }
     Py_CLEAR(request->target);
 }

@@ -164,6 +164,7 @@ struct Request {
     bool has_argument : 1; /* fcntl, ioctl: the block is one */
     bool wants_all : 1;    /* fiemap: all extents, in as many steps as that takes */
     bool step_open : 1; /* readdir, load: fd is a descriptor of ours, between two steps */
+    bool exports : 1;     /* `target` is a Buffer, used without a view */
     bool in_place : 1;    /* `view` lies in shared memory: nothing is copied out */
     bool cuts_target : 1; /* read into a bytearray: resize it */
     bool tells_links : 1; /* _copy_entry: of a file of several names */
@@ -544,6 +545,8 @@ extern PyMethodDef batch_functions[];
 Request *request_new(Pool *pool, enum pa_opcode op, enum result_kind kind);
 Request *request_new_husk(Pool *pool, enum pa_opcode op);
 Request *request_husk(Request *request); /* NULL: no memory */
+void request_release_memory(Request *request);
+void request_release_objects(Request *request);
 void request_release_arguments(Request *request);
 PyObject *request_error(const Request *request); /* new exception instance */
 bool request_is_garbled(const Request *request); /* and so has failed */
@@ -560,7 +563,7 @@ void group_forget(Request *member);
 int group_cancel_members(Request *group);
 bool group_abort(Request *group, int error);
 void group_conclude(Request *group);
-void group_forget_feeder(Request *group);
+PyObject *group_take_feeder(Request *group); /* the caller's now; may be NULL */
 PyObject *group_values(const Request *group);
 void group_clear(Request *group);
 int group_traverse(Request *group, visitproc visit, void *arg);

@@ -84,22 +84,38 @@ static int let_go(Pool *pool, Request *husk)
     queue_conclude(pool, husk);
     husk->place = AT_DONE;
     pool->nreqs--;
-    request_release_arguments(husk);
+    request_release_memory(husk);
     if (pool->overflow_length)
         queue_refill(pool);
+    request_release_objects(husk);
     Py_DECREF(husk);
     return 0;
 }
 
-/* After the callback, whose exception may be on its way up. */
-static void wake(Request *request, bool has_failed)
+/* After the callback: nothing counts on the request from here on, and it counts on nothing.  So what it
+ * held goes last of all: what goes with that may wait for everything that is outstanding. */
+static int finish(Request *request, PyObject *feeder)
 {
-    PyObject *type = NULL, *value = NULL, *traceback = NULL;
-    if (has_failed)
-        PyErr_Fetch(&type, &value, &traceback);
-    waiters_wake(request);
-    if (has_failed)
-        PyErr_Restore(type, value, traceback);
+    if (request->waiters)
+        waiters_wake(request);
+    request->place = AT_DONE;
+    PyObject *callback = request->callback;
+    request->callback = NULL;
+    int failed = request->group ? group_leave(request) : 0;
+    Py_XDECREF(callback);
+    Py_XDECREF(feeder);
+    request_release_objects(request);
+    Py_DECREF(request);
+    return failed;
+}
+
+/* The same with an exception of the callback on its way up, which is the one that counts. */
+static void finish_failed(Request *request, PyObject *feeder)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    finish(request, feeder);
+    PyErr_Restore(type, value, traceback);
 }
 
 /* Ends a request: value, callback, waiting tasks.  Takes over the queue's reference. */
@@ -121,21 +137,13 @@ int deliver(Pool *pool, Request *request)
     pool->nreqs--;
     pool->totals.completed++;
     pool->totals.failed += request->error != 0;
-    /* What goes with these may wait for all that is outstanding. */
-    if (request->is_group)
-        group_forget_feeder(request);
-    request_release_arguments(request);
+    request_release_memory(request);
+    PyObject *feeder = request->is_group ? group_take_feeder(request) : NULL;
     if (pool->overflow_length)
         queue_refill(pool);
-    int failed = 0;
-    if (request->callback && !request->cancelled)
-        failed = call_back(request);
-    if (request->waiters)
-        wake(request, failed);
-    request->place = AT_DONE;
-    Py_CLEAR(request->callback);
-    if (request->group && group_leave(request) < 0)
-        failed = -1;
-    Py_DECREF(request);
-    return failed;
+    if (request->callback && !request->cancelled && call_back(request) < 0) {
+        finish_failed(request, feeder);
+        return -1;
+    }
+    return finish(request, feeder);
 }

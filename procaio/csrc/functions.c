@@ -382,9 +382,14 @@ static PyObject *submit(int which, PyObject *const *args, Py_ssize_t count, PyOb
         identity_may_have_changed();
     Pool *pool = pool_of(call.pool);
     bool is_group = spec->kind == RESULT_GROUP;
-    if (!pool || (unlikely(unsure || pool->spawner_pid == 0) && lost_check(pool) < 0))
+    if (!pool)
         return NULL;
-    Request *request = is_group ? group_new(pool) : request_new(pool, spec->op, spec->kind);
+    Py_INCREF(pool); /* making the request may run the program's code, too: garbage is collected */
+    bool lost = unlikely(unsure || pool->spawner_pid == 0) && lost_check(pool) < 0;
+    Request *request = lost       ? NULL
+                       : is_group ? group_new(pool)
+                                  : request_new(pool, spec->op, spec->kind);
+    Py_DECREF(pool);
     if (!request)
         return NULL;
     request->pri = (int8_t)priority;

@@ -40,34 +40,41 @@ bool group_must_wait(const Request *request)
     return !request->cancelled && !request->error && !is_over((const Group *)request);
 }
 
-/* An exception in the feeder: it is removed.  0, or -1 if it must go up. */
-static int feeder_failed(Group *self)
+PyObject *group_take_feeder(Request *request)
 {
-    Py_CLEAR(self->feeder);
-    return deliver_report(&self->request);
+    Group *self = (Group *)request;
+    PyObject *feeder = self->feeder;
+    self->feeder = NULL;
+    return feeder;
 }
 
+static bool wants_more(const Group *self)
+{
+    return self->feeder && !self->feeding && !self->abort_error && self->active < self->limit &&
+           self->request.place != AT_DEAD;
+}
+
+/* A feeder is let go of when nothing waits for it: what goes with it may wait for the group. */
 static int feed_now(Group *self)
 {
     int failed = 0;
-    PyObject *feeder = NULL;
-    if (self->feeding)
-        return 0;
-    self->feeding = true;
-    while (!failed && self->feeder && !self->abort_error && self->active < self->limit &&
-           self->request.place != AT_DEAD) {
+    while (!failed && wants_more(self)) {
         uint64_t before = self->added;
-        Py_XSETREF(feeder, Py_NewRef(self->feeder));
+        PyObject *feeder = Py_NewRef(self->feeder), *gone = NULL;
+        self->feeding = true;
         PyObject *done = PyObject_CallOneArg(feeder, (PyObject *)self);
+        if (!done || self->added == before) /* it has nothing more */
+            gone = group_take_feeder(&self->request);
         if (!done)
-            failed = feeder_failed(self);
-        else if (self->added == before) /* it has nothing more */
-            Py_CLEAR(self->feeder);
+            failed = deliver_report(&self->request);
+        self->feeding = false;
+        end_if_over(self);
         Py_XDECREF(done);
+        Py_XDECREF(gone);
+        Py_DECREF(feeder);
     }
-    self->feeding = false;
-    end_if_over(self);
-    Py_XDECREF(feeder); /* last of all: what goes with it may wait for the group */
+    if (!self->feeding)
+        end_if_over(self);
     return failed;
 }
 
@@ -211,7 +218,7 @@ int group_cancel_members(Request *request)
     Group *self = (Group *)request;
     int failed = 0;
     Py_INCREF(self);
-    Py_CLEAR(self->feeder);
+    PyObject *feeder = group_take_feeder(request);
     self->held = false;
     while (self->members && !failed) {
         Request *member = (Request *)Py_NewRef((PyObject *)self->members);
@@ -220,6 +227,7 @@ int group_cancel_members(Request *request)
         Py_DECREF(member);
     }
     end_if_over(self);
+    Py_XDECREF(feeder);
     Py_DECREF(self);
     return failed ? -1 : 0;
 }
@@ -295,10 +303,13 @@ static PyObject *feed(Group *self, PyObject *feeder)
         return PyErr_Format(PyExc_TypeError, "the feeder must be callable or None, not %.100s",
                             Py_TYPE(feeder)->tp_name);
     bool dead = self->closed || self->request.cancelled;
-    Py_XSETREF(self->feeder, feeder == Py_None || dead ? NULL : Py_NewRef(feeder));
+    PyObject *before = group_take_feeder(&self->request);
+    self->feeder = feeder == Py_None || dead ? NULL : Py_NewRef(feeder);
     if (self->feeder && self->limit == 0)
         self->limit = FED_AT_LEAST;
-    return feed_now(self) < 0 ? NULL : Py_NewRef(Py_None);
+    int failed = feed_now(self);
+    Py_XDECREF(before);
+    return failed < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *set_limit(Group *self, PyObject *value)
@@ -344,11 +355,6 @@ void group_conclude(Request *request)
     request->value = Py_NewRef(count == 0   ? Py_None
                                : count == 1 ? PyTuple_GET_ITEM(self->values, 0)
                                             : self->values);
-}
-
-void group_forget_feeder(Request *request)
-{
-    Py_CLEAR(((Group *)request)->feeder);
 }
 
 /* -- the type --------------------------------------------------------------------------------- */

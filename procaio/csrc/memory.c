@@ -317,6 +317,7 @@ static void keep_memory(struct job *job)
     job->view = request->view;
     job->target = request->target;
     request->view = NULL;
+    request->exports = false;
     request->target = NULL;
 }
 

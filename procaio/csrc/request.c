@@ -65,11 +65,13 @@ Request *request_husk(Request *self)
     husk->file = self->file;
     husk->target = self->target;
     husk->view = self->view;
+    husk->exports = self->exports;
     husk->is_husk = husk->cancelled = true;
     husk->closes_handle = false;
     husk->deadline = 0;
     self->fspath = self->fspath2 = self->file = self->target = NULL;
     self->view = NULL;
+    self->exports = false;
     self->gathered = NULL;
     self->block.at = NULL;
     self->arena_segment = PA_NO_SEGMENT;
@@ -78,8 +80,8 @@ Request *request_husk(Request *self)
     return husk;
 }
 
-/* What a request holds until it is done.  Its names stay, for errors and the repr. */
-void request_release_arguments(Request *self)
+/* Its memory, of which the callback may make use.  No code of the program runs, and the objects stay. */
+void request_release_memory(Request *self)
 {
     if (self->block.at && self->pool && self->pool->arena)
         pa_arena_free(self->pool->arena, &self->block);
@@ -89,15 +91,28 @@ void request_release_arguments(Request *self)
         PyBuffer_Release(self->view);
         PyMem_Free(self->view);
         self->view = NULL;
-    } else if (self->target && Buffer_Check(self->target)) {
+    } else if (self->exports) {
         buffer_unexport((Buffer *)self->target);
+        self->exports = false;
     }
+    if (unlikely(self->gathered))
+        free(self->gathered);
+    self->gathered = NULL;
+}
+
+/* The objects that it holds until it is done.  Its names stay, for errors and the repr. */
+void request_release_objects(Request *self)
+{
     Py_CLEAR(self->target);
     Py_CLEAR(self->file);
     Py_CLEAR(self->fspath);
     Py_CLEAR(self->fspath2);
-    free(self->gathered);
-    self->gathered = NULL;
+}
+
+void request_release_arguments(Request *self)
+{
+    request_release_memory(self);
+    request_release_objects(self);
 }
 
 /* The pool is visited, but not cleared: it is needed to the end, and clears what leads back here. */
@@ -133,7 +148,8 @@ static void dealloc(Request *self)
     PyObject_GC_UnTrack((PyObject *)self);
     if (self->weakrefs)
         PyObject_ClearWeakRefs((PyObject *)self);
-    request_release_arguments(self);
+    if (self->place != AT_DONE) /* then it holds nothing any more */
+        request_release_arguments(self);
     clear(self);
     Py_CLEAR(self->pool);
     if (kept_count < KEPT && type == Request_Type)

@@ -141,6 +141,7 @@ int deliver(Pool *pool, Request *request)
     PyObject *feeder = request->is_group ? group_take_feeder(request) : NULL;
     if (pool->overflow_length)
         queue_refill(pool);
+    Py_CLEAR(request->file); /* the callback finds it closed, if nobody else has it */
     if (request->callback && !request->cancelled && call_back(request) < 0) {
         finish_failed(request, feeder);
         return -1;

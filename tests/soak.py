@@ -440,8 +440,8 @@ class Round:
 
     def look_for_parts(self) -> None:
         """
-        A copy that has succeeded has none, nor have most others. The worker that was to remove one may
-        be late, or have died like those before (docs/design/failures.md).
+        A copy that has succeeded has none, nor have most others. Whoever was to remove it may be
+        late, or have died like the workers before (docs/design/failures.md).
         """
         parts = {number: copy for number, copy in self.whole.items() if self.is_part(copy)}
         assert not any(self.errnos.get(number) == 0 for number in parts), parts

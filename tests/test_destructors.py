@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import procaio.shm
 import pytest
 
 import procaio
-from conftest import in_child, succeeds
+from conftest import succeeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +139,37 @@ def test_memory_that_goes_with_a_read_may_wait_for_the_pool(
     assert [item for item in seen if item != "group"] == [10, act]
     assert [item for item in seen if item == "group"] == left
     assert (read.state, pool.closed) == ("done", act == "close")
+
+
+class Writer:
+    """The writing end of a pipe, closed when nobody has it any more."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def fileno(self) -> int:
+        """As any file."""
+        return self.number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+def test_file_that_only_its_request_holds_is_closed_when_the_callback_comes(
+    pool: procaio.Pool,
+) -> None:
+    """Who reads a pipe sees its end by then."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    read: list[bytes] = []
+
+    def look(_: object) -> None:
+        read.extend((os.read(reading, 9), os.read(reading, 9)))
+
+    procaio.aio_write(Writer(writing), None, 3, b"end", 0, look, pool=pool)
+    pool.flush()
+    os.close(reading)
+    assert read == [b"end", b""]
 
 
 def test_request_cannot_be_cancelled_by_what_goes_with_it(
@@ -299,30 +333,36 @@ def test_default_pool_may_be_replaced_while_a_buffer_or_a_group_is_made() -> Non
     procaio.flush()
 
 
-def test_child_that_is_forked_while_memory_is_made_has_no_part_in_it(
-    workers: procaio.Pool, on_the_way: list[Callable[[], object]]
+@pytest.mark.parametrize("make", ["Buffer", "aio_readdir"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_child_that_is_forked_while_memory_is_made_leaves_the_parent_s_alone(
+    workers: procaio.Pool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: str, when: str
 ) -> None:
-    """Its Buffer is refused, for its pool is another one by then; the parent's is made."""
-    pids: list[int] = []
+    """In a signal handler, as it were: the child goes on with the same lines, in vain."""
+    parent, pids = os.getpid(), []
+    create = procaio.shm._create_named
 
-    def use_in_the_child() -> None:
-        with procaio.Buffer(10, workers):
-            procaio.aio_nop(pool=workers).wait()
+    def create_named() -> int:
+        monkeypatch.undo()
+        made = create() if when == "after" else -1
+        pids.append(os.fork())
+        return made if when == "after" else create()
 
-    on_the_way.append(lambda: pids.append(in_child(use_in_the_child)))
-    with procaio.Buffer(5000, workers) as buffer:
-        buffer[4999] = 7
-        assert succeeds(pids[0])
-
-
-def test_nothing_is_collected_while_memory_for_a_request_is_made(
-    workers: procaio.Pool, on_the_way: list[Callable[[], object]], tmp_path: Path
-) -> None:
-    """What waits for everything would wait for that request, with any version of Python."""
-    ended: list[object] = []
-    with garbage(workers.flush):
-        on_the_way.append(lambda: [[] for _ in range(1000)])
-        procaio.aio_readdir(tmp_path, ended.append, pool=workers)
-        assert on_the_way == []
-        workers.flush()
-    assert ended == [[]]
+    monkeypatch.setattr(procaio.shm, "_create_named", create_named)
+    try:
+        if make == "Buffer":
+            made: Any = procaio.Buffer(5000, workers)
+        else:
+            made = procaio.aio_readdir(tmp_path, pool=workers)
+    except OSError as error:
+        made = error
+    if os.getpid() != parent:
+        signal.alarm(60)
+        sound = made.errno == errno.EBADF if make == "Buffer" else made.state == "dead"
+        os._exit(0 if sound and procaio.aio_nop(pool=workers).wait() is None else 1)
+    assert succeeds(pids[0])
+    if make == "Buffer":
+        made[4999] = 7
+        made.release()
+    else:
+        assert made.wait() == []

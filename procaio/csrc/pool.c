@@ -29,16 +29,12 @@ static void take_off_list(Pool *pool)
 
 /* -- shared memory ---------------------------------------------------------------------------- */
 
-/* Asks Python for a descriptor; reserving a large one is done without the interpreter lock.  Garbage
- * stays where it is, with any version: what goes with it may wait for the request that this is for. */
+/* Asks Python for a descriptor; reserving a large one is done without the interpreter lock.  */
 static int make_shared_memory(void *context, uint64_t size, bool reserve, bool elsewhere)
 {
     Pool *pool = context;
-    int collected = PyGC_Disable();
     PyObject *made = PyObject_CallFunction(pool->source, "KO", (unsigned long long)size,
                                            elsewhere ? Py_True : Py_False);
-    if (collected)
-        PyGC_Enable();
     if (!made) {
         int error = ENOMEM;
         PyObject *type, *value, *traceback;
@@ -75,8 +71,11 @@ int pool_alloc(Pool *pool, uint64_t size, bool reserved, struct pa_block *block)
     struct pa_arena *arena = pool->arena;
     if (!arena)
         return -EBADF;
+    unsigned forks = fork_count;
     int error = pa_arena_alloc(arena, size, reserved, block);
-    if (pool->arena != arena) { /* this is a child that was forked meanwhile */
+    if (unlikely(fork_count != forks)) /* in the child what has just been made is the parent's, too */
+        pa_arena_abandon(arena);
+    if (unlikely(pool->arena != arena)) {
         if (!error)
             pa_arena_free(arena, block);
         error = -EBADF;

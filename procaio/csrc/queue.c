@@ -363,7 +363,15 @@ static bool dispatch(Pool *pool, Request *request)
     if (pool->free_count == 0 || (unlikely(memory_is_for(request->op)) && is_stopped(pool)))
         return false;
     uint32_t index = pool->free_slots[--pool->free_count];
+    unsigned forks = fork_count;
     int error = queue_fill_slot(pool, request, &pool->segment->slots[index]);
+    if (unlikely(fork_count != forks)) { /* a child that was forked meanwhile: its parent does it */
+        struct queue dead = {.first = NULL};
+        request->place = AT_DEAD;
+        append(&dead, request);
+        queue_let_go(&dead);
+        return true;
+    }
     if (!error && !request->given_up) /* else it only removes its part */
         error = request->error;       /* aborted meanwhile */
     if (!error && unlikely(pool->closed || pool->lost)) { /* nobody would come to it any more */

@@ -53,7 +53,7 @@ struct pa_arena {
     uint32_t hint; /* the row that had room last */
     uint32_t empty;
     uint32_t lent;
-    uint32_t callers; /* just now, of pa_arena_alloc() */
+    uint32_t callers; /* just now, of pa_arena_alloc(): counted, as all here, with the caller's lock */
     uint64_t mapped, used;
     struct segment segments[PA_MAX_SEGMENTS];
 };

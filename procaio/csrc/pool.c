@@ -29,7 +29,7 @@ static void take_off_list(Pool *pool)
 
 /* -- shared memory ---------------------------------------------------------------------------- */
 
-/* Asks Python for a descriptor; reserving a large one is done without the interpreter lock.  */
+/* Asks Python for a descriptor; reserving a large one is done without the interpreter lock. */
 static int make_shared_memory(void *context, uint64_t size, bool reserve, bool elsewhere)
 {
     Pool *pool = context;

@@ -80,7 +80,8 @@ Request *request_husk(Request *self)
     return husk;
 }
 
-/* Its memory, of which the callback may make use.  No code of the program runs, and the objects stay. */
+/* Its memory, of which the callback may make use; the objects stay.  No code of the program runs, but for
+ * a __release_buffer__ written in Python (3.12). */
 void request_release_memory(Request *self)
 {
     if (self->block.at && self->pool && self->pool->arena)

@@ -412,6 +412,13 @@ def test_write_that_ends_gives_its_memory_back(
     os.close(writing)
 
 
+def deaths(pool: procaio.Pool) -> int:
+    """Of workers, seen as soon as they happen."""
+    pool._sleep(0)
+    pool.poll_cb()
+    return pool.statistics().worker_deaths
+
+
 @contextlib.contextmanager
 def copy_in_the_middle(
     pool: procaio.Pool, gate: Gate, target: Path, **keywords: Any
@@ -456,26 +463,77 @@ def test_part_that_waits_for_its_removal_when_it_is_aborted_is_removed(
     assert not target.exists()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "stops"])
-def test_copy_ends_though_the_worker_that_removes_its_part_does_not(
-    workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force, how: signal.Signals
+def test_copy_ends_though_the_worker_that_removes_its_part_stops(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force
 ) -> None:
     """Then the part stays; who has stopped is replaced."""
     target = tmp_path / "target"
     workers.max_parallel(1)
     with copy_in_the_middle(workers, gate, target, **force.keywords) as request:
-        testing.arm(workers, "taken", how)
+        testing.arm(workers, "taken", signal.SIGSTOP)
         force.end(request)
-        stopped = how == signal.SIGSTOP
         eventually(
-            lambda: workers.poll_cb() == 0 and workers.statistics().aborted == 1 + stopped,
+            lambda: workers.poll_cb() == 0 and workers.statistics().aborted == 2,
             "who has stopped is ended, too",
         )
     assert works(workers)
     assert target.exists()
     eventually(lambda: workers.poll_cb() == 0 and deadlines(workers) == 0, "all is forgotten")
     assert workers.nreqs() == 0
-    assert workers.statistics().died == 0
+    assert nobody_was_hurt(workers)
+
+
+def test_part_is_removed_though_a_worker_dies_over_that(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force
+) -> None:
+    target = tmp_path / "target"
+    workers.max_parallel(1)
+    with copy_in_the_middle(workers, gate, target, **force.keywords) as request:
+        testing.arm(workers, "taken")
+        force.end(request)
+        eventually(lambda: workers._sleep(0) or not target.exists(), "the next one removes it")
+    assert works(workers)
+    statistics = workers.statistics()
+    assert (statistics.aborted, statistics.worker_deaths, statistics.died) == (1, 1, 0)
+
+
+def test_part_stays_when_three_workers_died_over_its_removal(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force
+) -> None:
+    """There are twelve deaths, because closing what the copy had open is tried as often."""
+    target = tmp_path / "target"
+    workers.max_parallel(1)
+    with copy_in_the_middle(workers, gate, target, **force.keywords) as request:
+        testing.arm(workers, "taken", always=True)
+        force.end(request)
+        with pytest.warns(procaio.CrashLoopWarning):
+            eventually(lambda: deaths(workers) >= 12, "they die")
+        testing.disarm(workers)
+    assert works(workers)
+    eventually(lambda: workers.poll_cb() == 0 and deadlines(workers) == 0, "all is forgotten")
+    assert target.exists()
+    assert (workers.nreqs(), workers.statistics().aborted, workers.statistics().died) == (0, 1, 0)
+
+
+def test_part_is_removed_though_its_request_is_aborted_when_a_worker_is_about_to_do_that(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path
+) -> None:
+    """It ends with what its first worker has died of."""
+    target = tmp_path / "target"
+    workers.max_parallel(1)
+    with copy_in_the_middle(workers, gate, target) as request:
+        (worker,) = workers.statistics().workers
+        testing.arm(workers, "taken", signal.SIGSTOP)
+        kill(worker.pid)
+        eventually(
+            lambda: deaths(workers) == 1 and request.state == "execute",
+            "another worker is about to remove the part",
+        )
+        assert request.abort()
+        with pytest.raises(procaio.WorkerDied):
+            request.wait(timeout=30)
+    assert not target.exists()
+    assert workers.statistics().aborted == 1
 
 
 def test_part_is_removed_after_its_request_has_ended_if_no_worker_came_before(

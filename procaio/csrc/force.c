@@ -38,6 +38,8 @@ static void end_now(Pool *pool, Request *request, int error)
 /* Of what a dead worker has left another one is about to make a copy: it is to remove it. */
 static void abort_part(Pool *pool, Request *request, int error)
 {
+    if (!request->given_up)
+        request->tries = 0; /* see give_up() */
     request->given_up = true; /* see queue_fill_slot() */
     if (request->place == AT_SLOT)
         __atomic_fetch_or(&pool->segment->slots[request->slot].call_flags, PA_STOP,
@@ -420,8 +422,21 @@ static void clear_after_death(Pool *pool, Request *request)
     queue_free_slot(pool, request);
 }
 
+/* It is not done again; but another worker removes the part of a copy, and if that one dies over it
+ * the next one, until three have. */
+static void give_up(Pool *pool, Request *request)
+{
+    request->tries = request->given_up ? request->tries + 1 : 0;
+    request->given_up = true;
+    request->was_seen = false;
+    if (leaves_part(request) && request->tries <= MOST_TRIES)
+        queue_enter_overflow(pool, request, true);
+    else
+        queue_push_pending(pool, request);
+}
+
 /* Its worker is dead.  What it had not begun, or what can be done twice, is done again; of the rest
- * the outcome is unknown.  A part of a copy that stays a part is removed by another worker first. */
+ * the outcome is unknown.  A part of a copy that stays a part is removed first. */
 static void rerun_or_fail(Pool *pool, Request *request, bool begun)
 {
     const struct pa_slot *slot = &pool->segment->slots[request->slot];
@@ -446,31 +461,26 @@ static void rerun_or_fail(Pool *pool, Request *request, bool begun)
         queue_enter_overflow(pool, request, true);
         return;
     }
-    bool removed_in_vain = request->given_up;
-    request->given_up = true;
     if (!request->error) {
         request->worker_died = true;
         request->error = EIO;
     }
-    pool->totals.died += !removed_in_vain;
-    if (leaves_part(request) && !removed_in_vain)
-        queue_enter_overflow(pool, request, true);
-    else
-        queue_push_pending(pool, request);
+    pool->totals.died += !request->given_up;
+    give_up(pool, request);
 }
 
-/* Its worker was killed for that, and is dead now.  A part of a copy is removed by another one. */
+/* Its worker was killed for that, and is dead now.  Where removing the part of a copy has taken too
+ * long nobody tries it again: that one would hang, too. */
 static void end_aborted(Pool *pool, Request *request, bool begun)
 {
-    bool removed_in_vain = request->given_up;
+    bool hung_over_part = request->is_husk && request->given_up; /* see queue_watch_husk() */
     if (!begun)
         queue_reopen_handle(request);
     clear_after_death(pool, request);
-    request->given_up = true;
-    if (leaves_part(request) && !removed_in_vain)
-        queue_enter_overflow(pool, request, true);
-    else
+    if (hung_over_part)
         queue_push_pending(pool, request);
+    else
+        give_up(pool, request);
 }
 
 void queue_worker_ended(Pool *pool, uint32_t worker)

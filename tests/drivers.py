@@ -332,9 +332,9 @@ class GLib(Driver):
         from gi.repository import GLib as glib  # noqa: N813 - it is a module
 
         self._glib = glib
-        is_main = threading.current_thread() is threading.main_thread()
-        self._context = glib.MainContext.default() if is_main else glib.MainContext.new()
-        if not is_main:
+        self._is_main = threading.current_thread() is threading.main_thread()
+        self._context = glib.MainContext.default() if self._is_main else glib.MainContext.new()
+        if not self._is_main:
             self._context.push_thread_default()
         self._loop = glib.MainLoop.new(self._context, False)
 
@@ -356,6 +356,10 @@ class GLib(Driver):
         source = self._glib.timeout_source_new(int(seconds * 1000))
         source.set_callback(call)
         source.attach(self._context)
+
+    def dispose(self) -> None:
+        if not self._is_main:  # else it would go with the thread, after join() has returned
+            self._context.pop_thread_default()
 
 
 class Tk(Driver):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import gc
 import importlib
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 import procaio
+from ending import Force
 from programs import run_program
 
 if TYPE_CHECKING:
@@ -241,6 +243,12 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     made = Gate(tmp_path / "gate")
     yield made
     made.close()
+
+
+@pytest.fixture(params=["deadline", "abort"])
+def force(request: pytest.FixtureRequest) -> Force:
+    """A request's end before its time."""
+    return Force(request.param, errno.ETIMEDOUT if request.param == "deadline" else errno.ECANCELED)
 
 
 @pytest.fixture

@@ -215,6 +215,10 @@ class Anyio(Structured):
     def native(self) -> object:
         return asyncio.get_running_loop()
 
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        # A task that has not begun when an interrupt ends the loop would be warned of by Python.
+        asyncio.get_running_loop().call_later(seconds, function)
+
     def _open_group(self) -> Any:
         return self._library.create_task_group()
 
@@ -228,6 +232,7 @@ class AnyioOnTrio(Anyio):
     name = "trio"
     modules = ("anyio", "anyio._backends._trio", "trio")
     backend = "trio"
+    later = Structured.later
 
     def native(self) -> object:
         return "trio"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import procaio
-from conftest import eventually, kill
+from conftest import eventually, has_stopped, kill
 from ending import Force, deadlines, nobody_was_hurt, works
 from procaio import testing
 
@@ -109,7 +110,7 @@ def test_part_is_removed_though_a_worker_dies_over_that(
 def test_part_stays_when_three_workers_died_over_its_removal(
     workers: procaio.Pool, gate: Gate, tmp_path: Path, force: Force
 ) -> None:
-    """There are twelve deaths, because closing what the copy had open is tried as often."""
+    """Others die over closing what the copy had open: of twelve deaths three are over the part."""
     target = tmp_path / "target"
     workers.max_parallel(1)
     with copy_in_the_middle(workers, gate, target, **force.keywords) as request:
@@ -122,6 +123,33 @@ def test_part_stays_when_three_workers_died_over_its_removal(
     eventually(lambda: workers.poll_cb() == 0 and deadlines(workers) == 0, "all is forgotten")
     assert target.exists()
     assert (workers.nreqs(), workers.statistics().aborted, workers.statistics().died) == (0, 1, 0)
+
+
+def test_exactly_three_workers_are_let_die_over_a_part(
+    workers: procaio.Pool, gate: Gate, tmp_path: Path
+) -> None:
+    """Each stops before it does anything, and is killed when it is seen what it was to do."""
+    target = tmp_path / "target"
+    workers.max_parallel(1)
+    over_part: dict[int, bool] = {}
+
+    def is_over() -> bool:
+        deaths(workers)
+        for worker in workers.statistics().workers:
+            if has_stopped(worker.pid) and worker.pid not in over_part:
+                over_part[worker.pid] = request.state == "execute"
+                kill(worker.pid)
+        return request.state == "done"
+
+    with copy_in_the_middle(workers, gate, target) as request:
+        (first,) = workers.statistics().workers
+        testing.arm(workers, "taken", signal.SIGSTOP, always=True)
+        kill(first.pid)
+        eventually(is_over, "the request ends")
+        testing.disarm(workers)
+    assert request.errno == errno.EIO
+    assert sum(over_part.values()) == 3
+    assert target.exists()
 
 
 def test_part_is_removed_though_its_request_is_aborted_when_a_worker_is_about_to_do_that(
